@@ -1,0 +1,44 @@
+"""What a process is told from outside: environment variables named HOSO_*, read once, in main."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every service's settings. Times: `office0` is an ISO date-time with zone, `wall0` seconds since 1970."""
+
+    model_config = SettingsConfigDict(env_prefix="HOSO_", extra="ignore")
+
+    service: str
+    """intake, workflow, notify or idlookup: also the Kafka consumer group's literal name."""
+    database: SecretStr
+    """PostgreSQL DSN of this service's own database, as this service's own role."""
+    kafka: str
+    """HOST:PORT[,HOST:PORT…]"""
+    kafka_flavour: Literal["apache", "tansu"] = "apache"
+    """tansu (embedded, demo only) knows no idempotent producer and answers long polls late."""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    seal_keys: SecretStr
+    """`id:base64-of-32-bytes[,id:base64…]`; the first encrypts, all decrypt."""
+    secret: SecretStr
+    """Key for tracking secrets."""
+    tokens: SecretStr
+    """JSON object {role: bearer token}."""
+    office0: datetime | None = None
+    wall0: float | None = None
+    speed: float = 1.0
+    log_level: str = "INFO"
+    pool_size: int = 6
+
+    registry_url: str = ""
+    """idlookup: where the population registry (or its simulator) answers."""
+    sms_url: str = ""
+    """notify: the SMS/Zalo HTTP gateway; empty means that channel is not there."""
+    smtp: str = ""
+    """notify: HOST:PORT of the mail server; empty means that channel is not there."""

@@ -373,7 +373,7 @@ class ProcedurePublished(Fact):
     code: str
     version: int
     procedure: dict[str, Any]
-    """The document of `services/workflow/procedures`: what `GET /v1/procedures/{code}` shows, without its intake mode."""
+    """The document of `services/workflow/procedures`: what `GET /v1/procedures/{code}` shows, but its intake mode."""
 
 
 def _catalogue() -> dict[str, type[Fact]]:

@@ -33,8 +33,14 @@ class Settings(BaseSettings):
     office0: datetime | None = None
     wall0: float | None = None
     speed: float = 1.0
+    targets: dict[str, float] = {}
+    """Changed stage targets, JSON {stage: seconds at speed 1}."""
     log_level: str = "INFO"
     pool_size: int = 6
+
+    fault: str = ""
+    """Tests only: where this process is to die (`shared.faults`)."""
+    fault_file: str = ""
 
     registry_url: str = ""
     """idlookup: where the population registry (or its simulator) answers."""

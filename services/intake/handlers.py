@@ -1,0 +1,22 @@
+"""What intake listens to: the procedures, so that it can check a submission while workflow is down."""
+
+from __future__ import annotations
+
+from shared.consumer import Handler
+from shared.envelope import Received
+from shared.events import PROCEDURES, Fact, ProcedurePublished
+
+from .store import ProcedureWork
+
+TOPICS = (PROCEDURES,)
+
+
+def on_procedure_published(work: ProcedureWork, event: Received) -> None:
+    fact = event.fact
+    assert isinstance(fact, ProcedurePublished)
+    known = work.published.get(fact.code)
+    if known is None or known.version < fact.version:
+        work.published[fact.code] = fact
+
+
+HANDLERS: dict[type[Fact], Handler] = {ProcedurePublished: on_procedure_published}

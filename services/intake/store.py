@@ -1,0 +1,179 @@
+"""What intake remembers: submissions by their idempotency keys, later requests, file contents, the procedures' copy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from shared.envelope import Outgoing, Received, new_id
+from shared.events import DossierSubmitted, Fact, ProcedurePublished
+
+if TYPE_CHECKING:
+    from shared.database import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class NewSubmission:
+    """A valid submission about to be stored, with the fact that tells of it."""
+
+    dossier_id: UUID
+    caller: str
+    idempotency_key: str
+    body_digest: bytes
+    fact: DossierSubmitted
+    trace_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSubmission:
+    dossier_id: UUID
+    body_digest: bytes
+    procedure_code: str
+    procedure_version: int
+    submitted_at: datetime
+
+
+async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[tuple[str, str], StoredSubmission]:
+    """Store those whose key is new; returns what is stored under every key. A key in flight elsewhere is waited for."""
+    rows = sorted(new, key=lambda row: (row.caller, row.idempotency_key))
+    callers, keys = [row.caller for row in rows], [row.idempotency_key for row in rows]
+    await tx.execute(
+        """
+        insert into submissions (dossier_id, caller, idempotency_key, body_digest, procedure_code, procedure_version,
+                                 receiving_agency, channel, submitted_at, trace_id, components)
+        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::int[], $7::text[],
+                             $8::text[], $9::timestamptz[], $10::uuid[], $11::jsonb[])
+        on conflict (caller, idempotency_key) do nothing
+        """,
+        [row.dossier_id for row in rows],
+        callers,
+        keys,
+        [row.body_digest for row in rows],
+        [row.fact.procedure_code for row in rows],
+        [row.fact.procedure_version for row in rows],
+        [row.fact.receiving_agency for row in rows],
+        [row.fact.channel for row in rows],
+        [row.fact.office_at for row in rows],
+        [row.trace_id for row in rows],
+        [json.dumps([part.model_dump() for part in row.fact.components]) for row in rows],
+    )
+    found = await tx.fetch(
+        """
+        select s.caller, s.idempotency_key, s.dossier_id, s.body_digest, s.procedure_code, s.procedure_version, s.submitted_at
+          from submissions s join unnest($1::text[], $2::text[]) as k (c, i) on s.caller = k.c and s.idempotency_key = k.i
+        """,
+        callers,
+        keys,
+    )
+    return {(row["caller"], row["idempotency_key"]): StoredSubmission(*list(row.values())[2:]) for row in found}
+
+
+async def find_submission(tx: Tx, dossier_id: UUID) -> Any | None:
+    return await tx.fetchrow("select * from submissions where dossier_id = $1", dossier_id)
+
+
+async def lock_submission(tx: Tx, dossier_id: UUID) -> Any | None:
+    return await tx.fetchrow("select * from submissions where dossier_id = $1 for update", dossier_id)
+
+
+async def next_event(tx: Tx, submission: Any, fact: Fact) -> Outgoing:
+    """The next fact of a submission whose row is locked."""
+    sequence = await tx.fetchval(
+        "update submissions set sequence = sequence + 1 where dossier_id = $1 returning sequence",
+        submission["dossier_id"],
+    )
+    return Outgoing(submission["dossier_id"], sequence, fact, new_id(), submission["trace_id"])
+
+
+async def add_request(
+    tx: Tx, caller: str, key: str, dossier_id: UUID, kind: str, body_digest: bytes
+) -> tuple[bool, UUID, str, bytes]:
+    """(whether it is new, dossier, kind, digest) of what is stored under the key."""
+    row = await tx.fetchrow(
+        "insert into requests (caller, idempotency_key, dossier_id, kind, body_digest) values ($1, $2, $3, $4, $5)"
+        " on conflict do nothing returning 1",
+        caller,
+        key,
+        dossier_id,
+        kind,
+        body_digest,
+    )
+    stored = await tx.fetchrow(
+        "select dossier_id, kind, body_digest from requests where caller = $1 and idempotency_key = $2", caller, key
+    )
+    assert stored is not None
+    return row is not None, stored["dossier_id"], stored["kind"], stored["body_digest"]
+
+
+async def add_chunks(tx: Tx, dossier_id: UUID, code: str, sha256: bytes, chunks: AsyncIterator[bytes]) -> None:
+    number = 0
+    async for chunk in chunks:
+        await tx.execute(
+            "insert into content_chunks values ($1, $2, $3, $4, $5) on conflict do nothing",
+            dossier_id,
+            code,
+            sha256,
+            number,
+            chunk,
+        )
+        number += 1
+
+
+async def set_content(tx: Tx, dossier_id: UUID, code: str, sha256: bytes, size: int, content_type: str) -> bool:
+    """Make a stored content the component's own; False when it already was."""
+    old = await tx.fetchval(
+        "select sha256 from contents where dossier_id = $1 and component_code = $2", dossier_id, code
+    )
+    if old == sha256:
+        return False
+    await tx.execute(
+        "insert into contents (dossier_id, component_code, sha256, size, content_type) values ($1, $2, $3, $4, $5)"
+        " on conflict (dossier_id, component_code) do update set sha256 = excluded.sha256, size = excluded.size,"
+        " content_type = excluded.content_type, stored_at = clock_timestamp()",
+        dossier_id,
+        code,
+        sha256,
+        size,
+        content_type,
+    )
+    await tx.execute(
+        "delete from content_chunks where dossier_id = $1 and component_code = $2 and sha256 <> $3",
+        dossier_id,
+        code,
+        sha256,
+    )
+    return True
+
+
+async def list_procedures(tx: Tx) -> list[dict[str, Any]]:
+    return [json.loads(row["procedure"]) for row in await tx.fetch("select procedure from procedures")]
+
+
+@dataclass(slots=True)
+class ProcedureWork:
+    """One batch of published procedures; the highest version of each wins."""
+
+    published: dict[str, ProcedurePublished] = field(default_factory=dict)
+
+    async def save(self, tx: Tx) -> list[Outgoing]:
+        rows = sorted(self.published.items())
+        await tx.execute(
+            """
+            insert into procedures (code, version, procedure)
+            select * from unnest($1::text[], $2::int[], $3::jsonb[])
+            on conflict (code) do update set version = excluded.version, procedure = excluded.procedure,
+              seen_at = clock_timestamp() where procedures.version < excluded.version
+            """,
+            [code for code, _ in rows],
+            [fact.version for _, fact in rows],
+            [json.dumps(fact.procedure) for _, fact in rows],
+        )
+        return []
+
+
+async def open_work(_: Tx, __: Sequence[Received]) -> ProcedureWork:
+    return ProcedureWork()

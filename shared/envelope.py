@@ -1,0 +1,237 @@
+"""The envelope around a fact: CloudEvents 1.0 in Kafka's binary mode, and the same fact in the HTTP feed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from aiokafka.partitioner import murmur2
+from pydantic import ValidationError
+
+from shared.events import CATALOGUE, COMPACTED, PARTITIONS, PRODUCER, Fact, Heartbeat
+
+MAX_VALUE = 900_000
+"""Bytes of one record's value; a larger one is parked unread."""
+TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
+NO_TRACE = UUID(int=0)
+
+
+@lru_cache(maxsize=65_536)
+def lane_of(key: str) -> int:
+    """The lane, which is the partition, of a record key: murmur2 as Java clients compute it."""
+    return int((murmur2(key.encode()) & 0x7FFFFFFF) % PARTITIONS)
+
+
+def new_id() -> UUID:
+    """A UUIDv7: 48 bits of milliseconds, then random. Ids made one after the other sort almost in order."""
+    millis = time.time_ns() // 1_000_000
+    tail = int.from_bytes(os.urandom(10), "big")
+    return UUID(
+        int=(millis & (1 << 48) - 1) << 80 | 0x7 << 76 | (tail >> 68 & 0xFFF) << 64 | 0b10 << 62 | tail & (1 << 62) - 1
+    )
+
+
+def trace_of(traceparent: str | None) -> UUID:
+    """The trace id inside a W3C `traceparent`, or a new one."""
+    found = TRACEPARENT.match(traceparent or "")
+    return UUID(found.group(1)) if found and int(found.group(1), 16) else new_id()
+
+
+def fingerprint(ce_id: UUID) -> int:
+    """The last 4 bytes of an id as a signed integer: what `heads` keeps of each applied event."""
+    return int.from_bytes(ce_id.bytes[12:], "big", signed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A fact about to be staged. `sequence` comes from the caller's own locked row; `key` only without a dossier."""
+
+    dossier_id: UUID | None
+    sequence: int
+    fact: Fact
+    ce_id: UUID
+    trace_id: UUID = NO_TRACE
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A Kafka record as it lay in the log, before anybody believed it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    value: bytes | None
+    sent_at: datetime
+
+    def digest(self) -> bytes:
+        """Equal for the same record wherever it lies: what keeps a re-sent poison from being parked twice."""
+        whole = hashlib.sha256()
+        for name, value in self.headers:
+            whole.update(f"{len(name)}:{name}:{len(value or b'')}:".encode("utf-8", "surrogateescape") + (value or b""))
+        whole.update(b"|%d|" % len(self.key or b"") + (self.key or b"") + b"|" + (self.value or b""))
+        return whole.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A record whose envelope is ours. `defect` says why its content cannot be used; then `fact` is None."""
+
+    record: Record
+    dossier_id: UUID | None
+    sequence: int
+    ce_id: UUID
+    trace_id: UUID
+    recorded_at: datetime
+    type: str
+    fact: Fact | None
+    defect: str = ""
+    detail: str = field(default="", compare=False)
+
+    @property
+    def topic(self) -> str:
+        return self.record.topic
+
+    @property
+    def sequenced(self) -> bool:
+        """False for compacted topics and heartbeats: they have no place in a dossier's order."""
+        return self.dossier_id is not None
+
+
+class Malformed(ValueError):
+    """The record has no place in any sequence: it is parked and blocks nobody."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def source_of(topic: str) -> str:
+    return f"/hoso/{PRODUCER[topic]}/{topic}"
+
+
+def headers_of(
+    *, topic: str, subject: str, sequence: int, ce_id: UUID, type: str, trace_id: UUID, recorded_at: datetime
+) -> list[tuple[str, bytes]]:
+    """The record's headers. `type` is the fact's class name; the span id is the event id's own last half."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(ce_id).encode()),
+        ("ce_source", source_of(topic).encode()),
+        ("ce_type", f"vn.hoso.{type}.v1".encode()),
+        ("ce_subject", subject.encode()),
+        ("ce_time", _rfc3339(recorded_at).encode()),
+        ("ce_sequence", b"%010d" % sequence),
+        ("content-type", b"application/json"),
+        ("traceparent", f"00-{trace_id.hex}-{ce_id.hex[16:]}-01".encode()),
+    ]
+
+
+def cloud_event(
+    *,
+    topic: str,
+    subject: str,
+    sequence: int,
+    ce_id: UUID,
+    type: str,
+    trace_id: UUID,
+    recorded_at: datetime,
+    data: bytes,
+) -> dict[str, Any]:
+    """The same event in CloudEvents' JSON form, for the HTTP feed: same id, source, type, time and sequence."""
+    return {
+        "specversion": "1.0",
+        "id": str(ce_id),
+        "source": source_of(topic),
+        "type": f"vn.hoso.{type}.v1",
+        "subject": subject,
+        "time": _rfc3339(recorded_at),
+        "sequence": f"{sequence:010d}",
+        "datacontenttype": "application/json",
+        "traceparent": f"00-{trace_id.hex}-{ce_id.hex[16:]}-01",
+        "data": json.loads(data),
+    }
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def parse(record: Record) -> Received:
+    """Believe a record's envelope, then its content. Raises Malformed when even the envelope is not ours."""
+    said = {name: value for name, value in record.headers if value is not None}
+    try:
+        ce_id = UUID(said["ce_id"].decode())
+        source, ce_type, subject = (said[name].decode() for name in ("ce_source", "ce_type", "ce_subject"))
+        digits = said["ce_sequence"].decode()
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
+            raise ValueError("ce_sequence is not a number")
+        sequence = int(digits)
+        recorded_at = datetime.fromisoformat(said["ce_time"].decode())
+        key = (record.key or b"").decode()
+    except (KeyError, ValueError) as wrong:
+        raise Malformed("no-envelope", f"{type(wrong).__name__}: {wrong}"[:300]) from None
+    if record.topic not in PRODUCER or source != source_of(record.topic):
+        raise Malformed("unknown-source", f"{source[:200]} may not speak on {record.topic}")
+    if key != subject:
+        raise Malformed("key-mismatch", "the record's key is not its subject")
+    kind = CATALOGUE.get(ce_type)
+    free = record.topic in COMPACTED or (kind is not None and issubclass(kind, Heartbeat))
+    dossier_id = None
+    if not free:
+        try:
+            dossier_id = UUID(subject)
+        except ValueError:
+            raise Malformed("no-envelope", "the subject is not a dossier id") from None
+        if not 1 <= sequence < 2**31:
+            raise Malformed("no-envelope", "a sequence begins at 1")
+    fact, defect, detail = _content(record, kind, ce_type)
+    if defect and free:
+        raise Malformed(defect, detail)
+    trace_id = trace_of(said.get("traceparent", b"").decode("ascii", "replace"))
+    name = kind.__name__ if kind else ce_type[:100]
+    return Received(record, dossier_id, sequence, ce_id, trace_id, recorded_at, name, fact, defect, detail)
+
+
+def _content(record: Record, kind: type[Fact] | None, ce_type: str) -> tuple[Fact | None, str, str]:
+    if kind is None:
+        return None, "unknown-type", f"{ce_type[:100]} is not in shared/events.py: deploy consumers first"
+    if kind.topic != record.topic:
+        return None, "wrong-topic", f"{kind.__name__} belongs on {kind.topic}"
+    value = record.value or b""
+    if len(value) > MAX_VALUE:
+        return None, "oversized", f"{len(value)} bytes"
+    try:
+        return kind.model_validate_json(value), "", ""
+    except ValidationError as wrong:
+        # Say where, never what: the value may be personal data.
+        where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in wrong.errors(include_input=False)[:5])
+        return None, "schema", where[:500]
+
+
+def records_from(rows: Sequence[Any]) -> list[Record]:
+    """aiokafka's consumer records as our own."""
+    return [
+        Record(
+            row.topic,
+            row.partition,
+            row.offset,
+            row.key,
+            tuple((str(name), value) for name, value in row.headers),
+            row.value,
+            datetime.fromtimestamp(max(row.timestamp, 0) / 1000, UTC),
+        )
+        for row in rows
+    ]

@@ -1,0 +1,213 @@
+"""What the consumer remembers in its database: heads, held and parked events, and the log of effects."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from shared.envelope import Malformed, Received, Record, fingerprint, parse
+from shared.sequence import Head, Pair, Plan
+
+if TYPE_CHECKING:
+    from shared.database import Tx
+
+RECORD_COLUMNS = "key, header_names, header_values, value, sent_at"
+
+
+def record_from(row: Any) -> Record:
+    """The record as it was when it was held or parked."""
+    return Record(
+        row["topic"],
+        row["partition"],
+        row["record_offset"],
+        row["key"],
+        tuple(zip(row["header_names"], row["header_values"], strict=True)),
+        row["value"],
+        row["sent_at"],
+    )
+
+
+async def lock_heads(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
+    """Lock each pair's head, made where it was not; `held` and `parked` are read only after this."""
+    ordered = sorted(set(pairs))
+    if not ordered:
+        return {}
+    topics, dossiers = [pair[0] for pair in ordered], [pair[1] for pair in ordered]
+    await tx.execute(
+        """
+        insert into heads (topic, dossier_id)
+        select t::topic, d from unnest($1::text[], $2::uuid[]) as p (t, d) order by 1, 2
+        on conflict do nothing
+        """,
+        topics,
+        dossiers,
+    )
+    rows = await tx.fetch(
+        """
+        select h.topic::text as topic, h.dossier_id, h.last, h.fingerprints
+          from heads h join unnest($1::text[], $2::uuid[]) as p (t, d) on h.topic = p.t::topic and h.dossier_id = p.d
+         order by h.topic, h.dossier_id for update of h
+        """,
+        topics,
+        dossiers,
+    )
+    return {(row["topic"], row["dossier_id"]): Head(row["last"], row["fingerprints"]) for row in rows}
+
+
+async def list_held(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, Received]]:
+    """What waits for each pair, by sequence."""
+    found: dict[Pair, dict[int, Received]] = defaultdict(dict)
+    dossiers = list({dossier_id for _, dossier_id in pairs})
+    rows = await tx.fetch(
+        f"select topic::text as topic, dossier_id, sequence, partition, record_offset, {RECORD_COLUMNS}"
+        " from held where dossier_id = any($1::uuid[])",
+        dossiers,
+    )
+    for row in rows:
+        found[row["topic"], row["dossier_id"]][row["sequence"]] = parse(record_from(row))
+    return found
+
+
+async def list_blocking(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, int]]:
+    """Places that are parked and block, with their fingerprints, by pair."""
+    found: dict[Pair, dict[int, int]] = defaultdict(dict)
+    rows = await tx.fetch(
+        "select topic, dossier_id, sequence, ce_id from parked"
+        " where dossier_id = any($1::uuid[]) and state = 'parked' and blocks",
+        list({dossier_id for _, dossier_id in pairs}),
+    )
+    for row in rows:
+        found[row["topic"], row["dossier_id"]][row["sequence"]] = fingerprint(row["ce_id"])
+    return found
+
+
+async def save(tx: Tx, plan: Plan) -> None:
+    """Write what the plan decided, with the effect it belongs to."""
+    if plan.heads:
+        pairs = list(plan.heads)
+        topics, dossiers = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        ranges = [plan.heads[pair] for pair in pairs]
+        added = [marks[first - 1 :] for first, _, marks in ranges]
+        flat = [mark for marks in added for mark in marks]
+        await tx.execute(
+            """
+            with fresh as (
+              select t::topic as topic, d as dossier_id, f as first, l as last,
+                     ($5::int[])[s + 1 : s + l - f + 1] as marks
+                from unnest($1::text[], $2::uuid[], $3::int[], $4::int[], $6::int[]) as p (t, d, f, l, s)
+            ), log as (
+              insert into applied (topic, dossier_id, from_sequence, to_sequence)
+              select topic, dossier_id, first, last from fresh
+            )
+            update heads h set last = fresh.last, fingerprints = h.fingerprints || fresh.marks
+              from fresh where h.topic = fresh.topic and h.dossier_id = fresh.dossier_id
+            """,
+            topics,
+            dossiers,
+            [first for first, _, _ in ranges],
+            [last for _, last, _ in ranges],
+            flat,
+            _starts(added),
+        )
+    if plan.released:
+        await tx.execute(
+            """
+            delete from held using unnest($1::text[], $2::uuid[], $3::int[]) as r (t, d, s)
+             where topic = r.t::topic and dossier_id = r.d and sequence = r.s
+            """,
+            *_columns(plan.released),
+        )
+    if plan.behind:
+        await tx.execute(
+            """
+            update held set reason = 'behind' from unnest($1::text[], $2::uuid[]) as r (t, d)
+             where topic = r.t::topic and dossier_id = r.d and reason <> 'behind'
+            """,
+            *_columns(plan.behind),
+        )
+    for event, reason in plan.hold:
+        await _hold(tx, event, reason)
+    for event, reason, detail, blocks in plan.park:
+        await park(tx, event.record, event, reason, detail, blocks=blocks)
+
+
+def _starts(groups: Sequence[Sequence[Any]]) -> list[int]:
+    starts, at = [], 0
+    for group in groups:
+        starts.append(at)
+        at += len(group)
+    return starts
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+async def _hold(tx: Tx, event: Received, reason: str) -> None:
+    record = event.record
+    await tx.execute(
+        f"""
+        insert into held (topic, dossier_id, sequence, reason, partition, record_offset, {RECORD_COLUMNS})
+        values ($1::text::topic, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing
+        """,
+        event.topic,
+        event.dossier_id,
+        event.sequence,
+        reason,
+        record.partition,
+        record.offset,
+        *_lossless(record),
+    )
+
+
+async def park(tx: Tx, record: Record, event: Received | None, reason: str, detail: str, *, blocks: bool) -> None:
+    """Put a record aside for a person. The same record parks once, however often it is sent again."""
+    await tx.execute(
+        f"""
+        insert into parked (topic, partition, record_offset, dossier_id, sequence, ce_id, blocks, digest, reason,
+                            detail, {RECORD_COLUMNS})
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+        on conflict (topic, digest) do update set state = 'parked', reason = excluded.reason, detail = excluded.detail,
+          blocks = excluded.blocks, settled_at = null, settled_why = null
+          where excluded.blocks
+        """,
+        record.topic,
+        record.partition,
+        record.offset,
+        event.dossier_id if event else None,
+        event.sequence if event else None,
+        event.ce_id if event else None,
+        blocks,
+        record.digest(),
+        reason,
+        detail,
+        *_lossless(record),
+    )
+
+
+def _lossless(record: Record) -> tuple[Any, ...]:
+    # PostgreSQL's text cannot hold NUL, and a header's name is whatever a stranger sent.
+    names = [name.replace("\x00", "\ufffd").encode("utf-8", "replace").decode() for name, _ in record.headers]
+    values = [value if value is not None else b"" for _, value in record.headers]
+    return record.key, names, values, record.value, record.sent_at
+
+
+def readable(record: Record) -> tuple[Received | None, Malformed | None]:
+    """Parse, telling the two ways apart."""
+    try:
+        return parse(record), None
+    except Malformed as wrong:
+        return None, wrong
+
+
+async def discard(tx: Tx, pair: Pair, sequence: int, ce_id: UUID) -> None:
+    """A person decided that this place has no effect: the head passes over it."""
+    await tx.execute(
+        "update heads set last = $3, fingerprints = fingerprints || $4::int"
+        " where topic = $1::text::topic and dossier_id = $2 and last = $3 - 1",
+        *pair,
+        sequence,
+        fingerprint(ce_id),
+    )

@@ -1,0 +1,101 @@
+"""Speaking to the broker: settings for the two kinds we run on, topics that must be there, and which cluster it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
+
+from shared.events import COMPACTED, LIFECYCLE, PARTITIONS, TOPICS
+
+log = structlog.get_logger(__name__)
+
+LIFECYCLE_RETENTION_MS = 90 * 24 * 3600 * 1000
+
+
+class WrongTopics(RuntimeError):
+    """The cluster's topics have another number of partitions than this major version."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """`flavour` is `apache` or `tansu` (the embedded one)."""
+
+    servers: str
+    flavour: str = "apache"
+
+    @property
+    def session_timeout_ms(self) -> int:
+        # The embedded broker answers a join after about half the session time; its clients never travel a network.
+        return 3_000 if self.flavour == "tansu" else 10_000
+
+    @property
+    def heartbeat_ms(self) -> int:
+        return self.session_timeout_ms // 3
+
+    @property
+    def fetch_wait_ms(self) -> int:
+        # The embedded broker answers a long poll only when its time is over; Apache Kafka as soon as it has one.
+        return 20 if self.flavour == "tansu" else 500
+
+    def producer(self, name: str) -> AIOKafkaProducer:
+        """A producer whose acknowledgement means: on every in-sync replica."""
+        return AIOKafkaProducer(
+            bootstrap_servers=self.servers,
+            client_id=name,
+            acks="all",
+            enable_idempotence=self.flavour == "apache",
+            linger_ms=0,
+            request_timeout_ms=15_000,
+            retry_backoff_ms=50,
+            metadata_max_age_ms=30_000,
+            max_request_size=1_048_576,
+            max_batch_size=900_000,
+        )
+
+
+async def cluster_id(client: Any) -> str:
+    """The id of the cluster behind an aiokafka client: it changes when a broker has lost everything.
+
+    Raises KafkaError or OSError when no broker answers.
+    """
+    node = client.get_random_node()
+    if node is None:
+        raise OSError("no broker is known")
+    answer = await client.send(node, MetadataRequest([]))
+    return str(answer.cluster_id)
+
+
+async def ensure_topics(settings: KafkaSettings) -> None:
+    """Create the topics that are missing and check the partition counts. Raises WrongTopics, KafkaError or OSError."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.servers, request_timeout_ms=15_000)
+    await admin.start()
+    try:
+        known = set(await admin.list_topics())
+        missing = [topic for topic in TOPICS if topic not in known]
+        if missing:
+            answer = await admin.create_topics([_topic(topic) for topic in missing])
+            for topic, code, *_ in answer.topic_errors:
+                if code and for_code(code) is not TopicAlreadyExistsError:
+                    raise for_code(code)(f"topic {topic} could not be created")
+        for row in await admin.describe_topics(list(TOPICS)):
+            if row["error_code"]:
+                raise for_code(row["error_code"])(row["topic"])
+            if (count := len(row["partitions"])) != PARTITIONS:
+                raise WrongTopics(f"{row['topic']} has {count} partitions, hoso v1 needs {PARTITIONS}")
+    finally:
+        await admin.close()
+
+
+def _topic(name: str) -> NewTopic:
+    if name in COMPACTED:
+        configs = {"cleanup.policy": "compact"}
+    else:
+        configs = {"cleanup.policy": "delete", "retention.ms": str(LIFECYCLE_RETENTION_MS if name == LIFECYCLE else -1)}
+    # A replication factor of -1 means the cluster's own default.
+    return NewTopic(name, PARTITIONS, -1, topic_configs=configs)

@@ -1,0 +1,93 @@
+"""Tell others, in your transaction: events are appended beside the state they speak of, and the relay sends them.
+
+Why lanes: ids are taken from a sequence, and a transaction that took a lower id may commit later; a reader that goes by
+id would skip it. Whoever stages into a lane holds the lane's lock from before its first id until its commit, so within
+a lane id order is commit order. The lane locks come after every row lock, ascending, so that no lane holder waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shared.envelope import Outgoing, lane_of
+
+if TYPE_CHECKING:
+    from shared.database import Pool, Tx
+
+log = structlog.get_logger(__name__)
+
+CHANNEL = "hoso_outbox"
+NOTIFY_EVERY_S = 0.01
+
+
+async def stage(tx: Tx, events: Sequence[Outgoing]) -> set[int]:
+    """Append `events` in this order; returns the lanes to wake after the commit. Call it last in a transaction.
+
+    Each event's sequence comes from a row that `tx` has locked. Raises UniqueViolationError for a sequence used twice.
+    """
+    if not events:
+        return set()
+    keys = [str(event.dossier_id) if event.dossier_id is not None else event.key or "" for event in events]
+    lanes = [lane_of(key) for key in keys]
+    touched = sorted(set(lanes))
+    await tx.execute("select pg_advisory_xact_lock(1, lane) from unnest($1::int[]) as lane", touched)
+    await tx.execute(
+        """
+        insert into events (lane, topic, dossier_id, key, sequence, ce_id, type, trace_id, data)
+        select lane, topic::topic, dossier_id, key, sequence, ce_id, type, trace_id, data
+          from unnest($1::smallint[], $2::text[], $3::uuid[], $4::text[], $5::int[], $6::uuid[], $7::text[], $8::uuid[],
+                      $9::bytea[]) as e (lane, topic, dossier_id, key, sequence, ce_id, type, trace_id, data)
+        """,
+        lanes,
+        [event.fact.topic for event in events],
+        [event.dossier_id for event in events],
+        [event.key if event.dossier_id is None else None for event in events],
+        [event.sequence for event in events],
+        [event.ce_id for event in events],
+        [type(event.fact).__name__ for event in events],
+        [event.trace_id for event in events],
+        [event.fact.model_dump_json().encode() for event in events],
+    )
+    return set(touched)
+
+
+class Wake:
+    """Tells the relay that something was committed: at once in this process, by NOTIFY to whoever owns the lane."""
+
+    def __init__(self) -> None:
+        self._lanes: set[int] = set()
+        self._local = asyncio.Event()
+        self._notifier: asyncio.Task[None] | None = None
+        self.pool: Pool | None = None
+        self.owns: Callable[[], frozenset[int]] = frozenset
+        """Which lanes this process's own relay owns; those need no NOTIFY."""
+
+    def __call__(self, lanes: set[int]) -> None:
+        """Call after the commit, never inside the transaction: a NOTIFY there serialises commits."""
+        if not lanes:
+            return
+        self._lanes |= lanes
+        self._local.set()
+        if self.pool is not None and lanes - self.owns() and (self._notifier is None or self._notifier.done()):
+            self._notifier = asyncio.create_task(self._notify(self.pool))
+
+    async def _notify(self, pool: Pool) -> None:
+        await asyncio.sleep(NOTIFY_EVERY_S)
+        try:
+            await pool.execute("select pg_notify($1, '')", CHANNEL)
+        except Exception as error:  # noqa: BLE001 - the owner polls as well; a lost wake-up only costs a moment
+            log.info("wake-up not delivered", error=type(error).__name__)
+
+    async def wait(self, timeout_s: float) -> set[int]:
+        """The lanes something was committed into since last asked; empty after `timeout_s`."""
+        try:
+            await asyncio.wait_for(self._local.wait(), timeout_s)
+        except TimeoutError:
+            return set()
+        self._local.clear()
+        lanes, self._lanes = self._lanes, set()
+        return lanes

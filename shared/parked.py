@@ -1,0 +1,129 @@
+"""Records put aside: list them, look at one, apply it again in its place, or let its dossier go on without it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from shared import journal
+from shared.access import Caller, allow
+from shared.body import read_object
+from shared.consumer import Unappliable
+from shared.problems import Problem, not_found
+
+log = structlog.get_logger(__name__)
+
+COLUMNS = "id, topic, partition, record_offset, dossier_id, sequence, ce_id, blocks, reason, detail, parked_at, state"
+
+
+def router() -> APIRouter:
+    """`/v1/parked`, the same on every service. Values are never shown: they may be personal data."""
+    routes = APIRouter(prefix="/v1/parked", tags=["operations"])
+    ops = Annotated[Caller, Depends(allow("ops"))]
+    number = Annotated[int, Path(ge=1, lt=2**63)]
+
+    @routes.get("")
+    async def list_parked(
+        request: Request,
+        _: ops,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+    ) -> dict[str, Any]:
+        rows = await request.app.state.service.pool().fetch(
+            f"select {COLUMNS} from parked where state = 'parked' and id > $1 order by id limit $2", after, limit
+        )
+        items = [_shown(row) for row in rows]
+        return {"items": items, "next": str(rows[-1]["id"]) if len(rows) == limit else None}
+
+    @routes.get("/{id}")
+    async def get_parked(request: Request, _: ops, id: number) -> dict[str, Any]:
+        row = await request.app.state.service.pool().fetchrow(
+            f"select {COLUMNS}, settled_at, settled_why, header_names, length(value) as value_bytes,"
+            " (select count(*) from held h where h.dossier_id = p.dossier_id and h.topic::text = p.topic) as held"
+            " from parked p where id = $1",
+            id,
+        )
+        if row is None:
+            raise not_found()
+        return _shown(row)
+
+    @routes.post("/{id}/replay")
+    async def replay(request: Request, caller: ops, id: number) -> dict[str, Any]:
+        """Apply it in its place, and then what was held behind it. 409 when it still cannot be applied."""
+        service = request.app.state.service
+        try:
+            async with service.pool().acquire() as tx, tx.transaction():
+                row = await _settle(tx, id, "replayed", caller.officer)
+                record = journal.record_from(row)
+                event, wrong = journal.readable(record)
+                if event is None:
+                    raise Unappliable(wrong.reason if wrong else "no-envelope", wrong.detail if wrong else "")
+                if event.dossier_id is None:
+                    raise Unappliable("no-dossier", "a record outside any sequence is discarded, not replayed")
+                lanes = await service.consumer.resume(tx, (event.topic, event.dossier_id), record)
+        except Unappliable as still:
+            raise Problem(
+                409,
+                "still-cannot-be-applied",
+                vi="Bản ghi vẫn chưa thể áp dụng; nó vẫn được giữ lại.",
+                en="The record still cannot be applied; it stays parked.",
+                reason=still.reason,
+                reason_detail=still.detail,
+            ) from still
+        service.wake(lanes)
+        return {"id": id, "state": "replayed"}
+
+    @routes.post("/{id}/discard")
+    async def discard(request: Request, caller: ops, id: number) -> dict[str, Any]:
+        """Its dossier goes on without it. Body `{reason}`."""
+        reason = (await read_object(request)).get("reason")
+        if not isinstance(reason, str) or not 3 <= len(reason.strip()) <= 500:
+            raise Problem(
+                422,
+                "reason-needed",
+                vi="Cần nêu lý do (3 đến 500 ký tự).",
+                en="A reason is needed (3 to 500 characters).",
+            )
+        service = request.app.state.service
+        async with service.pool().acquire() as tx, tx.transaction():
+            row = await _settle(tx, id, "discarded", f"{caller.officer}: {reason.strip()}")
+            lanes: set[int] = set()
+            if row["blocks"]:
+                pair = (row["topic"], row["dossier_id"])
+                await journal.lock_heads(tx, [pair])
+                await journal.discard(tx, pair, row["sequence"], row["ce_id"])
+                lanes = await service.consumer.resume(tx, pair, None)
+        service.wake(lanes)
+        log.warning("parked record discarded", id=id, topic=row["topic"], dossier_id=str(row["dossier_id"]))
+        return {"id": id, "state": "discarded"}
+
+    return routes
+
+
+async def _settle(tx: Any, id: int, state: str, why: str) -> Any:
+    # The head is locked before the parked row everywhere else: here too, or the two could wait for each other.
+    spot = await tx.fetchrow("select topic, dossier_id, blocks from parked where id = $1 and state = 'parked'", id)
+    if spot is None:
+        raise not_found(
+            "Không có bản ghi nào đang được giữ với số này.", "No record is parked under this number.", "not-parked"
+        )
+    if spot["blocks"]:
+        await journal.lock_heads(tx, [(spot["topic"], spot["dossier_id"])])
+    row = await tx.fetchrow(
+        "update parked set state = $2, settled_at = clock_timestamp(), settled_why = $3"
+        " where id = $1 and state = 'parked' returning *",
+        id,
+        state,
+        why,
+    )
+    if row is None:
+        raise not_found(
+            "Không có bản ghi nào đang được giữ với số này.", "No record is parked under this number.", "not-parked"
+        )
+    return row
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    return {name: (value.isoformat() if hasattr(value, "isoformat") else value) for name, value in row.items()}

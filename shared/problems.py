@@ -1,0 +1,137 @@
+"""Errors a person or a program can act on: RFC 9457 problem+json, a stable code, Vietnamese and English."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from shared.database import is_passing
+
+TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
+
+
+class Problem(Exception):
+    """Raised anywhere below a route. `code` is stable; `errors` are {field, code, vi, en} and never quote a value."""
+
+    def __init__(
+        self, status: int, code: str, *, vi: str, en: str, errors: list[dict[str, Any]] | None = None, **more: Any
+    ) -> None:
+        super().__init__(code)
+        self.status, self.code, self.vi, self.en, self.errors, self.more = status, code, vi, en, errors, more
+
+    def response(self) -> Response:
+        body: dict[str, Any] = {
+            "type": f"urn:hoso:problem:{self.code}",
+            "title": TITLES.get(self.status, "Error"),
+            "status": self.status,
+            "code": self.code,
+            "detail": self.vi,
+            "detail_en": self.en,
+            **self.more,
+        }
+        if self.errors:
+            body["errors"] = self.errors
+        headers = {"Content-Language": "vi"}
+        if self.status == 503:
+            headers["Retry-After"] = "2"
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return Response(orjson.dumps(body), self.status, headers, media_type="application/problem+json")
+
+
+def unavailable() -> Problem:
+    return Problem(
+        503,
+        "unavailable",
+        vi="Hệ thống tạm thời không phục vụ được; xin thử lại sau ít giây.",
+        en="The service cannot answer right now; try again in a few seconds.",
+    )
+
+
+def not_found(what_vi: str = "Không tìm thấy.", what_en: str = "Not found.", code: str = "not-found") -> Problem:
+    return Problem(404, code, vi=what_vi, en=what_en)
+
+
+def malformed(code: str, vi: str, en: str) -> Problem:
+    return Problem(400, code, vi=vi, en=en)
+
+
+def too_large() -> Problem:
+    return Problem(413, "too-large", vi="Nội dung quá 256 KiB.", en="The body is larger than 256 KiB.")
+
+
+def wrong_type() -> Problem:
+    return Problem(
+        415,
+        "wrong-content-type",
+        vi="Content-Type phải là application/json.",
+        en="Content-Type must be application/json.",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Turn every error of a route into a problem; nothing leaks a stack trace or a value."""
+
+    async def problem(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return error.response()
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        rows = [
+            {
+                "field": "/".join(str(part) for part in row["loc"] if part != "body"),
+                "code": row["type"],
+                "en": row["msg"],
+            }
+            for row in error.errors()[:20]
+        ]
+        syntax = any(row["type"] in ("json_invalid", "missing_header") for row in error.errors())
+        return Problem(
+            400 if syntax else 422,
+            "malformed" if syntax else "invalid",
+            vi="Yêu cầu không đúng dạng.",
+            en="The request is not of the expected form.",
+            errors=rows,
+        ).response()
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http-error")
+        return Problem(error.status_code, code, vi="Không có địa chỉ này.", en=str(error.detail)).response()
+
+    async def database(_: Request, error: Exception) -> Response:
+        if is_passing(error):
+            return unavailable().response()
+        raise error
+
+    app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    for kind in _database_errors():
+        app.add_exception_handler(kind, database)
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    import asyncpg
+
+    from shared.database import NotReady
+
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, NotReady)

@@ -1,0 +1,284 @@
+"""Sends each lane's events to the broker, in order, for ever; and all of them again when the broker has lost them.
+
+Whoever holds a lane's session lock, on a connection of its own, is the only one to send it. When that connection ends,
+sending stops. A record that a dead owner had under way may still land: readers know it as a repeat. Any error of a send
+means "unknown": the lane is sent again from its cursor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import structlog
+from aiokafka import AIOKafkaProducer
+
+from shared import cursors
+from shared.database import is_passing, open_connection
+from shared.envelope import headers_of
+from shared.events import PARTITIONS
+from shared.faults import fault_point
+from shared.kafka import KafkaSettings, cluster_id, ensure_topics
+from shared.metrics import DeliveryMetrics, StageMetrics
+from shared.outbox import CHANNEL, Wake
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from shared.database import Pool
+
+log = structlog.get_logger(__name__)
+
+CHUNK = 500
+"""Events of one lane in flight at most."""
+POLL_S = 1.0
+WATCH_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class StateRecord:
+    """A record for a compacted topic, built from the current row when sent; never stored."""
+
+    topic: str
+    key: str
+    headers: list[tuple[str, bytes]]
+    value: bytes | None
+
+
+StateOf = Callable[["Pool", Sequence[UUID]], Awaitable[list[StateRecord]]]
+
+
+class BrokerLost(Exception):
+    """The broker does not hold any more what it had acknowledged."""
+
+
+class Relay:
+    """One process's sender. `state_of` makes the compacted state records for dossiers whose lifecycle was just sent."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        dsn: str,
+        pool: Callable[[], Pool],
+        kafka: KafkaSettings,
+        wake: Wake,
+        metrics: DeliveryMetrics,
+        stages: StageMetrics,
+        state_of: StateOf | None = None,
+        state_source: str = "",
+    ) -> None:
+        self._service, self._dsn, self._pool, self._kafka = service, dsn, pool, kafka
+        self._wake, self._metrics, self._state_of, self._source = wake, metrics, state_of, state_source
+        self._stages = stages
+        self._owned: dict[int, int] = {}
+        self.connected = False
+        wake.owns = lambda: frozenset(self._owned)
+
+    async def run(self) -> None:
+        """Own lanes and send them until cancelled; whatever fails, try again."""
+        pause = 0.1
+        while True:
+            try:
+                await self._own_and_send()
+                pause = 0.1
+            except BrokerLost as lost:
+                log.warning(
+                    "the broker has lost what it had acknowledged: sending again from the oldest event", why=str(lost)
+                )
+                self._metrics.refills.inc()
+            except Exception as error:
+                expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
+                log.warning("relay starts again", error=type(error).__name__, exc_info=None if expected else error)
+            finally:
+                self._owned = {}
+                self._set_connected(False)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    def _set_connected(self, connected: bool) -> None:
+        self.connected = connected
+        self._metrics.connected.set(1 if connected else 0)
+
+    async def _own_and_send(self) -> None:
+        await ensure_topics(self._kafka)
+        producer = self._kafka.producer(f"{self._service}-relay")
+        await producer.start()
+        try:
+            owner = await open_connection(self._dsn, name=f"{self._service}-relay")
+            try:
+                await self._check_cluster(producer)
+                self._set_connected(True)
+                await self._session(owner, producer)
+            finally:
+                owner.terminate()
+        finally:
+            await _abort(producer)
+
+    async def _check_cluster(self, producer: AIOKafkaProducer) -> None:
+        """A cluster we have not seen holds nothing of ours: every lane goes back to its oldest event."""
+        found = await cluster_id(producer.client)
+        if await cursors.meet_cluster(self._pool(), found):
+            self._metrics.refills.inc()
+            log.warning("a cluster that is new to us: everything is sent to it from the oldest event", cluster_id=found)
+
+    async def _session(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
+        gone = asyncio.Event()
+        owner.add_termination_listener(lambda *_: gone.set())
+        heard: set[int] = set()
+
+        def on_notify(*_: Any) -> None:
+            heard.update(self._owned)
+            self._wake({-1})
+
+        await owner.add_listener(CHANNEL, on_notify)
+        dirty: set[int] = set()
+        flying: dict[asyncio.Task[list[cursors.Sent]], int] = {}
+        watch = asyncio.get_running_loop().time() + WATCH_S
+        try:
+            while not gone.is_set():
+                dirty |= await self._take_lanes(owner)
+                idle = (dirty & self._owned.keys()) - set(flying.values())
+                if idle:
+                    chunks = await cursors.next_chunks(self._pool(), {lane: self._owned[lane] for lane in idle}, CHUNK)
+                    # A full chunk means there may be more; whoever commits after this look wakes us again.
+                    dirty -= {lane for lane in idle if len(chunks.get(lane, ())) < CHUNK}
+                    for lane, rows in chunks.items():
+                        flying[asyncio.create_task(self._send(producer, lane, rows))] = lane
+                await self._collect(flying)
+                if not flying or not idle:
+                    woken = await self._wait(flying)
+                    dirty |= {lane for lane in woken if lane >= 0} | heard | (set() if woken else self._polled())
+                    heard.clear()
+                if (now := asyncio.get_running_loop().time()) >= watch:
+                    watch = now + WATCH_S
+                    await self._watch(owner, producer)
+                    dirty |= set(self._owned)
+        finally:
+            for task in flying:
+                task.cancel()
+            await asyncio.gather(*flying, return_exceptions=True)
+
+    def _polled(self) -> set[int]:
+        return set(self._owned)
+
+    async def _wait(self, flying: dict[asyncio.Task[list[cursors.Sent]], int]) -> set[int]:
+        """Until something was committed, a send has ended, or it is time to look anyway."""
+        waking = asyncio.create_task(self._wake.wait(POLL_S))
+        try:
+            await asyncio.wait({waking, *flying}, return_when=asyncio.FIRST_COMPLETED)
+            return waking.result() if waking.done() else {-1}
+        finally:
+            if not waking.done():
+                waking.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await waking
+
+    async def _watch(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
+        """Is the lock's connection alive, and is it still the cluster we know?"""
+        await owner.execute("select 1")
+        found = await cluster_id(producer.client)
+        if not await cursors.is_known_cluster(self._pool(), found):
+            raise BrokerLost(f"cluster id is now {found}")
+
+    async def _take_lanes(self, owner: asyncpg.Connection[asyncpg.Record]) -> set[int]:
+        """Lanes newly ours. Cheap when all are."""
+        if len(self._owned) == PARTITIONS:
+            return set()
+        free = [lane for lane in range(PARTITIONS) if lane not in self._owned]
+        rows = await owner.fetch("select lane from unnest($1::int[]) as lane where pg_try_advisory_lock(2, lane)", free)
+        taken = [row["lane"] for row in rows]
+        if taken:
+            self._owned |= await cursors.begin_epoch(self._pool(), taken)
+            log.info("lanes taken", lanes=taken)
+        return set(taken)
+
+    async def _send(self, producer: AIOKafkaProducer, lane: int, rows: list[Any]) -> list[cursors.Sent]:
+        """Send one chunk: one batch after the other per topic, topics side by side; returns what was acknowledged."""
+        fault_point("relay-before-send")
+        by_topic: dict[str, list[tuple[bytes, bytes | None, list[tuple[str, bytes]], int]]] = defaultdict(list)
+        for row in rows:
+            subject = str(row["dossier_id"]) if row["dossier_id"] is not None else row["key"]
+            headers = headers_of(
+                topic=row["topic"],
+                subject=subject,
+                sequence=row["sequence"],
+                ce_id=row["ce_id"],
+                type=row["type"],
+                trace_id=row["trace_id"],
+                recorded_at=row["recorded_at"],
+            )
+            millis = int(row["recorded_at"].timestamp() * 1000)
+            by_topic[row["topic"]].append((subject.encode(), row["data"], headers, millis))
+        marks = await asyncio.gather(
+            *(self._send_topic(producer, topic, lane, part) for topic, part in by_topic.items())
+        )
+        if self._state_of is not None:
+            changed = list({row["dossier_id"] for row in rows if row["topic"] == self._source})
+            states = await self._state_of(self._pool(), changed) if changed else []
+            for topic in {state.topic for state in states}:
+                part = [(s.key.encode(), s.value, s.headers, 0) for s in states if s.topic == topic]
+                marks.append(await self._send_topic(producer, topic, lane, part))
+        fault_point("relay-after-send")
+        recorded = tuple(row["recorded_at"].timestamp() for row in rows)
+        return [cursors.Sent(lane, self._owned[lane], rows[0]["id"], rows[-1]["id"], tuple(marks), recorded)]
+
+    async def _send_topic(
+        self,
+        producer: AIOKafkaProducer,
+        topic: str,
+        partition: int,
+        records: Sequence[tuple[bytes, bytes | None, list[tuple[str, bytes]], int]],
+    ) -> tuple[str, int, int, int]:
+        """(topic, partition, first offset, last offset) of what the broker acknowledged."""
+        first, at = -1, 0
+        offset = -1
+        while at < len(records):
+            batch = producer.create_batch()
+            begin = at
+            while at < len(records):
+                key, value, headers, millis = records[at]
+                if batch.append(key=key, value=value, timestamp=millis or None, headers=headers) is None:
+                    break
+                at += 1
+            if at == begin:
+                raise ValueError("one record is larger than a batch may be")
+            batch.close()
+            done = await (await producer.send_batch(batch, topic, partition=partition))
+            first = done.offset if first < 0 else first
+            offset = done.offset + (at - begin) - 1
+        return topic, partition, first, offset
+
+    async def _collect(self, flying: dict[asyncio.Task[list[cursors.Sent]], int]) -> None:
+        done = [task for task in flying if task.done()]
+        if not done:
+            return
+        sent: list[cursors.Sent] = []
+        for task in done:
+            sent += task.result()
+            del flying[task]
+        lost = await cursors.advance(self._pool(), sent)
+        fault_point("relay-after-cursor")
+        if lost:
+            raise BrokerLost(lost)
+        now = time.time()
+        waits = self._stages.wait.labels("relay", "all")
+        for row in sent:
+            self._metrics.published.inc(row.count)
+            for recorded_at in row.recorded:
+                waits.observe(max(now - recorded_at, 0.0))
+        count = sum(row.count for row in sent)
+        self._stages.entered.labels("relay", "all").inc(count)
+        self._stages.left.labels("relay", "sent").inc(count)
+
+
+async def _abort(producer: AIOKafkaProducer) -> None:
+    """Close without waiting for what is still under way: it will be sent again from the cursor."""
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(producer.stop(), 2.0)

@@ -1,0 +1,129 @@
+"""In which order things are heard: per topic and dossier, one after the other, no gap, nothing twice. Pure.
+
+`plan` looks at what came, at what had been waiting and at how far each dossier was heard, and says what to apply, what
+to hold back, what to park and what is a repeat. `consumer` does it, `journal` remembers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from shared.envelope import Received, fingerprint
+
+Pair = tuple[str, UUID]
+"""(topic, dossier id): one sequence."""
+Spot = tuple[str, UUID, int]
+"""(topic, dossier id, sequence): one place in it."""
+
+
+@dataclass(slots=True)
+class Head:
+    """How far a pair was heard: everything up to `last` took effect (or was discarded by a person)."""
+
+    last: int = 0
+    fingerprints: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Plan:
+    ready: list[Received] = field(default_factory=list)
+    """To apply, in this order."""
+    hold: list[tuple[Received, str]] = field(default_factory=list)
+    """(event, `gap` or `behind`)"""
+    park: list[tuple[Received, str, str, bool]] = field(default_factory=list)
+    """(event, reason, detail, whether it blocks its dossier's sequence)"""
+    released: list[Spot] = field(default_factory=list)
+    """Places in `held` that are applied or parked now."""
+    behind: list[Pair] = field(default_factory=list)
+    """Pairs whose held events stand behind a parked one from now on."""
+    repeats: int = 0
+    heads: dict[Pair, tuple[int, int, list[int]]] = field(default_factory=dict)
+    """Pairs that advance: (from sequence, to sequence, all fingerprints)."""
+
+
+def plan(
+    incoming: Iterable[Received],
+    heads: Mapping[Pair, Head],
+    held: Mapping[Pair, Mapping[int, Received]],
+    blocked: Mapping[Pair, Mapping[int, int]],
+    poison: Mapping[Spot, tuple[str, str]],
+) -> Plan:
+    """What to do with `incoming`. `blocked`: parked places and their fingerprints; `poison`: what raised just now."""
+    result = Plan()
+    waiting: dict[Pair, dict[int, Received]] = {}
+    order: list[Pair] = []
+    for event in incoming:
+        if event.dossier_id is None:
+            result.ready.append(event)
+            continue
+        pair = (event.topic, event.dossier_id)
+        if pair not in waiting:
+            waiting[pair] = dict(held.get(pair, {}))
+            order.append(pair)
+        _admit(event, pair, heads[pair], waiting[pair], held.get(pair, {}), blocked.get(pair, {}), result)
+    for pair in order:
+        _advance(pair, heads[pair], waiting[pair], held.get(pair, {}), blocked.get(pair, {}), poison, result)
+    return result
+
+
+def _admit(
+    event: Received,
+    pair: Pair,
+    head: Head,
+    waiting: dict[int, Received],
+    held: Mapping[int, Received],
+    blocked: Mapping[int, int],
+    result: Plan,
+) -> None:
+    """Repeat, impostor, or to be placed in its dossier's queue."""
+    mark = fingerprint(event.ce_id)
+    known: int | None = None
+    if event.sequence <= head.last:
+        known = head.fingerprints[event.sequence - 1]
+    elif event.sequence in blocked:
+        known = blocked[event.sequence]
+    elif event.sequence in waiting:
+        known = fingerprint(waiting[event.sequence].ce_id)
+    if known is None:
+        waiting[event.sequence] = event
+    elif known == mark:
+        result.repeats += 1
+    else:
+        detail = f"sequence {event.sequence} was already taken by another event"
+        result.park.append((event, "identity-conflict", detail, False))
+
+
+def _advance(
+    pair: Pair,
+    head: Head,
+    waiting: dict[int, Received],
+    held: Mapping[int, Received],
+    blocked: Mapping[int, int],
+    poison: Mapping[Spot, tuple[str, str]],
+    result: Plan,
+) -> None:
+    """Apply from the head on, until a gap or a poison."""
+    topic, dossier_id = pair
+    last, marks = head.last, list(head.fingerprints)
+    stopped = any(sequence > head.last for sequence in blocked)
+    while not stopped and (event := waiting.get(last + 1)) is not None:
+        spot = (topic, dossier_id, event.sequence)
+        trouble = (event.defect, event.detail) if event.defect else poison.get(spot)
+        if event.sequence in held:
+            result.released.append(spot)
+        del waiting[event.sequence]
+        if trouble:
+            result.park.append((event, *trouble, True))
+            stopped = True
+        else:
+            result.ready.append(event)
+            last += 1
+            marks.append(fingerprint(event.ce_id))
+    if last > head.last:
+        result.heads[pair] = (head.last + 1, last, marks)
+    reason = "behind" if stopped else "gap"
+    result.hold.extend((event, reason) for sequence, event in sorted(waiting.items()) if sequence not in held)
+    if stopped and any(sequence in held for sequence in waiting):
+        result.behind.append(pair)

@@ -1,0 +1,211 @@
+"""Listening to the broker: one FastStream subscriber for all of a service's topics, connected in the background.
+
+FastStream fetches and commits; `Consumer.apply` does the work in between. Its defaults lose messages, so nothing here
+is left to a default: batches, NACK_ON_ERROR (an error fetches the batch again), earliest, a literal group id,
+roundrobin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaAckableMessage
+
+from shared.database import is_passing
+from shared.envelope import Record, records_from
+from shared.kafka import KafkaSettings, cluster_id, ensure_topics
+from shared.metrics import DeliveryMetrics
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+
+log = structlog.get_logger(__name__)
+
+MAX_RECORDS = 500
+BATCH_WAIT_MS = 10
+WATCH_S = 1.0
+MAX_POLL_MS = 300_000
+GAP_PATIENCE_S = 30.0
+
+
+class Subscription:
+    """Feeds `apply` with records of `topics` for the group `service`, until stopped."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        topics: Sequence[str],
+        kafka: KafkaSettings,
+        pool: Callable[[], Pool],
+        apply: Callable[[Sequence[Record]], Awaitable[None]],
+        metrics: DeliveryMetrics,
+    ) -> None:
+        self._service, self.topics, self._kafka = service, tuple(topics), kafka
+        self._pool, self._apply, self._metrics = pool, apply, metrics
+        self.connected = False
+        self._processing: dict[str, float] = {}
+        self._cluster: str | None = None
+        self._subscriber: Any = None
+
+    def broker(self) -> tuple[KafkaBroker, Any]:
+        """A FastStream broker with the one subscriber."""
+        broker = KafkaBroker(
+            self._kafka.servers,
+            client_id=f"{self._service}-consumer",
+            apply_types=False,
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            graceful_timeout=15.0,
+            logger=None,
+        )
+        subscriber = broker.subscriber(
+            *self.topics,
+            group_id=self._service,
+            batch=True,
+            max_records=MAX_RECORDS,
+            batch_timeout_ms=BATCH_WAIT_MS,
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            auto_offset_reset="earliest",
+            session_timeout_ms=self._kafka.session_timeout_ms,
+            heartbeat_interval_ms=self._kafka.heartbeat_ms,
+            rebalance_timeout_ms=self._kafka.session_timeout_ms * 3,
+            max_poll_interval_ms=MAX_POLL_MS,
+            fetch_max_wait_ms=self._kafka.fetch_wait_ms,
+            fetch_max_bytes=16_777_216,
+            partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            listener=_Rewinder(self),
+            parser=self._parse,
+            decoder=_decode,
+            title=f"{self._service}:records",
+        )
+        subscriber(self._on_batch)
+        self._subscriber = subscriber
+        return broker, subscriber
+
+    async def run(self) -> None:
+        """Connect, listen, and do it again whenever the broker goes away or is another one; until cancelled."""
+        pause = 0.1
+        while True:
+            try:
+                await ensure_topics(self._kafka)
+                broker, subscriber = self.broker()
+                try:
+                    await broker.start()
+                    pause = 0.1
+                    await self._watch(subscriber)
+                finally:
+                    self.connected = False
+                    with contextlib.suppress(Exception):
+                        await broker.stop()
+            except Exception as error:
+                expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
+                log.warning("listening starts again", error=type(error).__name__, exc_info=None if expected else error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    async def _watch(self, subscriber: Any) -> None:
+        """Until the cluster is another one or nobody answers for long."""
+        silent_since: float | None = None
+        gaps_looked_at = time.monotonic()
+        while True:
+            try:
+                found = await asyncio.wait_for(cluster_id(subscriber.consumer._client), 5.0)
+                silent_since = None
+                if self._cluster is not None and found != self._cluster:
+                    log.warning("the broker is another one now", cluster_id=found)
+                    return
+                self.connected = bool(subscriber.consumer.assignment())
+                self._measure(subscriber.consumer)
+                if time.monotonic() - gaps_looked_at > GAP_PATIENCE_S:
+                    gaps_looked_at = time.monotonic()
+                    await self._look_for_gaps(subscriber.consumer)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the broker did not answer
+                self.connected = False
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since > 10.0:
+                    log.warning("the broker does not answer", error=type(error).__name__)
+                    return
+            await asyncio.sleep(WATCH_S)
+
+    async def _look_for_gaps(self, consumer: Any) -> None:
+        """An event held for long misses an earlier one: read the log again from the start, repeats cost little."""
+        old = await self._pool().fetchval(
+            "select count(*) from held where reason = 'gap' and held_at < clock_timestamp() - $1 * interval '1 second'",
+            GAP_PATIENCE_S,
+        )
+        if old:
+            log.error("events wait for earlier ones that have not come: reading again from the oldest record", held=old)
+            await consumer.seek_to_beginning(*consumer.assignment())
+
+    async def rewind_if_new(self, assigned: set[TopicPartition]) -> None:
+        """On a cluster that is not the one we heard last, the committed offsets mean nothing: begin at the oldest.
+
+        Both memories count: another instance may have written the new cluster down before this one noticed it.
+        """
+        consumer = self._subscriber.consumer
+        found = await cluster_id(consumer._client)
+        written = await self._pool().fetchval("select cluster_id from broker_cluster where side = 'consumer'")
+        known = {self._cluster, written} - {None}
+        if known - {found} and assigned:
+            log.warning("listening from the oldest record of a new cluster", partitions=len(assigned))
+            await consumer.seek_to_beginning(*assigned)
+        if written != found:
+            await self._pool().execute(
+                "insert into broker_cluster (side, cluster_id) values ('consumer', $1)"
+                " on conflict (side) do update set cluster_id = excluded.cluster_id, seen_at = clock_timestamp()",
+                found,
+            )
+        self._cluster = found
+
+    async def _parse(self, rows: Any) -> KafkaAckableMessage:
+        # FastStream's own parser decodes every header as UTF-8 and would raise, for ever, on a stranger's record.
+        return KafkaAckableMessage(
+            body=b"", headers={}, raw_message=rows, message_id="", content_type=None, consumer=self._subscriber.consumer
+        )
+
+    async def _on_batch(self, rows: Sequence[Any]) -> None:
+        records = records_from(rows)
+        for record in records:
+            moment = record.sent_at.timestamp()
+            if moment < self._processing.get(record.topic, float("inf")):
+                self._processing[record.topic] = moment
+        await self._apply(records)
+        self._processing.clear()
+
+    def _measure(self, consumer: Any) -> None:
+        """Lag from the consumer's own position; age from the record times of what is fetched or held."""
+        now = time.time()
+        for partition in consumer.assignment():
+            high = consumer.highwater(partition)
+            fetched = consumer._subscription.subscription.assignment.state_value(partition)
+            if high is not None and fetched is not None and fetched.has_valid_position:
+                self._metrics.lag.labels(partition.topic, str(partition.partition)).set(max(high - fetched.position, 0))
+        for topic in self.topics:
+            self._metrics.oldest_unprocessed.labels(topic).set(self._processing.get(topic, now))
+
+
+async def _decode(message: KafkaAckableMessage) -> Any:
+    return message.raw_message
+
+
+class _Rewinder(ConsumerRebalanceListener):  # type: ignore[misc]
+    """At each assignment, ask whether this is still the cluster whose offsets we know."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        pass
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._subscription.rewind_if_new(assigned)

@@ -1,0 +1,18 @@
+"""The citizen's tracking secret: derived from the dossier's id with a key, never stored."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from uuid import UUID
+
+
+def tracking_secret(key: bytes, dossier_id: UUID) -> str:
+    """26 characters of base32, 130 bits: what the receipt's QR code carries."""
+    whole = hmac.new(key, b"tracking:" + dossier_id.bytes, hashlib.sha256).digest()
+    return base64.b32encode(whole).decode()[:26].lower()
+
+
+def is_tracking_secret(key: bytes, dossier_id: UUID, given: str) -> bool:
+    return hmac.compare_digest(tracking_secret(key, dossier_id).encode(), given.encode("utf-8", "replace"))

@@ -1,0 +1,98 @@
+"""The independent proof: reads what the services left behind, and says what was lost, doubled or out of order.
+
+It imports nothing of the services and nothing they share, so that a mistake in them cannot hide itself here. It reads
+the `proof` schemas of the four databases, the broker through a consumer of its own, and the registry simulator's
+statistics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import httpx2
+
+from deploy.verify.databases import Unreadable, read_databases
+from deploy.verify.notebook import Notebook
+from deploy.verify.report import Report, exit_code
+from deploy.verify.stream import read_stream
+from deploy.verify.zeros import compute, is_settled, prepare
+
+__all__ = ["Report", "exit_code", "run"]
+
+STATS_SECONDS = 10.0
+
+
+async def run(
+    endpoints: dict[str, Any],
+    *,
+    kafka_seconds: float | None = None,
+    settle_seconds: float = 30.0,
+    examples: int = 20,
+) -> Report:
+    """Prove what the stack at `endpoints` (the content of `endpoints.json`) did.
+
+    Reads the databases until nothing moves or is missing, at most `settle_seconds`; then the broker, at most
+    `kafka_seconds` (None: as long as it gives records). Never raises for what cannot be reached: the report's
+    `troubles` then say so and its `complete` is false. `examples` is how many findings of each kind are shown.
+    """
+    started = time.monotonic()
+    report = Report()
+    with Notebook() as notebook:
+        try:
+            await _read_until_settled(notebook, report, endpoints.get("databases", {}), started + settle_seconds)
+        except Unreadable as error:
+            report.troubles.append(str(error))
+        else:
+            await _read_broker(notebook, report, endpoints.get("kafka", ""), kafka_seconds)
+            report.zeros = compute(
+                notebook,
+                stream_complete=report.stream.complete,
+                trimmed=report.stream.trimmed,
+                limit=examples,
+            )
+    await _ask_registry(report, endpoints.get("registry", ""))
+    report.seconds = time.monotonic() - started
+    return report
+
+
+async def _read_until_settled(notebook: Notebook, report: Report, dsns: dict[str, str], deadline: float) -> None:
+    while True:
+        began = time.monotonic()
+        notebook.empty()
+        report.counts = await read_databases(notebook, dsns)
+        prepare(notebook)
+        pause = max(0.5, time.monotonic() - began)
+        if is_settled(notebook) or time.monotonic() + pause > deadline:
+            return
+        await asyncio.sleep(pause)
+
+
+async def _read_broker(notebook: Notebook, report: Report, bootstrap: str, seconds: float | None) -> None:
+    if not bootstrap:
+        report.troubles.append("Không có địa chỉ Kafka. / No Kafka address is given.")
+        return
+    report.stream = await read_stream(notebook, bootstrap, seconds=seconds)
+    if not report.stream.complete:
+        report.troubles.append(f"Chưa đọc hết Kafka. / {report.stream.trouble}")
+    report.counts["kafka"] = dict(sorted(report.stream.records.items())) | {
+        "heartbeats": report.stream.heartbeats,
+        "strangers": report.stream.strangers,
+    }
+
+
+async def _ask_registry(report: Report, url: str) -> None:
+    if not url:
+        return
+    report.registry = {}
+    try:
+        async with httpx2.AsyncClient(timeout=STATS_SECONDS, trust_env=False) as client:
+            answer = await client.get(f"{url.rstrip('/')}/control/stats")
+            answer.raise_for_status()
+            report.registry = dict(answer.json())
+            report.numbers_issued_twice = int(report.registry["numbers_issued_twice"])
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+        report.troubles.append(
+            f"Không hỏi được thống kê của kho định danh mô phỏng. / The registry's statistics do not answer: {error!r}"
+        )

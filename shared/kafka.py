@@ -79,7 +79,8 @@ async def ensure_topics(settings: KafkaSettings) -> None:
         known = set(await admin.list_topics())
         missing = [topic for topic in TOPICS if topic not in known]
         if missing:
-            answer = await admin.create_topics([_topic(topic) for topic in missing])
+            brokers = len((await admin.describe_cluster())["brokers"])
+            answer = await admin.create_topics([_topic(topic, brokers) for topic in missing])
             for topic, code, *_ in answer.topic_errors:
                 if code and for_code(code) is not TopicAlreadyExistsError:
                     raise for_code(code)(f"topic {topic} could not be created")
@@ -92,10 +93,12 @@ async def ensure_topics(settings: KafkaSettings) -> None:
         await admin.close()
 
 
-def _topic(name: str) -> NewTopic:
+def _topic(name: str, brokers: int) -> NewTopic:
+    """Three copies where there are three brokers, and then two must have a record before it counts as sent."""
+    copies = min(brokers, 3)
     if name in COMPACTED:
         configs = {"cleanup.policy": "compact"}
     else:
         configs = {"cleanup.policy": "delete", "retention.ms": str(LIFECYCLE_RETENTION_MS if name == LIFECYCLE else -1)}
-    # A replication factor of -1 means the cluster's own default.
-    return NewTopic(name, PARTITIONS, -1, topic_configs=configs)
+    configs["min.insync.replicas"] = str(max(copies - 1, 1))
+    return NewTopic(name, PARTITIONS, copies, topic_configs=configs)

@@ -95,7 +95,7 @@ class Relay:
                 self._metrics.refills.inc()
             except Exception as error:
                 expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
-                log.warning("relay starts again", error=type(error).__name__, exc_info=None if expected else error)
+                log.warning("relay starts again", error=repr(error)[:200], exc_info=None if expected else error)
             finally:
                 self._owned = {}
                 self._set_connected(False)

@@ -72,6 +72,8 @@ class Service:
     consumer: Consumer | None = field(init=False, default=None)
     ready_when: Callable[[], dict[str, Any]] = field(init=False, default=dict)
     """More fields for `/readyz`."""
+    extras: dict[str, Any] = field(init=False, default_factory=dict)
+    """What a service's own routes and background tasks share."""
     _pool: Pool | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:

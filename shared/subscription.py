@@ -109,7 +109,7 @@ class Subscription:
                         await broker.stop()
             except Exception as error:
                 expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
-                log.warning("listening starts again", error=type(error).__name__, exc_info=None if expected else error)
+                log.warning("listening starts again", error=repr(error)[:200], exc_info=None if expected else error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
 

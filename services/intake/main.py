@@ -6,5 +6,5 @@ from shared.settings import Settings
 from . import api
 
 if __name__ == "__main__":
-    run(build(Settings(service="intake"), routers=api.routers, listening=api.listening, background=api.BACKGROUND,
-              on_ready=api.ON_READY))  # fmt: skip
+    settings = Settings(service="intake")  # type: ignore[call-arg] # the rest comes from the environment
+    run(build(settings, routers=api.routers, listening=api.listening, background=api.BACKGROUND))

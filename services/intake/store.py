@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -63,8 +63,10 @@ async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[tuple[st
     )
     found = await tx.fetch(
         """
-        select s.caller, s.idempotency_key, s.dossier_id, s.body_digest, s.procedure_code, s.procedure_version, s.submitted_at
-          from submissions s join unnest($1::text[], $2::text[]) as k (c, i) on s.caller = k.c and s.idempotency_key = k.i
+        select s.caller, s.idempotency_key, s.dossier_id, s.body_digest, s.procedure_code, s.procedure_version,
+               s.submitted_at
+          from submissions s
+          join unnest($1::text[], $2::text[]) as k (c, i) on s.caller = k.c and s.idempotency_key = k.i
         """,
         callers,
         keys,
@@ -149,8 +151,20 @@ async def set_content(tx: Tx, dossier_id: UUID, code: str, sha256: bytes, size: 
     return True
 
 
-async def list_procedures(tx: Tx) -> list[dict[str, Any]]:
-    return [json.loads(row["procedure"]) for row in await tx.fetch("select procedure from procedures")]
+async def list_procedures(tx: Tx, known: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The procedures whose version is not the known one."""
+    rows = await tx.fetch(
+        "select procedure from procedures p where not exists"
+        " (select 1 from unnest($1::text[], $2::int[]) as k (c, v) where k.c = p.code and k.v = p.version)",
+        list(known),
+        list(known.values()),
+    )
+    return [json.loads(row["procedure"]) for row in rows]
+
+
+def components_of(submission: Any) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = json.loads(submission["components"])
+    return parts
 
 
 @dataclass(slots=True)

@@ -1,0 +1,265 @@
+"""Intake's HTTP: submit a dossier, hand things in later, look at what was submitted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from starlette.responses import Response
+
+from shared.access import Caller, allow
+from shared.body import digest, dumps, read_object
+from shared.envelope import Outgoing, new_id, trace_of
+from shared.events import (
+    DossierSubmitted,
+    SubmissionHeartbeat,
+    SubmittedComponent,
+    SupplementSubmitted,
+    WithdrawalRequested,
+)
+from shared.office import wall_now
+from shared.outbox import stage
+from shared.problems import Problem, not_found
+from shared.service import Background, Listening, Service
+from shared.tracking import is_tracking_secret, tracking_secret
+
+from . import handlers, rules, store
+from .acceptance import Acceptance
+from .catalogue import Catalogue
+
+HEARTBEAT_S = 60.0
+
+Key = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+Filer = Annotated[Caller, Depends(allow("counter", "specialist", "centre_director", "system"))]
+
+
+def routers(service: Service) -> list[APIRouter]:
+    acceptance, catalogue = Acceptance(), Catalogue()
+    service.extras.update(acceptance=acceptance, catalogue=catalogue)
+    service.ready_when = lambda: {"procedures": len(catalogue)}
+    return [_dossiers(service, acceptance, catalogue)]
+
+
+def listening(service: Service) -> Listening:
+    return Listening(handlers.TOPICS, store.open_work, handlers.HANDLERS)
+
+
+async def accept_for_ever(service: Service) -> None:
+    acceptance: Acceptance = service.extras["acceptance"]
+    await acceptance.run(service)
+
+
+async def read_procedures(service: Service) -> None:
+    """Keep the compiled copy of the procedures as new as the table."""
+    catalogue: Catalogue = service.extras["catalogue"]
+    while True:
+        await catalogue.refresh(service.pool())
+        await asyncio.sleep(0.25 if not len(catalogue) else 2.0)
+
+
+async def beat(service: Service) -> None:
+    """A heartbeat every minute through the first machine stage, so that silence is noticed at any traffic."""
+    while True:
+        fact = SubmissionHeartbeat(sent_at=wall_now())
+        async with service.pool().acquire() as tx, tx.transaction():
+            lanes = await stage(tx, [Outgoing(None, 0, fact, new_id(), new_id(), key="heartbeat")])
+        service.wake(lanes)
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+BACKGROUND: tuple[Background, ...] = (accept_for_ever, read_procedures, beat)
+
+
+def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) -> APIRouter:
+    routes = APIRouter(prefix="/v1/dossiers", tags=["dossiers"])
+    secret_key = service.settings.secret.get_secret_value().encode()
+
+    def answer(stored: store.StoredSubmission, status: int) -> Response:
+        return Response(
+            dumps(
+                {
+                    "dossier_id": stored.dossier_id,
+                    "tracking_secret": tracking_secret(secret_key, stored.dossier_id),
+                    "status": "submitted",
+                    "procedure_code": stored.procedure_code,
+                    "procedure_version": stored.procedure_version,
+                    "submitted_at": stored.submitted_at.astimezone(service.office.office0.tzinfo),
+                }
+            ),
+            status,
+            media_type="application/json",
+        )
+
+    @routes.post("", status_code=201)
+    async def submit(request: Request, caller: Filer, key: Key) -> Response:
+        """Accept a dossier. 201 means: stored, will take effect once, whatever dies afterwards."""
+        body = await read_object(request)
+        service.pool()
+        if not len(catalogue):
+            raise not_yet_known()
+        office_now = service.office.now()
+        submission, procedure = rules.accept(body, catalogue.find, office_now)
+        new = _new_submission(service, caller, key, body, submission, procedure, office_now, request)
+        stored = await acceptance.accept(new)
+        if stored.dossier_id == new.dossier_id:
+            return answer(stored, 201)
+        if stored.body_digest != new.body_digest:
+            raise key_reused()
+        return answer(stored, 200)
+
+    @routes.get("/{dossier_id}")
+    async def get_dossier(
+        request: Request, dossier_id: UUID, secret: Annotated[str | None, Query()] = None
+    ) -> Response:
+        """The submission as accepted, without persons. Its status is workflow's to tell."""
+        caller_or_secret(service, request, dossier_id, secret)
+        async with service.pool().acquire() as tx:
+            row = await store.find_submission(tx, dossier_id)
+        if row is None:
+            raise unknown_dossier()
+        shown = {
+            name: row[name]
+            for name in (
+                "dossier_id",
+                "procedure_code",
+                "procedure_version",
+                "receiving_agency",
+                "channel",
+                "submitted_at",
+            )
+        }
+        return Response(
+            dumps({**shown, "status": "submitted", "components": store.components_of(row)}),
+            media_type="application/json",
+        )
+
+    @routes.post("/{dossier_id}/supplement", status_code=202)
+    async def supplement(
+        request: Request, dossier_id: UUID, key: Key, secret: Annotated[str | None, Query()] = None
+    ) -> Response:
+        """Hand in what was asked for. Whether it still can be taken is decided by workflow."""
+        caller = caller_or_secret(service, request, dossier_id, secret, "counter", "system")
+        body = await read_object(request)
+        given = rules.read_supplement(body)
+        fact = SupplementSubmitted(
+            office_at=service.office.now(),
+            components=tuple(SubmittedComponent(**part.model_dump()) for part in given.components),
+            sealed_note=None if given.note is None else service.sealer.seal(dossier_id, "note", given.note),
+        )
+        return await _request(service, caller, key, dossier_id, "supplement", digest(body), fact)
+
+    @routes.post("/{dossier_id}/withdrawal", status_code=202)
+    async def withdrawal(
+        request: Request, dossier_id: UUID, key: Key, secret: Annotated[str | None, Query()] = None
+    ) -> Response:
+        """Ask to withdraw. Whether it comes in time is decided by workflow."""
+        caller = caller_or_secret(service, request, dossier_id, secret, "counter", "system")
+        body = await read_object(request)
+        given = rules.read_withdrawal(body)
+        fact = WithdrawalRequested(
+            office_at=service.office.now(), sealed_reason=service.sealer.seal(dossier_id, "reason", given.reason)
+        )
+        return await _request(service, caller, key, dossier_id, "withdrawal", digest(body), fact)
+
+    return routes
+
+
+def _new_submission(
+    service: Service,
+    caller: Caller,
+    key: str,
+    body: dict[str, Any],
+    submission: rules.Submission,
+    procedure: dict[str, Any],
+    office_now: Any,
+    request: Request,
+) -> store.NewSubmission:
+    dossier_id = new_id()
+    person = submission.applicant
+    contact = {
+        "full_name": person.full_name,
+        "phone": person.phone,
+        "email": person.email,
+        "residential_area": submission.residential_area,
+    }
+    who = {"full_name": person.full_name, "birth_date": person.birth_date, "personal_id": person.personal_id}
+    seal = service.sealer.seal
+    fact = DossierSubmitted(
+        office_at=office_now,
+        procedure_code=submission.procedure_code,
+        procedure_version=procedure["version"],
+        receiving_agency=submission.receiving_agency,
+        support_point=submission.support_point,
+        channel=submission.channel,
+        caller_role=caller.role,
+        assisted_by_kind=submission.assisted_by.kind if submission.assisted_by else None,
+        assisted_by_ref=submission.assisted_by.ref if submission.assisted_by else None,
+        components=tuple(SubmittedComponent(**part.model_dump()) for part in submission.components),
+        copies=submission.copies,
+        pages=submission.pages,
+        has_personal_id=person.personal_id is not None,
+        identity_method=person.identity.method,
+        sealed_contact=seal(dossier_id, "contact", {name: value for name, value in contact.items() if value}),
+        sealed_person=seal(dossier_id, "person", {name: value for name, value in who.items() if value}),
+        sealed_subject=seal(dossier_id, "subject", submission.subject),
+    )
+    trace_id = trace_of(request.headers.get("traceparent"))
+    return store.NewSubmission(dossier_id, caller.name, key, digest(body), fact, trace_id)
+
+
+async def _request(
+    service: Service,
+    caller: str,
+    key: str,
+    dossier_id: UUID,
+    kind: str,
+    body_digest: bytes,
+    fact: SupplementSubmitted | WithdrawalRequested,
+) -> Response:
+    lanes: set[int] = set()
+    async with service.pool().acquire() as tx, tx.transaction():
+        if await store.find_submission(tx, dossier_id) is None:
+            raise unknown_dossier()
+        is_new, *stored = await store.add_request(tx, caller, key, dossier_id, kind, body_digest)
+        if stored != [dossier_id, kind, body_digest]:
+            raise key_reused()
+        if is_new:
+            submission = await store.lock_submission(tx, dossier_id)
+            lanes = await stage(tx, [await store.next_event(tx, submission, fact)])
+    service.wake(lanes)
+    return Response(
+        dumps({"dossier_id": dossier_id, "status": "submitted", "request": kind}), 202, media_type="application/json"
+    )
+
+
+def caller_or_secret(service: Service, request: Request, dossier_id: UUID, secret: str | None, *roles: str) -> str:
+    """The caller's name: a role's token, or the citizen's own secret. A wrong secret looks like an unknown dossier."""
+    if secret is not None:
+        if not is_tracking_secret(service.settings.secret.get_secret_value().encode(), dossier_id, secret):
+            raise unknown_dossier()
+        return f"citizen:{dossier_id}"
+    return allow(*roles)(request).name
+
+
+def not_yet_known() -> Problem:
+    return Problem(
+        503,
+        "procedures-not-yet-known",
+        vi="Danh mục thủ tục chưa được nạp; xin thử lại sau ít giây.",
+        en="The procedures are not loaded yet; try again in a few seconds.",
+    )
+
+
+def key_reused() -> Problem:
+    return Problem(
+        409,
+        "idempotency-key-reused",
+        vi="Khóa Idempotency-Key này đã dùng cho một nội dung khác.",
+        en="This Idempotency-Key was used with another body.",
+    )
+
+
+def unknown_dossier() -> Problem:
+    return not_found("Không có hồ sơ này.", "There is no such dossier.", "unknown-dossier")

@@ -25,7 +25,7 @@ from shared.problems import Problem, not_found
 from shared.service import Background, Listening, Service
 from shared.tracking import is_tracking_secret, tracking_secret
 
-from . import handlers, rules, store
+from . import contents, handlers, rules, store
 from .acceptance import Acceptance
 from .catalogue import Catalogue
 
@@ -39,7 +39,7 @@ def routers(service: Service) -> list[APIRouter]:
     acceptance, catalogue = Acceptance(), Catalogue()
     service.extras.update(acceptance=acceptance, catalogue=catalogue)
     service.ready_when = lambda: {"procedures": len(catalogue)}
-    return [_dossiers(service, acceptance, catalogue)]
+    return [_dossiers(service, acceptance, catalogue), contents.router(service, caller_or_secret)]
 
 
 def listening(service: Service) -> Listening:

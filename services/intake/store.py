@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from shared.envelope import Outgoing, Received, new_id
 from shared.events import DossierSubmitted, Fact, ProcedurePublished
 
 if TYPE_CHECKING:
-    from shared.database import Tx
+    from shared.database import Pool, Tx
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,42 +111,40 @@ async def add_request(
     return row is not None, stored["dossier_id"], stored["kind"], stored["body_digest"]
 
 
-async def add_chunks(tx: Tx, dossier_id: UUID, code: str, sha256: bytes, chunks: AsyncIterator[bytes]) -> None:
-    number = 0
-    async for chunk in chunks:
-        await tx.execute(
-            "insert into content_chunks values ($1, $2, $3, $4, $5) on conflict do nothing",
-            dossier_id,
-            code,
-            sha256,
-            number,
-            chunk,
-        )
-        number += 1
-
-
-async def set_content(tx: Tx, dossier_id: UUID, code: str, sha256: bytes, size: int, content_type: str) -> bool:
-    """Make a stored content the component's own; False when it already was."""
-    old = await tx.fetchval(
-        "select sha256 from contents where dossier_id = $1 and component_code = $2", dossier_id, code
+async def add_piece(pool: Pool, upload_id: UUID, number: int, piece: bytes) -> None:
+    await pool.execute(
+        "insert into content_pieces (upload_id, number, piece) values ($1, $2, $3)", upload_id, number, piece
     )
-    if old == sha256:
+
+
+async def drop_upload(pool: Pool, upload_id: UUID) -> None:
+    await pool.execute("delete from content_pieces where upload_id = $1", upload_id)
+
+
+async def set_content(
+    tx: Tx, dossier_id: UUID, code: str, upload_id: UUID, sha256: bytes, size: int, content_type: str
+) -> bool:
+    """Make an upload the component's content; False when the same content was there already."""
+    old = await tx.fetchrow(
+        "select upload_id, sha256 from contents where dossier_id = $1 and component_code = $2", dossier_id, code
+    )
+    if old is not None and old["sha256"] == sha256:
+        await tx.execute("delete from content_pieces where upload_id = $1", upload_id)
         return False
+    if old is not None:
+        await tx.execute("delete from content_pieces where upload_id = $1", old["upload_id"])
     await tx.execute(
-        "insert into contents (dossier_id, component_code, sha256, size, content_type) values ($1, $2, $3, $4, $5)"
-        " on conflict (dossier_id, component_code) do update set sha256 = excluded.sha256, size = excluded.size,"
-        " content_type = excluded.content_type, stored_at = clock_timestamp()",
+        "insert into contents (dossier_id, component_code, upload_id, sha256, size, content_type)"
+        " values ($1, $2, $3, $4, $5, $6)"
+        " on conflict (dossier_id, component_code) do update set upload_id = excluded.upload_id,"
+        " sha256 = excluded.sha256, size = excluded.size, content_type = excluded.content_type,"
+        " stored_at = clock_timestamp()",
         dossier_id,
         code,
+        upload_id,
         sha256,
         size,
         content_type,
-    )
-    await tx.execute(
-        "delete from content_chunks where dossier_id = $1 and component_code = $2 and sha256 <> $3",
-        dossier_id,
-        code,
-        sha256,
     )
     return True
 

@@ -31,19 +31,20 @@ create table requests (
 create table contents (
   dossier_id uuid not null references submissions,
   component_code text not null,
+  upload_id uuid not null,
   sha256 bytea not null,
   size bigint not null,
   content_type text not null,
   stored_at timestamptz not null default clock_timestamp(),
   primary key (dossier_id, component_code)
 );
-create table content_chunks (
-  dossier_id uuid not null,
-  component_code text not null,
-  sha256 bytea not null,
+-- Written while the content streams in, outside any transaction, so that a slow line locks nothing.
+create table content_pieces (
+  upload_id uuid not null,
   number integer not null,
-  chunk bytea not null,
-  primary key (dossier_id, component_code, sha256, number)
+  piece bytea not null,
+  stored_at timestamptz not null default clock_timestamp(),
+  primary key (upload_id, number)
 );
 
 create table procedures (

@@ -1,0 +1,10 @@
+#!/bin/sh
+# One database and one role per service; nobody else may connect. Run once, by the image, when the volume is new.
+set -eu
+for service in intake workflow idlookup notify; do
+  psql -v ON_ERROR_STOP=1 -v service="$service" -v password="$HOSO_DB_PASSWORD" -U postgres <<'SQL'
+create role :"service" login password :'password';
+create database :"service" owner :"service";
+revoke connect on database :"service" from public;
+SQL
+done

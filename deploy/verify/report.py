@@ -26,6 +26,7 @@ WAITING = {
 }
 ASIDE = {
     "parked": ("để riêng", "parked"),
+    "discarded": ("đã bỏ, có lý do", "discarded with a reason"),
     "behind": ("chờ sau bản để riêng", "behind a parked one"),
     "strangers": ("bản ghi lạ trên kênh", "foreign records on the broker"),
 }

@@ -31,7 +31,7 @@ SPEAKERS = {
 """Topics that hold events, and the only service that may speak there."""
 TYPE = re.compile(r"vn\.hoso\.([A-Z][A-Za-z]*)\.v[0-9]+")
 STALL_SECONDS = 15.0
-QUIET_POLL_SECONDS = 0.6
+QUIET_POLL_SECONDS = 0.3
 TALKING_SECONDS = 3.0
 
 

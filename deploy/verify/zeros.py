@@ -39,7 +39,7 @@ select e.service, e.topic, e.dossier, e.sequence, e.ce_id, e.type, l.service as 
     when exists (select 1 from held h where h.service = l.service and h.topic = e.topic and h.dossier = e.dossier
                  and h.sequence = e.sequence and h.reason = 'behind')
      and exists (select 1 from parked p where p.service = l.service and p.topic = e.topic and p.dossier = e.dossier
-                 and p.sequence < e.sequence) then 'behind'
+                 and p.sequence < e.sequence and p.reason not like 'discarded%') then 'behind'
     when e.sent_age is null then 'unsent'
     when e.sent_age < ? then 'in flight'
     else 'lost'
@@ -119,7 +119,8 @@ ORDER = {
 }
 
 SET_ASIDE = {
-    "parked": "select service, topic, dossier, sequence, ce_id, reason from parked",
+    "parked": "select service, topic, dossier, sequence, ce_id, reason from parked where reason not like 'discarded%'",
+    "discarded": "select service, topic, dossier, sequence, ce_id, reason from parked where reason like 'discarded%'",
     "behind": "select service, topic, dossier, sequence from held where reason = 'behind'",
     "strangers": "select topic, partition, position, reason from strangers",
 }
@@ -147,7 +148,7 @@ class Zeros:
     order_violations: Zero
     waiting: dict[str, int]
     set_aside: dict[str, Zero]
-    """Parked events, those held behind them, strangers on the broker: shown, never counted as lost."""
+    """Parked events, discarded ones, those held behind, strangers on the broker: shown, never counted as lost."""
 
     @property
     def quiet(self) -> bool:

@@ -248,6 +248,14 @@ async def test_an_event_held_behind_nothing_is_lost(world: World) -> None:
     assert (await world.prove()).figures() == HEALTHY | {"lost": 1}
 
 
+async def test_an_event_held_behind_one_that_comes_after_it_is_lost(world: World) -> None:
+    held, parked = [one for one in world.said if one.type == "NoticeWanted"][:2]
+    world.not_applied(held, parked)
+    world.held.append((held, "behind"))
+    world.parked.append((parked, "schema"))
+    assert (await world.prove()).figures() == HEALTHY | {"lost": 1}
+
+
 async def test_a_parked_impostor_excuses_nobody(world: World) -> None:
     lost = world.find("NoticeSent")
     world.not_applied(lost)

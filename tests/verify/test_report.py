@@ -1,0 +1,81 @@
+"""What the proof says when it cannot be whole, and how it looks to a reader."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import asyncpg
+from rich.console import Console
+
+from deploy import verify
+from tests.verify.conftest import free_port
+from tests.verify.world import HEALTHY, World
+
+
+def printed(report: verify.Report) -> str:
+    paper = io.StringIO()
+    report.show(Console(file=paper, width=160))
+    return paper.getvalue()
+
+
+async def test_a_database_that_does_not_answer_leaves_every_figure_unmeasured(world: World) -> None:
+    await world.play()
+    world.dsns = world.dsns | {"notify": f"postgresql://postgres@127.0.0.1:{free_port()}/notify"}
+    report = await verify.run(world.endpoints(), settle_seconds=0)
+    assert report.figures() == {
+        "lost": None, "repeated_effects": None, "numbers_issued_twice": 0, "order_violations": None
+    }  # fmt: skip
+    assert report.quiet is None
+    assert verify.exit_code(report) == 1
+    assert "không đo được / not measured" in printed(report)
+
+
+async def test_a_missing_proof_view_is_not_mistaken_for_an_empty_one(world: World) -> None:
+    await world.play()
+    tx = await asyncpg.connect(world.dsns["notify"])
+    await tx.execute("alter view proof.notices rename to gone")
+    try:
+        report = await verify.run(world.endpoints(), settle_seconds=0)
+    finally:
+        await tx.execute("alter view proof.gone rename to notices")
+        await tx.close()
+    assert report.figures()["lost"] is None
+    assert "proof.notices" in report.troubles[0]
+    assert verify.exit_code(report) == 1
+
+
+async def test_a_registry_that_does_not_answer_is_a_trouble_and_one_that_is_not_named_is_none(world: World) -> None:
+    await world.play()
+    world.registry = f"http://127.0.0.1:{free_port()}"
+    report = await verify.run(world.endpoints(), settle_seconds=0)
+    assert report.figures() == HEALTHY | {"numbers_issued_twice": None}
+    assert verify.exit_code(report) == 1
+    world.registry = ""
+    report = await verify.run(world.endpoints(), settle_seconds=0)
+    assert report.figures() == HEALTHY | {"numbers_issued_twice": None}
+    assert verify.exit_code(report) == 0
+
+
+async def test_the_report_is_plain_json_and_prints_in_both_languages(world: World) -> None:
+    lost = world.find("IdNumberFound")
+    world.not_applied(lost)
+    report = await world.prove()
+    assert json.loads(json.dumps(report.as_json()))["details"]["lost"][0]["dossier"] == str(lost.dossier)
+    text = printed(report)
+    for piece in (
+        "Thất lạc / lost",
+        "1",
+        "Yên: không còn gì đang chạy. / Quiet: nothing is moving.",
+        str(lost.dossier),
+    ):
+        assert piece in text
+
+
+async def test_examples_are_bounded_and_the_count_is_not(world: World) -> None:
+    world.healthy(10)
+    world.applied = []
+    await world.play()
+    report = await verify.run(world.endpoints(), settle_seconds=0, examples=4)
+    assert len(report.as_json()["details"]["lost"]) == 4
+    assert report.figures()["lost"] == 13 * 7

@@ -1,14 +1,21 @@
 """Administrative procedures as data: what a citizen brings, who does what, how long it may take.
 
-Each `<code>.toml` beside this file is one procedure as first published; `PUT /v1/procedures/{code}` makes later versions.
-A dossier keeps the version in force when it was received. Figures the law leaves to the province (marks C and D in the
-sources) are fields here, never constants in code.
+Each `<code>.toml` beside this file is one procedure as first published; `PUT /v1/procedures/{code}` makes later
+versions. A dossier keeps the version in force when it was received. Figures the law leaves to the province are fields
+here, never constants in code, and say how certain they are: A read in the law, B in secondary material, C plausible,
+D unknown.
+
+Two words in `subject_schema` are ours (JSON Schema lets validators ignore them): `"x-date": "birth"` or `"past"` on a
+property of `format: date` refuses a day in the future (and, for `birth`, more than 130 years ago); on an object
+`"x-order": [[earlier, later], …]` names dates of which the first may not lie after the second.
 """
 
 from __future__ import annotations
 
 import tomllib
-from datetime import date, time
+from collections.abc import Iterator
+from datetime import date
+from datetime import time as time_of_day
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -27,6 +34,7 @@ Stage = Literal[
     "issuing",
     "return",
 ]
+Certainty = Literal["A", "B", "C", "D"]
 Role = Literal["counter", "specialist", "signatory", "records_clerk", "centre_director"]
 
 
@@ -35,31 +43,32 @@ class Part(BaseModel):
 
 
 class Names(Part):
-    vi: str
-    en: str
+    vi: str = Field(min_length=3, max_length=300)
+    en: str = Field(min_length=3, max_length=300)
 
 
 class TimeLimit(Part):
     """The statutory time. `working_days` 0 means the same day."""
 
     working_days: int = Field(ge=0, le=365)
-    late_cutoff: time | None = time(15, 0)
-    """Received after this hour counts as received the next working day (Civil Status Law art. 5(3)); none: never."""
+    late_cutoff: time_of_day | None = time_of_day(15, 0)
+    """Received at this hour or later counts as received the next working day (Civil Status Law art. 5(3)); or none."""
     late_cutoff_shifts_count: bool = True
-    """Whether the cut-off also moves the count of a procedure of several days (unsettled: mark D)."""
+    """Whether the cut-off also moves the count of several days (unsettled: mark D). It always moves a same-day one."""
     source: str = ""
-    certainty: Literal["A", "B", "C", "D"] = "C"
+    certainty: Certainty = "C"
 
 
 class Fee(Part):
     """Đồng taken at the counter. A fee is not a stage; a financial obligation (tax, land payment) is."""
 
-    per_case: int = 0
-    per_copy: int = 0
-    per_page: int = 0
-    per_page_from_third: int | None = None
-    max_per_copy: int | None = None
+    per_case: int = Field(default=0, ge=0)
+    per_copy: int = Field(default=0, ge=0)
+    per_page: int = Field(default=0, ge=0)
+    per_page_from_third: int | None = Field(default=None, ge=0)
+    max_per_copy: int | None = Field(default=None, ge=0)
     source: str = ""
+    certainty: Certainty = "C"
 
     def amount(self, copies: int | None, pages: int | None) -> int:
         """Đồng for `copies` copies of `pages` pages each."""
@@ -75,7 +84,7 @@ class Fee(Part):
 
 
 class ComponentRule(Part):
-    code: str
+    code: str = Field(pattern=r"^[a-z0-9][a-z0-9_]{1,59}$")
     names: Names
     required: bool = True
     kinds: tuple[Literal["original", "copy", "electronic"], ...] = ("original", "copy", "electronic")
@@ -94,6 +103,8 @@ class Procedure(Part):
 
     code: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.\-]{2,40}$")
     version: int = Field(default=1, ge=1)
+    code_certainty: Certainty = "B"
+    """How sure it is that this is the national code: domain facts and public code lists (B), or a local code (D)."""
     names: Names
     group: str = Field(pattern=r"^[a-z_]{3,30}$")
     """One of at most 15 procedure groups: a metrics label."""
@@ -107,7 +118,7 @@ class Procedure(Part):
     """`beside`: asked of the registry in parallel, blocks nothing; `required`: approval waits for its answer."""
     id_number: bool = False
     """A personal identification number is asked for at reception, beside the other steps (births)."""
-    number_hold_until: time = time(16, 30)
+    number_hold_until: time_of_day = time_of_day(16, 30)
     """Office hour of the due day until which a missing number holds the return; then the signatory decides."""
     blank: str | None = None
     """The kind of numbered blank (phôi) that `issuing` uses up; none: no stock needed."""
@@ -118,7 +129,9 @@ class Procedure(Part):
     """National status of a refusal after appraisal (unsettled: mark D)."""
     four_eyes: bool = False
     """Who appraised may not sign."""
-    signed_as: str = "TM."
+    competent_agency: Names | None = None
+    """Who decides, where that is not the receiving agency."""
+    signed_as: Literal["TM.", "KT.", "TL.", "TUQ."] = "TM."
     """Default capacity of the signature on the result (TM., KT., TL., TUQ.)."""
     components: tuple[ComponentRule, ...] = ()
     subject_schema: dict[str, Any]
@@ -134,7 +147,13 @@ class Procedure(Part):
     @field_validator("subject_schema")
     @classmethod
     def _schema_is_a_schema(cls, value: dict[str, Any]) -> dict[str, Any]:
-        jsonschema.Draft202012Validator.check_schema(value)
+        try:
+            jsonschema.Draft202012Validator.check_schema(value)
+        except jsonschema.SchemaError as wrong:
+            raise ValueError(f"subject_schema is no JSON Schema 2020-12: {wrong.message[:200]}") from wrong
+        for place in _places(value):
+            if not str(place.get("$ref", "#")).startswith("#") or "$dynamicRef" in place:
+                raise ValueError("subject_schema may refer only to itself (#/$defs/…)")
         return value
 
     @model_validator(mode="after")
@@ -148,14 +167,45 @@ class Procedure(Part):
             raise ValueError("a stage may stand only once among the steps")
         if self.blank and "issuing" not in {step.stage for step in self.steps}:
             raise ValueError("a procedure that uses blanks needs the step `issuing`")
+        codes = [component.code for component in self.components]
+        if len(set(codes)) != len(codes):
+            raise ValueError("a component may stand only once")
+        if self.valid_to is not None and self.valid_to < self.valid_from:
+            raise ValueError("valid_to lies before valid_from")
         if self.intake_mode == "record_only" and not self.record_only_reason:
             raise ValueError("record_only needs a reason that is shown to the citizen and the province")
+        return self
+
+    @model_validator(mode="after")
+    def _example_fits(self) -> Procedure:
+        if self.example.get("procedure_code") != self.code:
+            raise ValueError("the example is of another procedure")
+        validator = jsonschema.Draft202012Validator(
+            self.subject_schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+        )
+        for error in validator.iter_errors(self.example.get("subject")):
+            raise ValueError(f"the example's subject fails its schema at {error.json_path}: {error.validator}")
+        given = {row.get("code") for row in self.example.get("components", ()) if isinstance(row, dict)}
+        if missing := [row.code for row in self.components if row.required and row.code not in given]:
+            raise ValueError(f"the example lacks the required components {missing}")
         return self
 
     def same_rules(self, other: Procedure) -> bool:
         """Whether both say the same but for version and intake mode."""
         outside = {"version", "intake_mode", "record_only_reason"}
         return self.model_dump(exclude=outside) == other.model_dump(exclude=outside)
+
+
+def _places(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every object inside a schema, itself included."""
+    waiting = [schema]
+    while waiting:
+        place = waiting.pop()
+        if isinstance(place, dict):
+            yield place
+            waiting.extend(place.values())
+        elif isinstance(place, list):
+            waiting.extend(place)
 
 
 @cache
@@ -165,5 +215,7 @@ def shipped() -> dict[str, Procedure]:
     for file in sorted(resources.files(__name__).iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".toml"):
             procedure = Procedure.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+            if file.name != f"{procedure.code}.toml":
+                raise ValueError(f"{file.name} holds the procedure {procedure.code}")
             found[procedure.code] = procedure
     return found

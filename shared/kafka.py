@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
+import aiokafka.admin.client
+import aiokafka.client
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -14,6 +19,17 @@ from aiokafka.protocol.metadata import MetadataRequest
 from shared.events import COMPACTED, LIFECYCLE, PARTITIONS, TOPICS
 
 log = structlog.get_logger(__name__)
+
+_quiet = functools.partial(MetadataRequest, allow_auto_topic_creation=False)
+
+
+def never_create_topics() -> None:
+    """Keep this process's aiokafka from creating the topics it asks about, with the broker's own partition count.
+
+    There is no setting for it, and the wrong count would break the order for good (docs/brokers.md, 2).
+    """
+    aiokafka.client.MetadataRequest = aiokafka.admin.client.MetadataRequest = _quiet
+
 
 LIFECYCLE_RETENTION_MS = 90 * 24 * 3600 * 1000
 
@@ -67,12 +83,49 @@ async def cluster_id(client: Any) -> str:
     node = client.get_random_node()
     if node is None:
         raise OSError("no broker is known")
-    answer = await client.send(node, MetadataRequest([]))
+    answer = await client.send(node, _quiet([]))
     return str(answer.cluster_id)
+
+
+def pin(client: Any, expected: str) -> None:
+    """Let an aiokafka client talk to this cluster alone: a new connection that leads elsewhere is closed before use.
+
+    A producer would else send what it had under way to whatever answers at the old address, before its topics are
+    there; on the embedded broker such records make later ones unreadable (docs/brokers.md, 3 and 4).
+    """
+    known: weakref.WeakSet[Any] = weakref.WeakSet(client._conns.values())
+    connect = client._get_conn
+
+    async def checked(node_id: Any, **options: Any) -> Any:
+        connection = await connect(node_id, **options)
+        if connection is None or connection in known:
+            return connection
+        try:
+            answer = await connection.send(_quiet([]))
+        except Exception:
+            connection.close()
+            raise
+        if str(answer.cluster_id) != expected:
+            connection.close()
+            return None
+        known.add(connection)
+        return connection
+
+    client._get_conn = checked
+
+
+async def abort(producer: AIOKafkaProducer) -> None:
+    """End a producer at once; what is under way is neither waited for nor sent later (stop() would do either)."""
+    with contextlib.suppress(Exception):
+        await producer._sender.close()
+    with contextlib.suppress(Exception):
+        await producer.client.close()
+    producer._closed = True
 
 
 async def ensure_topics(settings: KafkaSettings) -> None:
     """Create the topics that are missing and check the partition counts. Raises WrongTopics, KafkaError or OSError."""
+    never_create_topics()
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.servers, request_timeout_ms=15_000)
     await admin.start()
     try:

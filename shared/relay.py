@@ -24,7 +24,7 @@ from shared.database import is_passing, open_connection
 from shared.envelope import headers_of
 from shared.events import PARTITIONS
 from shared.faults import fault_point
-from shared.kafka import KafkaSettings, cluster_id, ensure_topics
+from shared.kafka import KafkaSettings, abort, cluster_id, ensure_topics, pin
 from shared.metrics import DeliveryMetrics, StageMetrics
 from shared.outbox import CHANNEL, Wake
 
@@ -39,6 +39,7 @@ CHUNK = 500
 """Events of one lane in flight at most."""
 POLL_S = 1.0
 WATCH_S = 2.0
+SEND_DEADLINE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Relay:
             finally:
                 owner.terminate()
         finally:
-            await _abort(producer)
+            await abort(producer)
 
     async def _check_cluster(self, producer: AIOKafkaProducer) -> None:
         """A cluster we have not seen holds nothing of ours: every lane goes back to its oldest event."""
@@ -127,6 +128,7 @@ class Relay:
         if await cursors.meet_cluster(self._pool(), found):
             self._metrics.refills.inc()
             log.warning("a cluster that is new to us: everything is sent to it from the oldest event", cluster_id=found)
+        pin(producer.client, found)
 
     async def _session(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
         gone = asyncio.Event()
@@ -216,9 +218,9 @@ class Relay:
             )
             millis = int(row["recorded_at"].timestamp() * 1000)
             by_topic[row["topic"]].append((subject.encode(), row["data"], headers, millis))
-        marks = await asyncio.gather(
-            *(self._send_topic(producer, topic, lane, part) for topic, part in by_topic.items())
-        )
+        sends = asyncio.gather(*(self._send_topic(producer, topic, lane, part) for topic, part in by_topic.items()))
+        # An idempotent producer never gives up by itself (docs/brokers.md, 6).
+        marks = await asyncio.wait_for(sends, SEND_DEADLINE_S)
         if self._state_of is not None:
             changed = list({row["dossier_id"] for row in rows if row["topic"] == self._source})
             states = await self._state_of(self._pool(), changed) if changed else []
@@ -276,9 +278,3 @@ class Relay:
         count = sum(row.count for row in sent)
         self._stages.entered.labels("relay", "all").inc(count)
         self._stages.left.labels("relay", "sent").inc(count)
-
-
-async def _abort(producer: AIOKafkaProducer) -> None:
-    """Close without waiting for what is still under way: it will be sent again from the cursor."""
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(producer.stop(), 2.0)

@@ -65,6 +65,7 @@ class Subscription:
             apply_types=False,
             consumer_only=True,
             allow_auto_create_topics=False,
+            metadata_max_age_ms=5_000,
             graceful_timeout=15.0,
             logger=None,
         )

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from shared.access import Caller, allow
+from shared.access import ROLES, Caller, allow
 from shared.body import digest, dumps, read_object
 from shared.envelope import Outgoing, new_id, trace_of
 from shared.events import (
@@ -30,6 +30,7 @@ from .acceptance import Acceptance
 from .catalogue import Catalogue
 
 HEARTBEAT_S = 60.0
+REQUESTERS = {"x-roles": ["counter", "system"], "x-secret": True}
 
 Key = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 Filer = Annotated[Caller, Depends(allow("counter", "specialist", "centre_director", "system"))]
@@ -109,7 +110,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
             raise key_reused()
         return answer(stored, 200)
 
-    @routes.get("/{dossier_id}")
+    @routes.get("/{dossier_id}", openapi_extra={"x-roles": list(ROLES), "x-secret": True})
     async def get_dossier(
         request: Request, dossier_id: UUID, secret: Annotated[str | None, Query()] = None
     ) -> Response:
@@ -135,7 +136,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
             media_type="application/json",
         )
 
-    @routes.post("/{dossier_id}/supplement", status_code=202)
+    @routes.post("/{dossier_id}/supplement", status_code=202, openapi_extra=REQUESTERS)
     async def supplement(
         request: Request, dossier_id: UUID, key: Key, secret: Annotated[str | None, Query()] = None
     ) -> Response:
@@ -150,7 +151,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
         )
         return await _request(service, caller, key, dossier_id, "supplement", digest(body), fact)
 
-    @routes.post("/{dossier_id}/withdrawal", status_code=202)
+    @routes.post("/{dossier_id}/withdrawal", status_code=202, openapi_extra=REQUESTERS)
     async def withdrawal(
         request: Request, dossier_id: UUID, key: Key, secret: Annotated[str | None, Query()] = None
     ) -> Response:

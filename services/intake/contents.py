@@ -34,7 +34,11 @@ def router(service: Service, who: object) -> APIRouter:
     """`who(service, request, dossier_id, secret, *roles)` is the access check of the other routes."""
     routes = APIRouter(prefix="/v1/dossiers", tags=["dossiers"])
 
-    @routes.put("/{dossier_id}/components/{code}/content", status_code=201)
+    @routes.put(
+        "/{dossier_id}/components/{code}/content",
+        status_code=201,
+        openapi_extra={"x-roles": ["counter", "system"], "x-secret": True},
+    )
     async def put_content(
         request: Request,
         dossier_id: UUID,

@@ -1,0 +1,34 @@
+"""`python -m deploy.docs` writes the generated documents; with `--check` it only says which are not current."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from deploy.docs import access, events
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def documents() -> dict[str, str]:
+    """Path below the project's root -> text."""
+    return {"docs/events.md": events.page(), "docs/asyncapi.json": events.asyncapi(), "docs/roles.md": access.page()}
+
+
+def main() -> int:
+    stale = []
+    for name, text in documents().items():
+        file = ROOT / name
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
+    if "--check" in sys.argv and stale:
+        sys.stderr.write(f"not current: {', '.join(stale)}; run `make docs`\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

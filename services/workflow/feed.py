@@ -1,0 +1,108 @@
+"""The public events over HTTP, for systems without Kafka: the same ids, the same order per dossier, replayable.
+
+The cursor holds one position per lane, because order is per dossier, not global: within a lane id order is commit
+order, so nothing can appear behind a position that was handed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import heapq
+import json
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from shared.access import Caller, allow
+from shared.body import dumps
+from shared.envelope import cloud_event
+from shared.events import LIFECYCLE, PARTITIONS
+from shared.problems import Problem
+from shared.service import Service
+
+LOOK_EVERY_S = 0.2
+Positions = list[int]
+
+
+def encode(positions: Positions) -> str:
+    return base64.urlsafe_b64encode(json.dumps(positions, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def decode(cursor: str) -> Positions:
+    """Raises Problem 400 for anything `encode` has not made."""
+    try:
+        positions = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if len(positions) == PARTITIONS and all(type(at) is int and 0 <= at < 2**63 for at in positions):
+            return list(positions)
+    except (binascii.Error, ValueError, TypeError):
+        pass
+    raise Problem(400, "bad-cursor", vi="Con trỏ `after` không hợp lệ.", en="The cursor `after` is not one of ours.")
+
+
+async def read(service: Service, positions: Positions, limit: int) -> tuple[list[Any], Positions]:
+    """Up to `limit` events behind `positions`, oldest first across lanes, and the positions after them."""
+    rows = await service.pool().fetch(
+        """
+        select e.* from unnest($1::smallint[], $2::bigint[]) as p (lane, at) cross join lateral (
+          select e.lane, e.id, e.dossier_id, e.sequence, e.ce_id, e.type, e.trace_id, e.data, e.recorded_at
+            from events e where e.lane = p.lane and e.id > p.at and e.topic = $4::text::topic
+           order by e.id limit $3) e
+        """,
+        list(range(PARTITIONS)),
+        positions,
+        limit,
+        LIFECYCLE,
+    )
+    lanes: dict[int, list[Any]] = {}
+    for row in rows:
+        lanes.setdefault(row["lane"], []).append(row)
+    merged = list(heapq.merge(*lanes.values(), key=lambda row: row["recorded_at"]))[:limit]
+    after = list(positions)
+    for row in merged:
+        after[row["lane"]] = row["id"]
+    return merged, after
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(tags=["events"])
+
+    @routes.get("/v1/events")
+    async def list_events(
+        request: Request,
+        _: Annotated[Caller, Depends(allow())],
+        after: Annotated[str | None, Query(max_length=600)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        wait: Annotated[float, Query(ge=0, le=30)] = 0,
+    ) -> Response:
+        """A CloudEvents batch (a bare array). `Link: <…>; rel="next"` carries the cursor, also when it is empty."""
+        positions = decode(after) if after else [0] * PARTITIONS
+        until = time.monotonic() + wait
+        rows, positions = await read(service, positions, limit)
+        while not rows and time.monotonic() < until and not await request.is_disconnected():
+            await asyncio.sleep(LOOK_EVERY_S)
+            rows, positions = await read(service, positions, limit)
+        events = [
+            cloud_event(
+                topic=LIFECYCLE,
+                subject=str(row["dossier_id"]),
+                sequence=row["sequence"],
+                ce_id=row["ce_id"],
+                type=row["type"],
+                trace_id=row["trace_id"],
+                recorded_at=row["recorded_at"],
+                data=row["data"],
+            )
+            for row in rows
+        ]
+        following = f"/v1/events?after={encode(positions)}&limit={limit}"
+        return Response(
+            dumps(events),
+            media_type="application/cloudevents-batch+json",
+            headers={"Link": f'<{following}>; rel="next"'},
+        )
+
+    return routes

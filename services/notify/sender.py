@@ -1,0 +1,228 @@
+"""The pool that sends: takes what is due, hands it to its channel, writes down what became of it, many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from shared.database import is_passing
+from shared.faults import fault_point
+from shared.outbox import Wake, stage
+from shared.sealed import Sealer, Tampered
+
+from . import rules, store
+from .channels import Channel, Letter
+from .meter import Meter
+from .store import Notice, Settled
+from .texts import Subject, Texts
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+
+log = structlog.get_logger(__name__)
+
+BATCH = 500
+"""Outcomes in one transaction at most."""
+IDLE_S = 0.5
+"""An idle sender looks this often; what arrives in this process it is told of at once."""
+SOON_S = 0.02
+LEASE_IN_DEADLINES = 3
+"""A try is at most two calls, so a lease of three deadlines outlives it."""
+ALARM = 20
+"""So many tries without an answer in a row, and the channel is only probed until it answers again."""
+PROBE_EVERY_S = 1.0
+
+
+class Sender:
+    """Sends on all channels; one task a channel, so that a slow one holds up no other."""
+
+    def __init__(
+        self,
+        *,
+        pool: Callable[[], Pool],
+        sealer: Sealer,
+        texts: Texts,
+        channels: dict[str, Channel],
+        available: frozenset[str],
+        patience: rules.Patience,
+        deadline_s: float,
+        meter: Meter,
+        wake: Wake,
+    ) -> None:
+        self._pool, self._sealer, self._texts, self._channels = pool, sealer, texts, channels
+        self._available, self._patience, self._deadline_s = available, patience, deadline_s
+        self._meter, self._wake = meter, wake
+        self._knocks = {name: asyncio.Event() for name in channels}
+        self._settled: asyncio.Queue[Settled] = asyncio.Queue()
+        self._under_way: dict[str, set[asyncio.Task[None]]] = {name: set() for name in channels}
+        self._silent = dict.fromkeys(channels, 0)
+
+    @property
+    def workers(self) -> int:
+        return sum(self._channels[name].slots for name in self._available)
+
+    def knock(self) -> None:
+        """Something may be due; cheap, and calling it too early only costs a look."""
+        for event in self._knocks.values():
+            event.set()
+
+    async def run(self) -> None:
+        """Send until cancelled; then what is under way is finished and written down first, within a deadline."""
+        writer = asyncio.create_task(self._write())
+        takers = [asyncio.create_task(self._send_on(name)) for name in self._channels]
+        try:
+            ended, _ = await asyncio.wait((*takers, writer), return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        except asyncio.CancelledError:
+            for task in takers:
+                task.cancel()
+            if under_way := [task for group in self._under_way.values() for task in group]:
+                await asyncio.wait(under_way, timeout=self._deadline_s * 2)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._settled.join(), self._deadline_s)
+            for channel in self._channels.values():
+                await channel.close()
+            raise
+        finally:
+            for task in (*takers, writer):
+                task.cancel()
+            await asyncio.gather(*takers, writer, return_exceptions=True)
+
+    async def _send_on(self, name: str) -> None:
+        channel, under_way, knock = self._channels[name], self._under_way[name], self._knocks[name]
+        pause = SOON_S
+        while True:
+            probing = self._silent[name] >= ALARM
+            free = 1 - len(under_way) if probing else channel.slots - len(under_way)
+            # Whole handfuls: taking rows one by one costs a transaction for each.
+            if free <= 0 or (under_way and free < channel.slots // 4):
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            knock.clear()
+            taken = await self._take(name, free)
+            for notice in taken:
+                task = asyncio.create_task(self._send(channel, notice))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+            if probing:
+                await asyncio.sleep(PROBE_EVERY_S)
+            elif len(taken) < free:
+                pause = SOON_S if taken else min(pause * 2, IDLE_S)
+                if await _wait(knock, pause):
+                    # Knocked at just before the commit: the first look may come too early, so more follow soon.
+                    pause = SOON_S
+                    await asyncio.sleep(pause)
+
+    async def _take(self, name: str, limit: int) -> list[Notice]:
+        try:
+            taken = await store.take_due(self._pool(), name, limit, LEASE_IN_DEADLINES * self._deadline_s)
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            log.warning("nothing taken", channel=name, error=type(error).__name__)
+            return []
+        now = time.time()
+        self._meter.take_up([now - row.wanted_at.timestamp() for row in taken if row.tries == 1 and not row.instead_of])
+        return taken
+
+    async def _send(self, channel: Channel, notice: Notice) -> None:
+        started = time.perf_counter()
+        try:
+            contact = rules.read_contact(self._sealer.open(notice.dossier_id, "contact", notice.sealed_contact))
+        except Tampered:
+            contact, answer = rules.NOBODY, rules.Answer("refused", "tampered")
+        else:
+            answer = await self._hand(channel, notice, contact)
+        self._meter.work(time.perf_counter() - started)
+        self._silent[notice.channel] = self._silent[notice.channel] + 1 if answer.what == "again" else 0
+        settlement = rules.settle(
+            answer,
+            channel=notice.channel,
+            tries=notice.tries,
+            contact=contact,
+            available=self._available,
+            patience=self._patience,
+            chance=random.random(),
+        )
+        if settlement.state == "failed":
+            log.warning("channel failed", notice_id=str(notice.notice_id), channel=notice.channel, reason=answer.reason)
+        self._settled.put_nowait(Settled(notice, settlement))
+
+    async def _hand(self, channel: Channel, notice: Notice, contact: rules.Contact) -> rules.Answer:
+        if notice.handing_over_at is not None:
+            # A sender died while the mail server had the message: it may have gone out, so it is not sent again.
+            return rules.Answer("unknown", "outcome-unknown")
+        handed = False
+
+        async def hand_over() -> bool:
+            nonlocal handed
+            handed = await store.begin_handing_over(self._pool(), notice)
+            return handed
+
+        to = contact.email if notice.channel == rules.EMAIL else contact.mobile
+        if not to:
+            return rules.Answer("refused", "no-address")
+        about = Subject(notice.kind, notice.cause, notice.dossier_code, notice.national_status, notice.result_due_at)
+        try:
+            subject, text = self._texts.mail(about) if notice.channel == rules.EMAIL else ("", self._texts.short(about))
+            fault_point("notify-before-send")
+            answer = await channel.send(
+                Letter(notice.reference, to, subject, text, repeated=notice.tries > 1), hand_over
+            )
+            fault_point("notify-after-send")
+        except Exception as error:
+            if not is_passing(error):
+                log.exception("a channel raised", channel=notice.channel)
+            return rules.Answer("unknown" if handed else "again", f"error-{type(error).__name__}")
+        return answer
+
+    async def _write(self) -> None:
+        """Whatever was settled while the last transaction was under way shares the next one."""
+        while True:
+            rows = [await self._settled.get()]
+            while len(rows) < BATCH and not self._settled.empty():
+                rows.append(self._settled.get_nowait())
+            pause = 0.05
+            while True:
+                try:
+                    await self._commit(rows)
+                    break
+                except Exception as error:
+                    if not is_passing(error):
+                        log.exception("outcomes not written; their leases run out", rows=len(rows))
+                        break
+                    log.warning("outcomes not written yet", rows=len(rows), error=type(error).__name__)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+            for _ in rows:
+                self._settled.task_done()
+
+    async def _commit(self, rows: list[Settled]) -> None:
+        async with self._pool().acquire() as tx, tx.transaction():
+            outgoing, saved, successors = await store.save_settled(tx, rows)
+            lanes = await stage(tx, outgoing)
+        self._wake(lanes)
+        self._meter.enter(len(successors))
+        for row in saved:
+            if row.settlement.state != "due":
+                self._meter.leave(row.settlement.state, row.notice.taken_at)
+        for successor in successors:
+            if successor.channel == rules.CALL_LIST:
+                self._meter.leave("listed")
+        if successors:
+            self.knock()
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
+    """Whether the event came within the time."""
+    try:
+        return await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return False

@@ -1,0 +1,242 @@
+"""What notify remembers: the ledger of notices and, per dossier, how many outcomes it has told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from shared.envelope import Outgoing, new_id
+from shared.events import NoticeFailed, NoticeHeartbeat, NoticeOutcome, NoticeSent
+
+from .meter import Meter
+from .rules import CALL_LIST, Settlement
+
+if TYPE_CHECKING:
+    from shared.database import Pool, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One row: one notice on one channel."""
+
+    notice_id: UUID
+    channel: str
+    dossier_id: UUID
+    kind: str
+    cause: str
+    dossier_code: str | None
+    national_status: int
+    result_due_at: datetime | None
+    receiving_agency: str
+    sealed_contact: str
+    trace_id: UUID
+    wanted_at: datetime
+    instead_of: str | None = None
+    tries: int = 0
+    taken_at: datetime | None = None
+    handing_over_at: datetime | None = None
+
+    @property
+    def reference(self) -> str:
+        """Our name for this message towards a channel: the same on every try."""
+        return f"{self.notice_id}:{self.channel}"
+
+
+COLUMNS = tuple(Notice.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A row that was taken up and what became of it."""
+
+    notice: Notice
+    settlement: Settlement
+
+
+async def add_notices(tx: Tx, notices: Sequence[Notice]) -> None:
+    """New rows, due at once; those on the call list are listed at once, and their dossiers' rows must be there."""
+    await tx.execute(
+        """
+        insert into notices (notice_id, channel, dossier_id, kind, cause, dossier_code, national_status, result_due_at,
+                             receiving_agency, sealed_contact, trace_id, wanted_at, instead_of, state, try_at,
+                             taken_at, settled_at)
+        select n.*, case channel when 'call_list' then 'listed' else 'due' end, now(),
+               case channel when 'call_list' then now() end, case channel when 'call_list' then now() end
+          from unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::smallint[],
+                      $8::timestamptz[], $9::text[], $10::text[], $11::uuid[], $12::timestamptz[], $13::text[])
+            as n (notice_id, channel, dossier_id, kind, cause, dossier_code, national_status, result_due_at,
+                  receiving_agency, sealed_contact, trace_id, wanted_at, instead_of)
+        """,
+        *([getattr(notice, name) for notice in notices] for name in COLUMNS[:13]),
+    )
+
+
+async def add_dossiers(tx: Tx, dossier_ids: Iterable[UUID]) -> None:
+    await tx.execute(
+        "insert into dossiers (dossier_id) select d from unnest($1::uuid[]) as d order by 1 on conflict do nothing",
+        sorted(set(dossier_ids)),
+    )
+
+
+async def lock_sequences(tx: Tx, dossier_ids: Iterable[UUID]) -> dict[UUID, int]:
+    """Each dossier's last sequence of internal.notices.v1, locked."""
+    rows = await tx.fetch(
+        "select dossier_id, sequence from dossiers where dossier_id = any($1::uuid[]) order by 1 for no key update",
+        sorted(set(dossier_ids)),
+    )
+    return {row["dossier_id"]: row["sequence"] for row in rows}
+
+
+async def number_facts(
+    tx: Tx, facts: Sequence[tuple[Notice, NoticeOutcome]], sequences: Mapping[UUID, int]
+) -> list[Outgoing]:
+    """The facts with their sequences, from rows `tx` has locked; the rows are moved on."""
+    last = dict(sequences)
+    outgoing = []
+    for notice, fact in facts:
+        last[notice.dossier_id] += 1
+        outgoing.append(Outgoing(notice.dossier_id, last[notice.dossier_id], fact, new_id(), notice.trace_id))
+    moved = sorted({notice.dossier_id for notice, _ in facts})
+    if moved:
+        await tx.execute(
+            "update dossiers d set sequence = s.sequence from unnest($1::uuid[], $2::int[]) as s (dossier_id, sequence)"
+            " where d.dossier_id = s.dossier_id",
+            moved,
+            [last[dossier_id] for dossier_id in moved],
+        )
+    return outgoing
+
+
+def told_sent(notice: Notice) -> NoticeSent:
+    return NoticeSent(notice_id=notice.notice_id, kind=notice.kind, channel=notice.channel)
+
+
+@dataclass(slots=True)
+class NoticeWork:
+    """One batch of wanted notices and heartbeats."""
+
+    open_contact: Callable[[UUID, str], Any]
+    """(dossier, sealed contact) -> what it says. Raises Tampered."""
+    available: Collection[str]
+    meter: Meter
+    knock: Callable[[], None]
+    seen: Callable[[datetime], None]
+    """Told when each heartbeat that came through was sent."""
+    wanted: list[Notice] = field(default_factory=list)
+    heartbeats: list[tuple[datetime, UUID, UUID]] = field(default_factory=list)
+
+    async def save(self, tx: Tx) -> list[Outgoing]:
+        outgoing: list[Outgoing] = []
+        if self.wanted:
+            listed = [notice for notice in self.wanted if notice.channel == CALL_LIST]
+            await add_dossiers(tx, (notice.dossier_id for notice in self.wanted))
+            sequences = await lock_sequences(tx, (notice.dossier_id for notice in listed)) if listed else {}
+            await add_notices(tx, self.wanted)
+            outgoing = await number_facts(tx, [(notice, told_sent(notice)) for notice in listed], sequences)
+            self.meter.enter(len(self.wanted))
+            self.meter.take_up([0.0] * len(listed))
+            for _ in listed:
+                self.meter.leave("listed")
+            self.knock()
+        for sent_at, ce_id, trace_id in self.heartbeats:
+            outgoing.append(Outgoing(None, 0, NoticeHeartbeat(sent_at=sent_at), ce_id, trace_id, key="heartbeat"))
+            self.seen(sent_at)
+        return outgoing
+
+
+async def take_due(pool: Pool, channel: str, limit: int, lease_s: float) -> list[Notice]:
+    """Take up to `limit` rows whose time has come, longest due first, and lease them. Committed when this returns.
+
+    A row whose lease has run out is due again: its sender died, or lost its connection to us.
+    """
+    rows = await pool.fetch(
+        f"""
+        update notices n
+           set state = 'sending', tries = n.tries + 1, taken_at = coalesce(n.taken_at, now()),
+               try_at = now() + $3 * interval '1 second'
+          from (select notice_id from notices
+                 where channel = $1 and state in ('due', 'sending') and try_at <= now()
+                 order by try_at limit $2 for update skip locked) due
+         where n.notice_id = due.notice_id and n.channel = $1
+        returning {", ".join(f"n.{name}" for name in COLUMNS)}
+        """,
+        channel,
+        limit,
+        lease_s,
+    )
+    return [Notice(*row) for row in rows]
+
+
+async def begin_handing_over(pool: Pool, notice: Notice) -> bool:
+    """Remember that the message itself goes out now. False when somebody else has the row: then do not send."""
+    return bool(
+        await pool.fetchval(
+            "update notices set handing_over_at = now()"
+            " where notice_id = $1 and channel = $2 and state = 'sending' and tries = $3 returning true",
+            notice.notice_id,
+            notice.channel,
+            notice.tries,
+        )
+    )
+
+
+async def save_settled(tx: Tx, settled: Sequence[Settled]) -> tuple[list[Outgoing], list[Settled], list[Notice]]:
+    """Write what became of taken rows. Returns (what to tell, what was written, the rows that take over).
+
+    A row that was taken again meanwhile is left alone: its latest try decides.
+    """
+    by_key = {(row.notice.notice_id, row.notice.channel): row for row in settled}
+    sequences = await lock_sequences(tx, (row.notice.dossier_id for row in settled))
+    rows = list(by_key.values())
+    written = await tx.fetch(
+        """
+        update notices n
+           set state = s.state, reason = s.reason, handing_over_at = null,
+               try_at = now() + s.pause_s * interval '1 second',
+               settled_at = case when s.state <> 'due' then now() end,
+               sealed_contact = case when s.state = 'due' then n.sealed_contact end
+          from unnest($1::uuid[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::float8[])
+            as s (notice_id, channel, tries, state, reason, pause_s)
+         where n.notice_id = s.notice_id and n.channel = s.channel and n.state = 'sending' and n.tries = s.tries
+        returning n.notice_id, n.channel
+        """,
+        [row.notice.notice_id for row in rows],
+        [row.notice.channel for row in rows],
+        [row.notice.tries for row in rows],
+        [row.settlement.state for row in rows],
+        [row.settlement.reason for row in rows],
+        [row.settlement.pause_s for row in rows],
+    )
+    saved = [by_key[row["notice_id"], row["channel"]] for row in written]
+    facts: list[tuple[Notice, NoticeOutcome]] = []
+    successors: list[Notice] = []
+    for row in saved:
+        notice, settlement = row.notice, row.settlement
+        if settlement.state == "sent":
+            facts.append((notice, told_sent(notice)))
+        elif settlement.state == "failed":
+            failed = NoticeFailed(
+                notice_id=notice.notice_id, kind=notice.kind, channel=notice.channel, reason=settlement.reason or ""
+            )
+            facts.append((notice, failed))
+            assert settlement.next_channel is not None
+            successor = replace(notice, channel=settlement.next_channel, instead_of=notice.channel)
+            successors.append(successor)
+            if successor.channel == CALL_LIST:
+                facts.append((successor, told_sent(successor)))
+    if successors:
+        await add_notices(tx, successors)
+    return await number_facts(tx, facts, sequences), saved, successors
+
+
+async def count_waiting(pool: Pool) -> tuple[int, int, float | None]:
+    """(waiting, being sent, when the oldest of both was wanted in seconds since 1970)."""
+    row = await pool.fetchrow(
+        "select count(*) filter (where state = 'due') as waiting, count(*) filter (where state = 'sending') as sending,"
+        " extract(epoch from min(wanted_at))::float8 as oldest_at from notices where state in ('due', 'sending')"
+    )
+    assert row is not None
+    return row["waiting"], row["sending"], row["oldest_at"]

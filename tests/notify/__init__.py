@@ -1,0 +1,1 @@
+"""Tests of the notices: who is told, how, and once."""

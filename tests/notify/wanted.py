@@ -1,0 +1,147 @@
+"""Making NoticeWanted records as workflow's relay sends them, and a consumer that hears them as notify does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prometheus_client import CollectorRegistry
+
+from services.notify import handlers, rules
+from services.notify.channels import Channel, Letter
+from services.notify.meter import Meter
+from services.notify.sender import Sender
+from services.notify.store import NoticeWork
+from services.notify.texts import Texts
+from shared.consumer import Consumer
+from shared.envelope import NO_TRACE, Record, headers_of, lane_of, new_id
+from shared.events import NOTICE_REQUESTS, Fact, NoticeWanted
+from shared.metrics import DeliveryMetrics, StageMetrics
+from shared.office import VIETNAM
+from shared.outbox import Wake
+from shared.sealed import Sealer
+from tests.fixtures.services import SEAL_KEYS
+
+if TYPE_CHECKING:
+    from shared.database import Pool, Tx
+
+PHONE = "0912 345 678"
+EMAIL = "nguoi-nop@vidu.invalid"
+NAME = "Nguyễn Thị Ví Dụ"
+WITH_PHONE = {"full_name": NAME, "phone": PHONE, "residential_area": "Khu 3"}
+WITH_EMAIL = {"full_name": NAME, "email": EMAIL, "residential_area": "Khu 1"}
+WITH_BOTH = {**WITH_PHONE, "email": EMAIL}
+WITH_NOTHING = {"full_name": NAME, "residential_area": "Khu 2"}
+
+sealer = Sealer(SEAL_KEYS)
+
+
+def wanted(dossier_id: UUID, contact: Any, *, kind: str = "received", cause: str = "DossierReceived") -> NoticeWanted:
+    return NoticeWanted(
+        office_at=datetime(2025, 8, 25, 9, 0, tzinfo=VIETNAM),
+        kind=kind,
+        cause=cause,
+        dossier_code="H44.99-250825-0001",
+        national_status=2,
+        due_at=datetime(2025, 8, 27, 17, 0, tzinfo=VIETNAM),
+        receiving_agency="H44.99",
+        sealed_contact=sealer.seal(dossier_id, "contact", contact),
+    )
+
+
+def record_of(fact: Fact, dossier_id: UUID | None, sequence: int, ce_id: UUID | None = None) -> Record:
+    """The fact as it lies in the topic."""
+    subject = str(dossier_id) if dossier_id else "heartbeat"
+    now = datetime.now(UTC)
+    headers = headers_of(
+        topic=NOTICE_REQUESTS,
+        subject=subject,
+        sequence=sequence,
+        ce_id=ce_id or new_id(),
+        type=type(fact).__name__,
+        trace_id=NO_TRACE,
+        recorded_at=now,
+    )
+    value = fact.model_dump_json().encode()
+    return Record(NOTICE_REQUESTS, lane_of(subject), sequence, subject.encode(), tuple(headers), value, now)
+
+
+def notice_id_of(record: Record) -> UUID:
+    return UUID(dict(record.headers)["ce_id"].decode())
+
+
+@dataclass
+class Scripted:
+    """A channel that answers as the test says, and remembers what it was given."""
+
+    script: Callable[[Letter], rules.Answer]
+    asks_to_hand_over: bool = False
+    slots: int = 64
+    letters: list[Letter] = field(default_factory=list)
+
+    async def send(self, letter: Letter, hand_over: Any) -> rules.Answer:
+        if self.asks_to_hand_over and not await hand_over():
+            return rules.Answer("again", "lease-lost")
+        self.letters.append(letter)
+        await asyncio.sleep(0)
+        return self.script(letter)
+
+    async def close(self) -> None: ...
+
+
+class Notify:
+    """Notify's parts on a test's database, without its process."""
+
+    def __init__(
+        self, pool: Pool, channels: dict[str, Channel], patience: rules.Patience | None = None, deadline_s: float = 2.0
+    ) -> None:
+        registry = CollectorRegistry()
+        self.pool, self.registry = pool, registry
+        self.available = frozenset(channels)
+        self.meter = Meter(StageMetrics(registry), target_s=900)
+        self.sender = Sender(
+            pool=lambda: pool,
+            sealer=sealer,
+            texts=Texts(),
+            channels=channels,
+            available=self.available,
+            patience=patience or rules.Patience(tries=4, first_pause_s=0.02),
+            deadline_s=deadline_s,
+            meter=self.meter,
+            wake=Wake(),
+        )
+        self.beats: list[datetime] = []
+        self.consumer = Consumer(
+            pool=lambda: pool,
+            open_work=self._open_work,
+            handlers=handlers.HANDLERS,
+            wake=Wake(),
+            metrics=DeliveryMetrics(registry, service="notify"),
+        )
+
+    async def _open_work(self, _: Tx, __: Any) -> NoticeWork:
+        open_contact = partial(_open, sealer)
+        return NoticeWork(open_contact, self.available, self.meter, self.sender.knock, self.beats.append)
+
+    async def rows(self) -> list[Any]:
+        return await self.pool.fetch("select * from notices order by notice_id, try_at, channel")
+
+    async def states(self) -> list[tuple[str, str]]:
+        return [(row["channel"], row["state"]) for row in await self.rows()]
+
+    async def told(self) -> list[tuple[int, str, str]]:
+        """(sequence, type, data) of what was staged, in order."""
+        rows = await self.pool.fetch(
+            "select sequence, type, convert_from(data, 'UTF8') as data from events"
+            " where dossier_id is not null order by id"
+        )
+        return [(row["sequence"], row["type"], row["data"]) for row in rows]
+
+
+def _open(opener: Sealer, dossier_id: UUID, sealed: str) -> Any:
+    return opener.open(dossier_id, "contact", sealed)

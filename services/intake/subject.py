@@ -1,0 +1,127 @@
+"""Whether a submission's `subject` fits its procedure's schema, and whether its days can be.
+
+JSON Schema says the shape; two words of ours (see `services/workflow/procedures`) say which days lie in the past and
+which come before which. Days behind a `$ref` are checked for shape only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from itertools import islice
+from typing import Any
+
+from jsonschema import Draft202012Validator, ValidationError
+
+from services.intake.submission import MOST_COMPLAINTS, Complaint, complaint, read_date, shown
+
+OLDEST = timedelta(days=round(130 * 365.2425))
+DECORATION = frozenset({"title", "description", "$schema", "$comment", "examples", "x-date", "x-order"})
+
+
+class SubjectRules:
+    """A schema compiled for many checks: the bare one answers yes quickly, the full one explains a no."""
+
+    __slots__ = ("_full", "_quick", "_schema")
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        formats = Draft202012Validator.FORMAT_CHECKER
+        self._schema = schema
+        self._full = Draft202012Validator(schema, format_checker=formats)
+        self._quick = Draft202012Validator(_bare(schema), format_checker=formats)
+
+    def check(self, subject: Mapping[str, Any], today: date) -> list[Complaint]:
+        """At most 20 complaints."""
+        found: list[Complaint] = []
+        if not self._quick.is_valid(subject):
+            for error in islice(self._full.iter_errors(subject), MOST_COMPLAINTS):
+                found += [row for row in _about_error(error) if row not in found]
+        for row in islice(_about_days(self._schema, subject, ("subject",), today), MOST_COMPLAINTS):
+            if row not in found:
+                found.append(row)
+        return found[:MOST_COMPLAINTS]
+
+
+def _bare(schema: Any) -> Any:
+    """A schema without what only people read; the names of properties are nobody's keywords and stay."""
+    if not isinstance(schema, dict):
+        return [_bare(item) for item in schema] if isinstance(schema, list) else schema
+    return {
+        word: {name: _bare(rule) for name, rule in value.items()}
+        if word in ("properties", "$defs", "patternProperties", "dependentSchemas")
+        else value
+        if word in ("const", "enum", "default")
+        else _bare(value)
+        for word, value in schema.items()
+        if word not in DECORATION
+    }
+
+
+ERRORS = {
+    "type": "wrong-type",
+    "enum": "not-one-of",
+    "const": "not-one-of",
+    "minLength": "too-short",
+    "maxLength": "too-long",
+    "minItems": "too-few",
+    "maxItems": "too-many",
+    "uniqueItems": "repeated",
+    "minimum": "out-of-range",
+    "maximum": "out-of-range",
+    "exclusiveMinimum": "out-of-range",
+    "exclusiveMaximum": "out-of-range",
+}
+
+
+def _about_error(error: ValidationError) -> list[Complaint]:
+    place = ("subject", *error.absolute_path)
+    schema: Mapping[str, Any] = error.schema if isinstance(error.schema, dict) else {}
+    properties = schema.get("properties", {})
+    if error.validator == "required" and isinstance(error.instance, dict):
+        missing = [name for name in schema.get("required", ()) if name not in error.instance]
+        return [complaint(shown((*place, name)), "missing", properties.get(name, {}).get("title")) for name in missing]
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        unknown = {shown((*place, name)) for name in error.instance if name not in properties}
+        return [complaint(field, "unknown-field") for field in sorted(unknown)[:5]]
+    code = ERRORS.get(str(error.validator), "wrong-form")
+    if error.validator == "format" and error.validator_value == "date":
+        code = "impossible-date"
+    elif schema.get("pattern") == "^[0-9]{12}$" and error.validator in ("pattern", "minLength", "maxLength"):
+        code = "wrong-number-shape"
+    return [complaint(shown(place), code, schema.get("title"))]
+
+
+def _about_days(schema: Mapping[str, Any], value: Any, place: tuple[object, ...], today: date) -> Iterator[Complaint]:
+    """Follows a schema through a value, looking only at days (`x-date`, `x-order`)."""
+    if schema.get("format") == "date":
+        yield from about_day(shown(place), value, schema.get("x-date"), today, schema.get("title"))
+    elif isinstance(value, dict):
+        for name, rule in schema.get("properties", {}).items():
+            if name in value:
+                yield from _about_days(rule, value[name], (*place, name), today)
+        for first, second in schema.get("x-order", ()):
+            earlier, later = read_date(_follow(value, first)), read_date(_follow(value, second))
+            if earlier is not None and later is not None and later < earlier:
+                yield complaint(shown((*place, *second.split("/"))), "dates-out-of-order")
+    elif isinstance(value, list) and isinstance(rule := schema.get("items"), dict):
+        for index, item in enumerate(value):
+            yield from _about_days(rule, item, (*place, index), today)
+
+
+def about_day(field: str, text: Any, kind: str | None, today: date, label: str | None = None) -> Iterator[Complaint]:
+    """Whether a day can be: `kind` is `birth` (not in the future, at most 130 years ago), `past`, or none (any day)."""
+    if not isinstance(text, str):
+        return
+    day = read_date(text)
+    if day is None:
+        yield complaint(field, "impossible-date", label)
+    elif kind is not None and day > today:
+        yield complaint(field, "date-in-future", label)
+    elif kind == "birth" and day < today - OLDEST:
+        yield complaint(field, "date-too-old", label)
+
+
+def _follow(value: Any, path: str) -> Any:
+    for name in path.split("/"):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

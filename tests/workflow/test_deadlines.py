@@ -181,6 +181,16 @@ def test_saturday_service_is_working_time_but_no_working_day() -> None:
     assert due(calendar, at("2025-08-23 08:00"), limit(0)).date() == date(2025, 8, 25)
 
 
+def test_saturday_service_rests_on_holidays_and_days_off() -> None:
+    rules = CalendarRules.shipped().model_dump(mode="json")
+    rules["saturday_hours"] = rules["office_hours"][:1]
+    rules["overrides"].append({"date": "2025-08-23", "kind": "off", "document": "15/CĐ-UBND"})
+    calendar = WorkingCalendar(CalendarRules.model_validate(rules))
+    assert calendar.working_seconds(at("2025-08-23 00:00"), at("2025-08-24 00:00")) == 0
+    assert calendar.working_seconds(at("2027-05-01 00:00"), at("2027-05-02 00:00")) == 0
+    assert calendar.working_seconds(at("2025-08-16 00:00"), at("2025-08-17 00:00")) == 4 * 3600
+
+
 def test_a_step_target_runs_over_the_night_and_the_holidays() -> None:
     assert CALENDAR.add_working_seconds(at("2025-08-29 16:00"), 2 * 3600) == at("2025-09-03 08:30")
     assert CALENDAR.add_working_seconds(at("2025-08-27 09:00"), 2.5 * 3600) == at("2025-08-27 11:30")

@@ -22,15 +22,22 @@ log = structlog.get_logger(__name__)
 
 CHANNEL = "hoso_outbox"
 NOTIFY_EVERY_S = 0.01
+MAX_DATA = 800_000
+"""Bytes of one event's JSON: with its envelope it fits a broker's usual limit of a million."""
 
 
 async def stage(tx: Tx, events: Sequence[Outgoing]) -> set[int]:
     """Append `events` in this order; returns the lanes to wake after the commit. Call it last in a transaction.
 
-    Each event's sequence comes from a row that `tx` has locked. Raises UniqueViolationError for a sequence used twice.
+    Each event's sequence comes from a row that `tx` has locked. Raises UniqueViolationError for a sequence used twice,
+    ValueError for an event that no broker would take: stored, it would stop its lane for ever.
     """
     if not events:
         return set()
+    data = [event.fact.model_dump_json().encode() for event in events]
+    for event, value in zip(events, data, strict=True):
+        if len(value) > MAX_DATA:
+            raise ValueError(f"{type(event.fact).__name__} has {len(value)} bytes, more than {MAX_DATA}")
     keys = [str(event.dossier_id) if event.dossier_id is not None else event.key or "" for event in events]
     lanes = [lane_of(key) for key in keys]
     touched = sorted(set(lanes))
@@ -50,7 +57,7 @@ async def stage(tx: Tx, events: Sequence[Outgoing]) -> set[int]:
         [event.ce_id for event in events],
         [type(event.fact).__name__ for event in events],
         [event.trace_id for event in events],
-        [event.fact.model_dump_json().encode() for event in events],
+        data,
     )
     return set(touched)
 
@@ -61,6 +68,7 @@ class Wake:
     def __init__(self) -> None:
         self._lanes: set[int] = set()
         self._local = asyncio.Event()
+        self._elsewhere = False
         self._notifier: asyncio.Task[None] | None = None
         self.pool: Pool | None = None
         self.owns: Callable[[], frozenset[int]] = frozenset
@@ -68,26 +76,33 @@ class Wake:
 
     def __call__(self, lanes: set[int]) -> None:
         """Call after the commit, never inside the transaction: a NOTIFY there serialises commits."""
-        if not lanes:
-            return
-        self._lanes |= lanes
-        self._local.set()
-        if self.pool is not None and lanes - self.owns() and (self._notifier is None or self._notifier.done()):
-            self._notifier = asyncio.create_task(self._notify(self.pool))
+        self.heard(lanes)
+        if self.pool is not None and lanes - self.owns():
+            self._elsewhere = True
+            if self._notifier is None or self._notifier.done():
+                self._notifier = asyncio.create_task(self._notify(self.pool))
+
+    def heard(self, lanes: set[int] | frozenset[int]) -> None:
+        """Another process committed into these: wakes this process's relay and nobody else."""
+        if lanes:
+            self._lanes |= lanes
+            self._local.set()
 
     async def _notify(self, pool: Pool) -> None:
-        await asyncio.sleep(NOTIFY_EVERY_S)
-        try:
-            await pool.execute("select pg_notify($1, '')", CHANNEL)
-        except Exception as error:  # noqa: BLE001 - the owner polls as well; a lost wake-up only costs a moment
-            log.info("wake-up not delivered", error=type(error).__name__)
+        while self._elsewhere:
+            await asyncio.sleep(NOTIFY_EVERY_S)
+            self._elsewhere = False
+            try:
+                await pool.execute("select pg_notify($1, '')", CHANNEL)
+            except Exception as error:  # noqa: BLE001 - the owner polls as well; a lost wake-up only costs a moment
+                log.info("wake-up not delivered", error=type(error).__name__)
 
-    async def wait(self, timeout_s: float) -> set[int]:
-        """The lanes something was committed into since last asked; empty after `timeout_s`."""
-        try:
-            await asyncio.wait_for(self._local.wait(), timeout_s)
-        except TimeoutError:
-            return set()
+    async def wait(self) -> None:
+        """Until something was committed that `take` has not handed out."""
+        await self._local.wait()
+
+    def take(self) -> set[int]:
+        """The lanes something was committed into since last asked."""
         self._local.clear()
         lanes, self._lanes = self._lanes, set()
         return lanes

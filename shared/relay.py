@@ -8,16 +8,16 @@ means "unknown": the lane is sent again from its cursor.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from shared import cursors
 from shared.database import is_passing, open_connection
@@ -53,6 +53,10 @@ class StateRecord:
 
 
 StateOf = Callable[["Pool", Sequence[UUID]], Awaitable[list[StateRecord]]]
+
+
+Flying: TypeAlias = "dict[asyncio.Task[cursors.Sent], int]"
+"""Sends under way, and of which lane."""
 
 
 class BrokerLost(Exception):
@@ -131,33 +135,29 @@ class Relay:
         pin(producer.client, found)
 
     async def _session(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
-        gone = asyncio.Event()
-        owner.add_termination_listener(lambda *_: gone.set())
-        heard: set[int] = set()
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def on_notify(*_: Any) -> None:
-            heard.update(self._owned)
-            self._wake({-1})
+        def ended(_: Any) -> None:
+            if not gone.done():
+                gone.set_result(None)
 
-        await owner.add_listener(CHANNEL, on_notify)
+        owner.add_termination_listener(ended)
+        await owner.add_listener(CHANNEL, lambda *_: self._wake.heard(frozenset(self._owned)))
         dirty: set[int] = set()
-        flying: dict[asyncio.Task[list[cursors.Sent]], int] = {}
+        flying: Flying = {}
         watch = asyncio.get_running_loop().time() + WATCH_S
         try:
-            while not gone.is_set():
+            while not gone.done():
                 dirty |= await self._take_lanes(owner)
-                idle = (dirty & self._owned.keys()) - set(flying.values())
-                if idle:
+                if idle := self._idle(dirty, flying):
                     chunks = await cursors.next_chunks(self._pool(), {lane: self._owned[lane] for lane in idle}, CHUNK)
                     # A full chunk means there may be more; whoever commits after this look wakes us again.
                     dirty -= {lane for lane in idle if len(chunks.get(lane, ())) < CHUNK}
                     for lane, rows in chunks.items():
                         flying[asyncio.create_task(self._send(producer, lane, rows))] = lane
                 await self._collect(flying)
-                if not flying or not idle:
-                    woken = await self._wait(flying)
-                    dirty |= {lane for lane in woken if lane >= 0} | heard | (set() if woken else self._polled())
-                    heard.clear()
+                if not self._idle(dirty, flying):
+                    dirty |= await self._wait(gone, flying)
                 if (now := asyncio.get_running_loop().time()) >= watch:
                     watch = now + WATCH_S
                     await self._watch(owner, producer)
@@ -167,20 +167,17 @@ class Relay:
                 task.cancel()
             await asyncio.gather(*flying, return_exceptions=True)
 
-    def _polled(self) -> set[int]:
-        return set(self._owned)
+    def _idle(self, dirty: set[int], flying: Flying) -> set[int]:
+        """Our lanes that have something to send and nothing under way."""
+        return (dirty & self._owned.keys()) - set(flying.values())
 
-    async def _wait(self, flying: dict[asyncio.Task[list[cursors.Sent]], int]) -> set[int]:
-        """Until something was committed, a send has ended, or it is time to look anyway."""
-        waking = asyncio.create_task(self._wake.wait(POLL_S))
-        try:
-            await asyncio.wait({waking, *flying}, return_when=asyncio.FIRST_COMPLETED)
-            return waking.result() if waking.done() else {-1}
-        finally:
-            if not waking.done():
-                waking.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await waking
+    async def _wait(self, gone: asyncio.Future[None], flying: Flying) -> set[int]:
+        """Until something was committed, a send has ended, the lock is lost, or it is time to look anyway."""
+        waking = asyncio.create_task(self._wake.wait())
+        awaited: set[asyncio.Future[Any]] = {waking, gone, *flying}
+        done, _ = await asyncio.wait(awaited, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        waking.cancel()
+        return self._wake.take() if done else set(self._owned)
 
     async def _watch(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
         """Is the lock's connection alive, and is it still the cluster we know?"""
@@ -201,9 +198,10 @@ class Relay:
             log.info("lanes taken", lanes=taken)
         return set(taken)
 
-    async def _send(self, producer: AIOKafkaProducer, lane: int, rows: list[Any]) -> list[cursors.Sent]:
+    async def _send(self, producer: AIOKafkaProducer, lane: int, rows: list[Any]) -> cursors.Sent:
         """Send one chunk: one batch after the other per topic, topics side by side; returns what was acknowledged."""
         fault_point("relay-before-send")
+        epoch = self._owned[lane]
         by_topic: dict[str, list[tuple[bytes, bytes | None, list[tuple[str, bytes]], int]]] = defaultdict(list)
         for row in rows:
             subject = str(row["dossier_id"]) if row["dossier_id"] is not None else row["key"]
@@ -218,9 +216,14 @@ class Relay:
             )
             millis = int(row["recorded_at"].timestamp() * 1000)
             by_topic[row["topic"]].append((subject.encode(), row["data"], headers, millis))
-        sends = asyncio.gather(*(self._send_topic(producer, topic, lane, part) for topic, part in by_topic.items()))
-        # An idempotent producer never gives up by itself (docs/brokers.md, 6).
-        marks = await asyncio.wait_for(sends, SEND_DEADLINE_S)
+        sends = [asyncio.create_task(self._send_topic(producer, topic, lane, part)) for topic, part in by_topic.items()]
+        try:
+            # An idempotent producer never gives up by itself (docs/brokers.md, 6).
+            marks = await asyncio.wait_for(asyncio.gather(*sends), SEND_DEADLINE_S)
+        finally:
+            # When one topic fails the others must not go on behind the back of the next session.
+            for send in sends:
+                send.cancel()
         if self._state_of is not None:
             changed = list({row["dossier_id"] for row in rows if row["topic"] == self._source})
             states = await self._state_of(self._pool(), changed) if changed else []
@@ -229,7 +232,7 @@ class Relay:
                 marks.append(await self._send_topic(producer, topic, lane, part))
         fault_point("relay-after-send")
         recorded = tuple(row["recorded_at"].timestamp() for row in rows)
-        return [cursors.Sent(lane, self._owned[lane], rows[0]["id"], rows[-1]["id"], tuple(marks), recorded)]
+        return cursors.Sent(lane, epoch, rows[0]["id"], rows[-1]["id"], tuple(marks), recorded)
 
     async def _send_topic(
         self,
@@ -253,17 +256,18 @@ class Relay:
                 raise ValueError("one record is larger than a batch may be")
             batch.close()
             done = await (await producer.send_batch(batch, topic, partition=partition))
+            if done.offset < 0:
+                raise KafkaError("acknowledged without an offset: what became of it is unknown")
             first = done.offset if first < 0 else first
             offset = done.offset + (at - begin) - 1
         return topic, partition, first, offset
 
-    async def _collect(self, flying: dict[asyncio.Task[list[cursors.Sent]], int]) -> None:
+    async def _collect(self, flying: Flying) -> None:
         done = [task for task in flying if task.done()]
         if not done:
             return
-        sent: list[cursors.Sent] = []
+        sent = [task.result() for task in done]
         for task in done:
-            sent += task.result()
             del flying[task]
         lost = await cursors.advance(self._pool(), sent)
         fault_point("relay-after-cursor")

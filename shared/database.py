@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MIGRATIONS_LOCK = 7_318_001
-PASSING_CLASSES = ("08", "53", "57P")
+PASSING_CLASSES = ("08", "53", "57P", "58", "XX")
+"""Connection, resources, shutdown, input/output of the server itself, its inner errors: never the event's fault."""
 PASSING_STATES = frozenset({"40001", "40P01", "55P03", "57014", "25006", "25P03"})
 
 
@@ -30,6 +31,8 @@ class NotReady(Exception):
 
 def is_passing(error: BaseException) -> bool:
     """Whether trying again later may help: connection lost, deadlock, no disk or memory, shutdown, time-out."""
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return True  # another process has just migrated a table; asyncpg has forgotten its plans by now
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state in PASSING_STATES or state.startswith(PASSING_CLASSES)

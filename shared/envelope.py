@@ -23,6 +23,8 @@ MAX_VALUE = 900_000
 """Bytes of one record's value; a larger one is parked unread."""
 TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
 NO_TRACE = UUID(int=0)
+LATEST_MS = 4_102_444_800_000
+"""The year 2100: a stranger's record may claim a time that no datetime can hold."""
 
 
 @lru_cache(maxsize=65_536)
@@ -180,8 +182,11 @@ def parse(record: Record) -> Received:
             raise ValueError("ce_sequence is not a number")
         sequence = int(digits)
         recorded_at = datetime.fromisoformat(said["ce_time"].decode())
+        if recorded_at.tzinfo is None:
+            raise ValueError("ce_time has no zone")
+        recorded_at = recorded_at.astimezone(UTC)
         key = (record.key or b"").decode()
-    except (KeyError, ValueError) as wrong:
+    except (KeyError, ValueError, OverflowError) as wrong:
         raise Malformed("no-envelope", f"{type(wrong).__name__}: {wrong}"[:300]) from None
     if record.topic not in PRODUCER or source != source_of(record.topic):
         raise Malformed("unknown-source", f"{source[:200]} may not speak on {record.topic}")
@@ -191,10 +196,7 @@ def parse(record: Record) -> Received:
     free = record.topic in COMPACTED or (kind is not None and issubclass(kind, Heartbeat))
     dossier_id = None
     if not free:
-        try:
-            dossier_id = UUID(subject)
-        except ValueError:
-            raise Malformed("no-envelope", "the subject is not a dossier id") from None
+        dossier_id = _dossier_id(subject)
         if not 1 <= sequence < 2**31:
             raise Malformed("no-envelope", "a sequence begins at 1")
     fact, defect, detail = _content(record, kind, ce_type)
@@ -203,6 +205,16 @@ def parse(record: Record) -> Received:
     trace_id = trace_of(said.get("traceparent", b"").decode("ascii", "replace"))
     name = kind.__name__ if kind else ce_type[:100]
     return Received(record, dossier_id, sequence, ce_id, trace_id, recorded_at, name, fact, defect, detail)
+
+
+def _dossier_id(subject: str) -> UUID:
+    # Only the one spelling that lanes are computed from: another would be the same dossier on two partitions.
+    try:
+        if str(found := UUID(subject)) == subject:
+            return found
+    except ValueError:
+        pass
+    raise Malformed("no-envelope", "the subject is not a dossier id")
 
 
 def _content(record: Record, kind: type[Fact] | None, ce_type: str) -> tuple[Fact | None, str, str]:
@@ -231,7 +243,7 @@ def records_from(rows: Sequence[Any]) -> list[Record]:
             row.key,
             tuple((str(name), value) for name, value in row.headers),
             row.value,
-            datetime.fromtimestamp(max(row.timestamp, 0) / 1000, UTC),
+            datetime.fromtimestamp(min(max(row.timestamp or 0, 0), LATEST_MS) / 1000, UTC),
         )
         for row in rows
     ]

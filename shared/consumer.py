@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import structlog
 
 from shared import journal, sequence
+from shared.brake import Brake
 from shared.database import is_passing
 from shared.envelope import Outgoing, Received, Record
 from shared.events import Fact
 from shared.faults import fault_point
 from shared.metrics import DeliveryMetrics
 from shared.outbox import Wake, stage
-from shared.sequence import Plan, Spot
+from shared.sequence import Pair, Plan, Spot
 
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
@@ -62,28 +64,6 @@ class _Braked(Exception):
     """Too much would be parked: something is wrong with us, not with the records."""
 
 
-class Brake:
-    """Above 5 % and at least 20 parked within a minute, parking stops and a person is called."""
-
-    def __init__(self, *, share: float = 0.05, least: int = 20, window_s: float = 60.0) -> None:
-        self.share, self.least, self.window_s = share, least, window_s
-        self._seen: deque[tuple[float, int, int]] = deque()
-
-    def would_trip(self, handled: int, parked: int) -> bool:
-        since = time.monotonic() - self.window_s
-        while self._seen and self._seen[0][0] < since:
-            self._seen.popleft()
-        handled += sum(row[1] for row in self._seen)
-        parked += sum(row[2] for row in self._seen)
-        return parked >= self.least and parked > self.share * handled
-
-    def count(self, handled: int, parked: int) -> None:
-        self._seen.append((time.monotonic(), handled, parked))
-
-    def reset(self) -> None:
-        self._seen.clear()
-
-
 class Consumer:
     """Applies batches of records for one service.
 
@@ -110,14 +90,15 @@ class Consumer:
     async def apply(self, records: Sequence[Record]) -> None:
         """Give every record its effect, hold it or park it. Returns only when that is committed.
 
-        Errors that pass are retried here with back-off; after `patience_s` (below the poll interval) they are raised,
-        so that the batch is fetched again.
+        Whatever fails is retried here with back-off; after `patience_s` (below the poll interval) it is raised, so that
+        the batch is fetched again, perhaps by another process.
         """
         give_up = time.monotonic() + self._patience_s
         pause = 0.05
         while True:
             try:
                 await self._apply_all(records)
+                self._metrics.brake.set(0)
                 return
             except _Braked:
                 self._metrics.brake.set(1)
@@ -126,11 +107,13 @@ class Consumer:
                 )
                 await asyncio.sleep(self._brake.window_s)
                 self._brake.reset()
-                self._metrics.brake.set(0)
-            except Exception as error:
-                if not is_passing(error) or time.monotonic() > give_up:
+                if time.monotonic() > give_up:
                     raise
-                log.warning("batch tried again", error=type(error).__name__, again_in_s=round(pause, 2))
+            except Exception as error:
+                if time.monotonic() > give_up:
+                    raise
+                said = log.warning if is_passing(error) else log.error
+                said("batch tried again", error=_safely(error), at=_place(error), again_in_s=round(pause, 2))
                 await asyncio.sleep(pause * random.uniform(0.7, 1.3))
                 pause = min(pause * 2, 5.0)
 
@@ -149,7 +132,9 @@ class Consumer:
         if self._brake.would_trip(handled, 1):
             raise _Braked
         async with self._pool().acquire() as tx, tx.transaction():
-            await journal.park(tx, record, None, reason, detail, blocks=False)
+            new = await journal.park(tx, record, None, reason, detail, blocks=False)
+        if not new:
+            return
         self._brake.count(0, 1)
         self._metrics.parked.labels(record.topic, reason).inc()
         log.error("record parked", topic=record.topic, partition=record.partition, offset=record.offset, reason=reason)
@@ -167,38 +152,64 @@ class Consumer:
                     events = [event for event in events if event is not found.event]
                 else:
                     poison[_spot(found.event)] = (found.reason, found.detail)
-            except _Braked:
-                raise
             except Exception as error:
-                if is_passing(error):
+                if isinstance(error, _Braked) or is_passing(error):
                     raise
-                if len(events) == 1:
-                    log.exception("an event cannot be stored")
-                    poison[_spot(events[0])] = ("data", _safely(error))
-                    if events[0].dossier_id is None:
-                        await self._park_stranger(events[0].record, "data", _safely(error), 1)
-                        return
-                    continue
+                log.error("events cannot be stored", events=len(events), error=_safely(error), at=_place(error))
                 break
+        if len({event.dossier_id for event in events}) == 1:
+            for event in events:
+                await self._apply_singly([event])
+            return
         for part in _halves(events):
             await self._apply_or_split(part)
 
-    async def _transact(self, events: Sequence[Received], poison: Mapping[Spot, tuple[str, str]]) -> None:
+    async def _apply_singly(self, events: Sequence[Received], pair: Pair | None = None) -> None:
+        """One transaction for each event that is ready, held ones too: so that a data error has a name."""
+        poison: dict[Spot, tuple[str, str]] = {}
+        while True:
+            try:
+                plan = await self._transact(events, poison, pair=pair, singly=True)
+            except _Poisoned as found:
+                if found.event.dossier_id is None:
+                    await self._park_stranger(found.event.record, found.reason, found.detail, len(events))
+                    return
+                poison[_spot(found.event)] = (found.reason, found.detail)
+                continue
+            if not any(event.dossier_id for event in plan.ready):
+                return
+
+    async def _transact(
+        self,
+        events: Sequence[Received],
+        poison: Mapping[Spot, tuple[str, str]],
+        *,
+        pair: Pair | None = None,
+        singly: bool = False,
+    ) -> Plan:
         started = time.perf_counter()
+        pairs = {(event.topic, event.dossier_id) for event in events if event.dossier_id is not None}
+        pairs |= {pair} if pair else set()
+        plan = Plan()
         async with self._pool().acquire() as tx:
-            async with tx.transaction():
-                pairs = {(event.topic, event.dossier_id) for event in events if event.dossier_id is not None}
-                heads = await journal.lock_heads(tx, pairs)
-                held = await journal.list_held(tx, pairs) if pairs else {}
-                blocked = await journal.list_blocking(tx, pairs) if pairs else {}
-                plan = sequence.plan(events, heads, held, blocked, poison)
-                if self._brake.would_trip(len(events), len(plan.park)):
-                    raise _Braked
-                lanes = await self._decide_and_save(tx, plan)
-                fault_point("consumer-before-commit")
+            try:
+                async with tx.transaction():
+                    heads = await journal.lock_heads(tx, pairs)
+                    held = await journal.list_held(tx, pairs) if pairs else {}
+                    blocked = await journal.list_blocking(tx, pairs) if pairs else {}
+                    plan = sequence.plan(events, heads, held, blocked, poison, singly=singly)
+                    if self._brake.would_trip(len(events), len(plan.park)):
+                        raise _Braked
+                    lanes = await self._decide_and_save(tx, plan)
+                    fault_point("consumer-before-commit")
+            except Exception as error:
+                if singly and plan.ready and not isinstance(error, (_Braked, _Poisoned)) and not is_passing(error):
+                    raise _Poisoned(plan.ready[0], "data", _safely(error)) from error
+                raise
             fault_point("consumer-after-commit")
         self._wake(lanes)
         self._count(events, plan, time.perf_counter() - started)
+        return plan
 
     async def _decide_and_save(self, tx: Tx, plan: Plan) -> set[int]:
         lanes: set[int] = set()
@@ -211,7 +222,7 @@ class Consumer:
                 except Unappliable as refusal:
                     raise _Poisoned(event, refusal.reason, refusal.detail) from refusal
                 except Exception as bug:
-                    log.exception("a handler raised", type=event.type)
+                    log.error("a handler raised", type=event.type, error=_safely(bug), at=_place(bug))
                     raise _Poisoned(event, "rule", _safely(bug)) from bug
             outgoing = await work.save(tx)
             await journal.save(tx, plan)
@@ -239,31 +250,34 @@ class Consumer:
                 blocks=blocks,
             )
 
-    async def resume(self, tx: Tx, pair: sequence.Pair, first: Record | None) -> set[int]:
-        """Apply a parked record's place (or only what stands behind it) in the caller's transaction.
+    async def resume(self, tx: Tx, first: Received) -> set[int]:
+        """Apply a parked record in the caller's transaction, alone; `drain` what stands behind it after the commit.
 
-        Raises Unappliable when it still cannot be applied; then nothing has changed. Returns the lanes to wake.
+        Raises Unappliable when it still cannot be applied; then the transaction must not be committed. Returns the
+        lanes to wake.
         """
-        heads = await journal.lock_heads(tx, [pair])
-        held = await journal.list_held(tx, [pair])
-        blocked = await journal.list_blocking(tx, [pair])
-        events = [event for event in (journal.readable(first)[0] if first else None,) if event is not None]
-        at = heads[pair].last + 1
-        if not events and (waiting := held.get(pair, {}).pop(at, None)):
-            await tx.execute(
-                "delete from held where topic = $1::text::topic and dossier_id = $2 and sequence = $3", *pair, at
-            )
-            events = [waiting]
-        plan = sequence.plan(events, heads, held, blocked, {})
-        if first is not None and (refused := next((row for row in plan.park if row[0].record is first), None)):
+        pairs = [(first.topic, first.dossier_id)] if first.dossier_id is not None else []
+        heads = await journal.lock_heads(tx, pairs)
+        held = await journal.list_held(tx, pairs)
+        blocked = await journal.list_blocking(tx, pairs)
+        plan = sequence.plan([first], heads, held, blocked, {}, singly=True)
+        if refused := next((row for row in plan.park if row[0] is first), None):
             raise Unappliable(refused[1], refused[2])
         try:
             return await self._decide_and_save(tx, plan)
         except _Poisoned as still:
-            if still.event.record is first:
-                raise Unappliable(still.reason, still.detail) from still
-            poison = {_spot(still.event): (still.reason, still.detail)}
-            return await self._decide_and_save(tx, sequence.plan(events, heads, held, blocked, poison))
+            raise Unappliable(still.reason, still.detail) from still
+        except Exception as error:
+            if is_passing(error):
+                raise
+            raise Unappliable("data", _safely(error)) from error
+
+    async def drain(self, pair: Pair) -> None:
+        """Apply what a place that was replayed or discarded had kept waiting; the next one that fails is parked."""
+        try:
+            await self._apply_singly([], pair)
+        except Exception as error:  # noqa: BLE001 - what is held stays held, and the next look for gaps comes to it
+            log.warning("held events not applied yet", topic=pair[0], dossier_id=str(pair[1]), error=_safely(error))
 
 
 def _spot(event: Received) -> Spot:
@@ -272,10 +286,8 @@ def _spot(event: Received) -> Spot:
 
 
 def _halves(events: Sequence[Received]) -> list[list[Received]]:
-    """Split by dossier; one dossier's events are split one by one, in order."""
+    """Split by dossier."""
     dossiers = list(dict.fromkeys(event.dossier_id for event in events))
-    if len(dossiers) == 1:
-        return [[event] for event in events]
     first = set(dossiers[: len(dossiers) // 2])
     return [[e for e in events if e.dossier_id in first], [e for e in events if e.dossier_id not in first]]
 
@@ -284,3 +296,10 @@ def _safely(error: BaseException) -> str:
     """The kind of an error and, from PostgreSQL, its code: never its text, which may quote personal data."""
     state = getattr(error, "sqlstate", None)
     return f"{type(error).__name__}{f' {state}' if state else ''}"
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, in our own code as far down as that goes: a traceback's last line may quote a value."""
+    steps = traceback.extract_tb(error.__traceback__)
+    ours = [step for step in steps if "site-packages" not in step.filename] or steps
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""

@@ -66,8 +66,30 @@ async def list_held(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, Recei
         dossiers,
     )
     for row in rows:
-        found[row["topic"], row["dossier_id"]][row["sequence"]] = parse(record_from(row))
+        found[row["topic"], row["dossier_id"]][row["sequence"]] = _again(row)
     return found
+
+
+def _again(row: Any) -> Received:
+    """A held record read once more; another release may judge it otherwise than the one that held it."""
+    record = record_from(row)
+    try:
+        return parse(record)
+    except Malformed as wrong:
+        said = dict(record.headers)
+        ce_id = UUID(said["ce_id"].decode())
+        return Received(
+            record,
+            row["dossier_id"],
+            row["sequence"],
+            ce_id,
+            ce_id,
+            row["sent_at"],
+            "",
+            None,
+            wrong.reason,
+            wrong.detail,
+        )
 
 
 async def list_blocking(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, int]]:
@@ -119,13 +141,13 @@ async def save(tx: Tx, plan: Plan) -> None:
             """,
             *_columns(plan.released),
         )
-    if plan.behind:
+    if plan.waits:
         await tx.execute(
             """
-            update held set reason = 'behind' from unnest($1::text[], $2::uuid[]) as r (t, d)
-             where topic = r.t::topic and dossier_id = r.d and reason <> 'behind'
+            update held set reason = r.why from unnest($1::text[], $2::uuid[], $3::text[]) as r (t, d, why)
+             where topic = r.t::topic and dossier_id = r.d and reason <> r.why
             """,
-            *_columns(plan.behind),
+            *_columns([(*pair, why) for pair, why in plan.waits.items()]),
         )
     for event, reason in plan.hold:
         await _hold(tx, event, reason)
@@ -162,9 +184,9 @@ async def _hold(tx: Tx, event: Received, reason: str) -> None:
     )
 
 
-async def park(tx: Tx, record: Record, event: Received | None, reason: str, detail: str, *, blocks: bool) -> None:
-    """Put a record aside for a person. The same record parks once, however often it is sent again."""
-    await tx.execute(
+async def park(tx: Tx, record: Record, event: Received | None, reason: str, detail: str, *, blocks: bool) -> bool:
+    """Put a record aside for a person; False when it lies there already: the same record parks once."""
+    done = await tx.execute(
         f"""
         insert into parked (topic, partition, record_offset, dossier_id, sequence, ce_id, blocks, digest, reason,
                             detail, {RECORD_COLUMNS})
@@ -181,15 +203,20 @@ async def park(tx: Tx, record: Record, event: Received | None, reason: str, deta
         event.ce_id if event else None,
         blocks,
         record.digest(),
-        reason,
-        detail,
+        _storable(reason),
+        _storable(detail),
         *_lossless(record),
     )
+    return bool(done != "INSERT 0 0")
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL's text cannot hold NUL, and what is quoted here is whatever a stranger sent.
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _lossless(record: Record) -> tuple[Any, ...]:
-    # PostgreSQL's text cannot hold NUL, and a header's name is whatever a stranger sent.
-    names = [name.replace("\x00", "\ufffd").encode("utf-8", "replace").decode() for name, _ in record.headers]
+    names = [_storable(name) for name, _ in record.headers]
     values = [value if value is not None else b"" for _, value in record.headers]
     return record.key, names, values, record.value, record.sent_at
 

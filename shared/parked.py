@@ -56,13 +56,10 @@ def router() -> APIRouter:
         try:
             async with service.pool().acquire() as tx, tx.transaction():
                 row = await _settle(tx, id, "replayed", caller.officer)
-                record = journal.record_from(row)
-                event, wrong = journal.readable(record)
+                event, wrong = journal.readable(journal.record_from(row))
                 if event is None:
                     raise Unappliable(wrong.reason if wrong else "no-envelope", wrong.detail if wrong else "")
-                if event.dossier_id is None:
-                    raise Unappliable("no-dossier", "a record outside any sequence is discarded, not replayed")
-                lanes = await service.consumer.resume(tx, (event.topic, event.dossier_id), record)
+                lanes = await service.consumer.resume(tx, event)
         except Unappliable as still:
             raise Problem(
                 409,
@@ -73,6 +70,8 @@ def router() -> APIRouter:
                 reason_detail=still.detail,
             ) from still
         service.wake(lanes)
+        if event.dossier_id is not None:
+            await service.consumer.drain((event.topic, event.dossier_id))
         return {"id": id, "state": "replayed"}
 
     @routes.post("/{id}/discard")
@@ -89,13 +88,11 @@ def router() -> APIRouter:
         service = request.app.state.service
         async with service.pool().acquire() as tx, tx.transaction():
             row = await _settle(tx, id, "discarded", f"{caller.officer}: {reason.strip()}")
-            lanes: set[int] = set()
+            pair = (row["topic"], row["dossier_id"])
             if row["blocks"]:
-                pair = (row["topic"], row["dossier_id"])
-                await journal.lock_heads(tx, [pair])
                 await journal.discard(tx, pair, row["sequence"], row["ce_id"])
-                lanes = await service.consumer.resume(tx, pair, None)
-        service.wake(lanes)
+        if row["blocks"]:
+            await service.consumer.drain(pair)
         log.warning("parked record discarded", id=id, topic=row["topic"], dossier_id=str(row["dossier_id"]))
         return {"id": id, "state": "discarded"}
 
@@ -109,7 +106,7 @@ async def _settle(tx: Any, id: int, state: str, why: str) -> Any:
         raise not_found(
             "Không có bản ghi nào đang được giữ với số này.", "No record is parked under this number.", "not-parked"
         )
-    if spot["blocks"]:
+    if spot["dossier_id"] is not None:
         await journal.lock_heads(tx, [(spot["topic"], spot["dossier_id"])])
     row = await tx.fetchrow(
         "update parked set state = $2, settled_at = clock_timestamp(), settled_why = $3"

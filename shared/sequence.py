@@ -36,8 +36,8 @@ class Plan:
     """(event, reason, detail, whether it blocks its dossier's sequence)"""
     released: list[Spot] = field(default_factory=list)
     """Places in `held` that are applied or parked now."""
-    behind: list[Pair] = field(default_factory=list)
-    """Pairs whose held events stand behind a parked one from now on."""
+    waits: dict[Pair, str] = field(default_factory=dict)
+    """Pairs of which earlier held events stay held, and why from now on: `gap` or `behind`."""
     repeats: int = 0
     heads: dict[Pair, tuple[int, int, list[int]]] = field(default_factory=dict)
     """Pairs that advance: (from sequence, to sequence, all fingerprints)."""
@@ -49,11 +49,16 @@ def plan(
     held: Mapping[Pair, Mapping[int, Received]],
     blocked: Mapping[Pair, Mapping[int, int]],
     poison: Mapping[Spot, tuple[str, str]],
+    *,
+    singly: bool = False,
 ) -> Plan:
-    """What to do with `incoming`. `blocked`: parked places and their fingerprints; `poison`: what raised just now."""
+    """What to do with `incoming`, and with what is held for any pair in `heads`.
+
+    `blocked`: parked places and their fingerprints; `poison`: what raised just now; `singly`: make one event ready at
+    most, so that whoever applies it knows which one it was.
+    """
     result = Plan()
     waiting: dict[Pair, dict[int, Received]] = {}
-    order: list[Pair] = []
     for event in incoming:
         if event.dossier_id is None:
             result.ready.append(event)
@@ -61,10 +66,11 @@ def plan(
         pair = (event.topic, event.dossier_id)
         if pair not in waiting:
             waiting[pair] = dict(held.get(pair, {}))
-            order.append(pair)
         _admit(event, pair, heads[pair], waiting[pair], held.get(pair, {}), blocked.get(pair, {}), result)
-    for pair in order:
-        _advance(pair, heads[pair], waiting[pair], held.get(pair, {}), blocked.get(pair, {}), poison, result)
+    for pair in heads:
+        waiting.setdefault(pair, dict(held.get(pair, {})))
+    for pair, queue in waiting.items():
+        _advance(pair, heads[pair], queue, held.get(pair, {}), blocked.get(pair, {}), poison, result, singly)
     return result
 
 
@@ -103,12 +109,13 @@ def _advance(
     blocked: Mapping[int, int],
     poison: Mapping[Spot, tuple[str, str]],
     result: Plan,
+    singly: bool,
 ) -> None:
     """Apply from the head on, until a gap or a poison."""
     topic, dossier_id = pair
     last, marks = head.last, list(head.fingerprints)
     stopped = any(sequence > head.last for sequence in blocked)
-    while not stopped and (event := waiting.get(last + 1)) is not None:
+    while not stopped and not (singly and result.ready) and (event := waiting.get(last + 1)) is not None:
         spot = (topic, dossier_id, event.sequence)
         trouble = (event.defect, event.detail) if event.defect else poison.get(spot)
         if event.sequence in held:
@@ -125,5 +132,5 @@ def _advance(
         result.heads[pair] = (head.last + 1, last, marks)
     reason = "behind" if stopped else "gap"
     result.hold.extend((event, reason) for sequence, event in sorted(waiting.items()) if sequence not in held)
-    if stopped and any(sequence in held for sequence in waiting):
-        result.behind.append(pair)
+    if any(sequence in held for sequence in waiting):
+        result.waits[pair] = reason

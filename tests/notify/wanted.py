@@ -75,6 +75,10 @@ def notice_id_of(record: Record) -> UUID:
     return UUID(dict(record.headers)["ce_id"].decode())
 
 
+def letter(reference: str, to: str, *, repeated: bool = False) -> Letter:
+    return Letter(reference, to, "Hồ sơ: thông báo", "Hồ sơ H44.99-250825-0001: đã được tiếp nhận.\n", repeated)
+
+
 @dataclass
 class Scripted:
     """A channel that answers as the test says, and remembers what it was given."""

@@ -1,0 +1,121 @@
+"""The ways out, against a real mail server and the gateway's stand-in: once, whatever answers get lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from deploy.local.ports import free_port
+from services.notify.channels import Gateway, Mail
+from services.notify.rules import Answer, Patience
+from shared.envelope import new_id
+from tests.fixtures.databases import MakePool
+from tests.fixtures.waiting import wait_until
+from tests.notify.conftest import MailServer, SmsGateway
+from tests.notify.wanted import WITH_PHONE, Notify, letter, record_of, wanted
+
+SENDER = "thong-bao@hoso.invalid"
+
+
+async def yes() -> bool:
+    return True
+
+
+async def no() -> bool:
+    return False
+
+
+@contextlib.asynccontextmanager
+async def mailing(address: str, deadline_s: float = 5.0) -> AsyncIterator[Mail]:
+    mail = Mail(address, SENDER, deadline_s)
+    yield mail
+    await mail.close()
+
+
+async def test_a_mail_arrives_with_an_id_made_of_the_notice(mail_server: MailServer) -> None:
+    notice_id = new_id()
+    async with mailing(mail_server.address) as mail:
+        for name in ("a", "b"):
+            assert await mail.send(letter(f"{notice_id}:email", f"{name}@vidu.invalid"), yes) == Answer("sent")
+    first, second = mail_server.messages()
+    assert first["message_id"] == second["message_id"] == f"<{notice_id}.email@hoso.invalid>"
+    assert first["subject"] == "Hồ sơ: thông báo"
+    assert "đã được tiếp nhận" in first["text"]
+
+
+async def test_an_unknown_recipient_is_refused_and_a_busy_server_is_tried_again(mail_server: MailServer) -> None:
+    async with mailing(mail_server.address) as mail:
+        assert await mail.send(letter("n:email", "unknown@vidu.invalid"), yes) == Answer("refused", "mail-550")
+        assert await mail.send(letter("n:email", "busy@vidu.invalid"), yes) == Answer("again", "mail-451")
+        assert (await mail.send(letter("n:email", "a@vidu.invalid"), yes)).what == "sent"
+
+
+async def test_a_server_that_hangs_up_on_the_message_leaves_the_outcome_unknown(mail_server: MailServer) -> None:
+    async with mailing(mail_server.address) as mail:
+        assert (await mail.send(letter("n:email", "hangup@vidu.invalid"), yes)).what == "unknown"
+    assert len(mail_server.messages()) == 1
+
+
+async def test_whoever_lost_the_lease_sends_no_mail(mail_server: MailServer) -> None:
+    async with mailing(mail_server.address) as mail:
+        assert (await mail.send(letter("n:email", "a@vidu.invalid"), no)).what == "again"
+        assert (await mail.send(letter("m:email", "b@vidu.invalid"), yes)).what == "sent"
+    assert [message["to"] for message in mail_server.messages()] == [["b@vidu.invalid"]]
+
+
+async def test_no_server_means_try_again() -> None:
+    nobody = free_port()
+    async with mailing(f"127.0.0.1:{nobody}") as mail:
+        assert (await mail.send(letter("n:email", "a@vidu.invalid"), yes)).what == "again"
+    gateway = Gateway(f"http://127.0.0.1:{nobody}", "sms", 2.0)
+    assert (await gateway.send(letter("n:sms", "+84912345678"), yes)).what == "again"
+    assert (await gateway.send(letter("n:sms", "+84912345678", repeated=True), yes)).what == "again"
+    await gateway.close()
+
+
+async def test_a_silent_gateway_is_given_up_at_the_deadline(sms_gateway: SmsGateway) -> None:
+    await sms_gateway.control(latency_s=30)
+    gateway = Gateway(sms_gateway.url, "sms", 0.2)
+    async with asyncio.timeout(5):
+        assert (await gateway.send(letter("n:sms", "+84912345678"), yes)).what == "again"
+    await gateway.close()
+
+
+async def test_with_errors_and_lost_answers_each_notice_goes_out_exactly_once(
+    make_pool: MakePool, sms_gateway: SmsGateway
+) -> None:
+    await sms_gateway.control(error_rate=0.2, lost_answer_rate=0.2)
+    gateway = Gateway(sms_gateway.url, "sms", 0.4)
+    notify = Notify(
+        await make_pool("shared", "services.notify"),
+        {"sms": gateway},
+        Patience(tries=40, first_pause_s=0.02, longest_pause_s=0.1),
+        deadline_s=0.4,
+    )
+    ids = [new_id() for _ in range(120)]
+    await notify.consumer.apply([record_of(wanted(d, WITH_PHONE), d, 1) for d in ids])
+    task = asyncio.create_task(notify.sender.run())
+    await wait_until(lambda: nothing_open(notify), 60)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert set(await notify.states()) == {("sms", "sent")}
+    stats = await sms_gateway.stats()
+    assert (stats["messages"], stats["sent_twice"]) == (120, 0)
+
+
+async def test_after_a_lost_answer_the_gateway_is_asked_and_not_sent_to(sms_gateway: SmsGateway) -> None:
+    gateway = Gateway(sms_gateway.url, "sms", 0.3)
+    reference = f"{new_id()}:sms"
+    await sms_gateway.control(lost_answer_rate=1)
+    assert (await gateway.send(letter(reference, "+84912345678"), yes)).what == "again"
+    # Whoever sent again now would be told 503; whoever asks learns that it went out.
+    await sms_gateway.control(lost_answer_rate=0, error_rate=1)
+    assert await gateway.send(letter(reference, "+84912345678", repeated=True), yes) == Answer("sent")
+    assert (await sms_gateway.stats())["messages"] == 1
+    await gateway.close()
+
+
+async def nothing_open(notify: Notify) -> bool:
+    return not await notify.pool.fetchval("select count(*) from notices where state in ('due', 'sending')")

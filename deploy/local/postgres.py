@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
@@ -10,21 +9,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
 from urllib.parse import quote
 
-import asyncpg
-
 from deploy.local import ports
+from deploy.local.databases import ensure_databases, execute
 from deploy.local.keys import Keys
 from deploy.local.postgres_account import Account, Way, choose, forget
 from deploy.local.processes import end, spawn, tail
 from deploy.local.trouble import Trouble
-
-T = TypeVar("T")
 
 SUPERUSER = "postgres"
 START_S = 60.0
@@ -137,7 +130,7 @@ class Postgres:
     def dsn(self, database: str = "postgres", user: str = SUPERUSER, password: str | None = None) -> str:
         """`postgresql://…`; without `password` the superuser's or the one kept for a service's role."""
         if password is None:
-            password = self.password if user == SUPERUSER else self._role_password(user)
+            password = self.password if user == SUPERUSER else self.role_password(user)
         return f"postgresql://{quote(user)}:{quote(password, safe='')}@127.0.0.1:{self.port}/{quote(database)}"
 
     def ensure_service_database(self, service: str) -> str:
@@ -146,7 +139,7 @@ class Postgres:
 
     def ensure_service_databases(self, services: list[str]) -> dict[str, str]:
         """As ensure_service_database, for many over one connection."""
-        return ensure_databases(self.dsn(), {name: self._role_password(name) for name in services})
+        return ensure_databases(self.dsn(), {name: self.role_password(name) for name in services})
 
     def create_database(self, name: str, *, template: str = "template1", owner: str = SUPERUSER) -> str:
         """A new database, its DSN as `owner`. Nobody may be connected to `template`."""
@@ -159,9 +152,10 @@ class Postgres:
 
     def execute(self, statement: str) -> None:
         """One statement as superuser, outside a transaction, in the database postgres."""
-        _finish(_execute(self.dsn(), statement))
+        execute(self.dsn(), statement)
 
-    def _role_password(self, service: str) -> str:
+    def role_password(self, service: str) -> str:
+        """The password of a service's role; made once."""
         return self.keys.get(f"postgres:{service}", lambda: secrets.token_urlsafe(24))
 
     def _initialise(self) -> None:
@@ -261,52 +255,6 @@ class Postgres:
             f"PostgreSQL không khởi động được; phần cuối của {self.log}:",
             f"PostgreSQL would not start; the end of {self.log}:\n{tail(self.log)}",
         )
-
-
-def ensure_databases(admin: str, passwords: dict[str, str]) -> dict[str, str]:
-    """On any server: one database and one login role a service, nobody else may connect. DSNs by service.
-
-    `admin` is a DSN of somebody who may create roles and databases.
-    """
-    return _finish(_ensure_databases(admin, passwords))
-
-
-async def _ensure_databases(admin: str, passwords: dict[str, str]) -> dict[str, str]:
-    connection = await asyncpg.connect(admin)
-    try:
-        roles = {row[0] for row in await connection.fetch("select rolname from pg_roles")}
-        databases = {row[0] for row in await connection.fetch("select datname from pg_database")}
-        dsns = {}
-        for name, password in passwords.items():
-            if not (name.isidentifier() and password.replace("-", "").replace("_", "").isalnum()):
-                raise ValueError(f"not a service's name and password: {name}")
-            verb = "alter" if name in roles else "create"
-            await connection.execute(f"{verb} role \"{name}\" login password '{password}'")
-            if name not in databases:
-                # The admin of a hosted server is often no superuser: it may give away only what it is a member of.
-                await connection.execute(f'grant "{name}" to current_user')
-                await connection.execute(f'create database "{name}" owner "{name}"')
-                await connection.execute(f'revoke connect, temporary on database "{name}" from public')
-            address, _, rest = admin.partition("@")[2].partition("/")
-            options = f"?{rest.partition('?')[2]}" if "?" in rest else ""
-            dsns[name] = f"postgresql://{name}:{password}@{address}/{name}{options}"
-        return dsns
-    finally:
-        await connection.close()
-
-
-async def _execute(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def _finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in a thread of its own, so that callers with an event loop may call it too."""
-    with ThreadPoolExecutor(1) as one:
-        return one.submit(asyncio.run, work).result()
 
 
 def _environment() -> dict[str, str]:

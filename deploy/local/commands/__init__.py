@@ -1,0 +1,1 @@
+"""The commands of `hoso`, one group a file."""

@@ -1,0 +1,108 @@
+"""`hoso up`: start everything, say where it is, keep it running, stop it cleanly."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+
+import typer
+
+from deploy.local.commands import options
+from deploy.local.stack import EMBEDDED, OUTSIDE, Stack
+
+
+class Stopped(BaseException):
+    """Ctrl-C, SIGTERM or the closing of the terminal."""
+
+
+@contextmanager
+def until_stopped() -> Iterator[None]:
+    """In the block the first stop signal raises Stopped; later ones are ignored, so that the stop is not broken off."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(_: int, __: FrameType | None) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        raise Stopped
+
+    before = {number: signal.signal(number, stop) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler)
+
+
+def up(
+    port_base: options.PortBase = 8000,
+    data: options.Data = options.DATA,
+    broker: options.Broker = EMBEDDED,
+    postgres: options.Postgres = EMBEDDED,
+    now: options.Now = None,
+    speed: options.Speed = None,
+) -> None:
+    """Chạy toàn bộ hệ thống cho đến khi nhấn Ctrl-C. / Run the whole stack until Ctrl-C."""
+    began = time.monotonic()
+    stack = Stack(
+        data,
+        port_base=port_base,
+        broker=broker,
+        postgres=postgres,
+        now=options.parse_now(now),
+        speed=options.parse_speed(speed),
+        say=_say,
+    )
+    try:
+        with until_stopped():
+            print(f"Đang khởi động… / Starting… ({stack.data / 'logs'})", flush=True)
+            stack.start()
+            stack.wait_ready()
+            _announce(stack, broker, time.monotonic() - began)
+            while True:
+                time.sleep(3600)
+    except Stopped:
+        print("\nĐang dừng… / Stopping…", flush=True)
+    finally:
+        stack.stop()
+    print("Đã dừng. / Stopped.")
+
+
+def _say(text: str) -> None:
+    print(f"{datetime.now().astimezone():%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+def _announce(stack: Stack, broker: str, seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=f"hoso sẵn sàng sau / ready in {seconds:.1f} s", title_justify="left")
+    for heading in ("", "Địa chỉ / address", "pid"):
+        table.add_column(heading)
+    pids = stack.pids
+    known = stack.endpoints
+    for name in (*stack.services, *OUTSIDE):
+        table.add_row(name, known[name], str(pids.get(name, "")))
+    kind = "nhúng, chỉ để chạy thử / embedded, demo only" if broker == EMBEDDED else ""
+    table.add_row("Kafka", f"{known['kafka']} {kind}".strip(), str(pids.get("broker", "")))
+    own = f"127.0.0.1:{stack.postgres.port}" if "postgres" in pids else "--postgres"
+    table.add_row("PostgreSQL", own, str(pids.get("postgres", "")))
+    console.print(table)
+    assert stack.surroundings is not None
+    clock = stack.surroundings.clock
+    print(f"Giờ làm việc / office time: {clock.now():%Y-%m-%d %H:%M} (x{clock.speed:g})")
+    print(f"Mã truy cập / tokens, DSN: {stack.data / 'endpoints.json'}")
+    print("Ctrl-C để dừng. / Ctrl-C stops it.", flush=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(up)
+
+
+__all__ = ["Stopped", "register", "until_stopped", "up"]

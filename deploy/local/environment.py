@@ -1,0 +1,70 @@
+"""What each process is told: a service's HOSO_* environment, made from the stack's secrets, clock and addresses."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from deploy.local.keys import Keys
+from shared.access import ROLES
+from shared.office import OfficeClock
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Where services, shared and deploy lie."""
+
+
+@dataclass
+class Surroundings:
+    """`flavour` is the broker's kind (apache, tansu); `urls` by process; `extra`: more HOSO_* for every service."""
+
+    keys: Keys
+    clock: OfficeClock
+    kafka: str
+    flavour: str
+    urls: dict[str, str]
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def tokens(self) -> dict[str, str]:
+        """Bearer token by role; made once for a data folder."""
+        return {role: self.keys.get(f"token:{role}", lambda: secrets.token_urlsafe(24)) for role in ROLES}
+
+    def plain(self) -> dict[str, str]:
+        """For any of hoso's programs: the caller's environment without its HOSO_*, and text in UTF-8 everywhere."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HOSO_")}
+        return {
+            **kept,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUTF8": "1",
+            "PYTHONUNBUFFERED": "1",
+            # One arena more per thread costs an old PC more memory than it saves time.
+            "MALLOC_ARENA_MAX": "2",
+        }
+
+    def service(self, name: str, port: int, dsn: str) -> dict[str, str]:
+        """The whole environment of one service."""
+        told = {
+            "HOSO_SERVICE": name,
+            "HOSO_DATABASE": dsn,
+            "HOSO_KAFKA": self.kafka,
+            "HOSO_KAFKA_FLAVOUR": self.flavour,
+            "HOSO_HOST": "127.0.0.1",
+            "HOSO_PORT": str(port),
+            "HOSO_SEAL_KEYS": self.keys.get("seal", lambda: f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}"),
+            "HOSO_SECRET": self.keys.get("tracking", lambda: secrets.token_urlsafe(32)),
+            "HOSO_TOKENS": json.dumps(self.tokens),
+            "HOSO_OFFICE0": self.clock.office0.isoformat(),
+            "HOSO_WALL0": repr(self.clock.wall0),
+            "HOSO_SPEED": repr(self.clock.speed),
+        }
+        if name == "idlookup":
+            told["HOSO_REGISTRY_URL"] = self.urls["registry"]
+        if name == "notify":
+            told["HOSO_SMS_URL"] = self.urls["sms"]
+        return {**self.plain(), **told, **self.extra}

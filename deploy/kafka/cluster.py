@@ -9,6 +9,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -101,6 +102,7 @@ class KafkaCluster:
             self.directory.mkdir(parents=True, exist_ok=True)
             identity.write_text(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=") + "\n")
         await asyncio.gather(*(asyncio.to_thread(self._format, i) for i in range(self.brokers)))
+        self._require_ports()
         for i in range(self.brokers):
             self._spawn(i)
         await self._wait_until_ready(timeout)
@@ -177,6 +179,19 @@ class KafkaCluster:
     def _home(self, i: int) -> Path:
         return self.directory / f"broker-{i}"
 
+    def _require_ports(self) -> None:
+        for i in set(range(self.brokers)) - self.pids.keys():
+            for port in (self.port_base + 2 * i, self.port_base + 2 * i + 1):
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    try:
+                        probe.bind(("127.0.0.1", port))
+                    except OSError as taken:
+                        raise KafkaUnavailable(
+                            f"Cổng {port} đang bị chương trình khác dùng; Kafka cần cổng này. / "
+                            f"Port {port}, which Kafka needs, is taken by another program."
+                        ) from taken
+
     def _format(self, i: int) -> None:
         home = self._home(i)
         home.mkdir(parents=True, exist_ok=True)
@@ -211,13 +226,12 @@ class KafkaCluster:
             ).result()
 
     async def _wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109 - as start
-        wanted = len(self.pids)
         deadline = asyncio.get_running_loop().time() + timeout
         while asyncio.get_running_loop().time() < deadline:
             for i, process in self._processes.items():
                 if process.poll() not in (None, -signal.SIGKILL):
                     raise KafkaUnavailable(self._complaint(i, "đã dừng ngay khi khởi động", "ended while starting"))
-            if await self._members() >= wanted:
+            if self.pids and await self._members() >= len(self.pids):
                 return
             await asyncio.sleep(0.05)
         raise KafkaUnavailable(

@@ -1,0 +1,1 @@
+"""Tests that need a real Apache Kafka (Java, Maven): `make test-kafka`."""

@@ -38,7 +38,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
-        build()()
+        build()(prog_name="hoso")
     except Trouble as trouble:
         tell(trouble)
         sys.exit(1)

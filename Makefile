@@ -1,0 +1,57 @@
+# hoso. `make` alone lists the commands; each sets up what it needs (.venv) by itself.
+# Options are passed on by ARGS, for example: make demo ARGS="--json out.json"
+SHELL := /bin/sh
+ARGS ?=
+export PYTHONUTF8 := 1
+BIN := .venv/bin
+PY := $(BIN)/python
+READY := .venv/installed.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up doctor test check format docs lock
+
+help:
+	@printf '%s\n' \
+	  'make demo    một tuần của một xã, kho dân cư bị chậm giữa tuần / a commune'"'"'s week, the registry slow in the middle' \
+	  'make up      chạy hệ thống, Ctrl-C để dừng / the stack, until Ctrl-C' \
+	  'make doctor  kiểm tra máy này / examine this machine' \
+	  'make test    mọi kiểm thử chỉ cần gói Python / every test that needs no more than wheels' \
+	  'make check   định dạng, kiểu, ranh giới / format, lint, types, import contracts' \
+	  'make lock    khoá lại các gói (cần uv) / lock the packages again (needs uv)' \
+	  'ARGS="…"     tuỳ chọn thêm / options passed on; PYTHON=… chọn Python / chooses the Python'
+
+# Also when somebody has put other packages into .venv: the stamp is the lock that was installed.
+$(READY): requirements/dev.lock deploy/local/prepare.sh
+	@sh deploy/local/prepare.sh
+
+demo: $(READY)
+	@exec $(BIN)/hoso demo $(ARGS)
+
+up: $(READY)
+	@exec $(BIN)/hoso up $(ARGS)
+
+doctor: $(READY)
+	@exec $(BIN)/hoso doctor $(ARGS)
+
+test: $(READY)
+	@exec $(PY) -m pytest $(ARGS)
+
+check: $(READY)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -c 'from importlinter.cli import lint_imports_command as check; check()'
+	$(PY) -m deploy.docs --check
+
+format: $(READY)
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+# The generated documents: events, AsyncAPI, roles.
+docs: $(READY)
+	$(PY) -m deploy.docs
+
+lock:
+	@command -v uv >/dev/null || { echo 'Cần uv: https://docs.astral.sh/uv / uv is needed.' >&2; exit 1; }
+	uv pip compile --universal --generate-hashes --python-version 3.11 requirements/run.in -o requirements/run.lock $(ARGS)
+	uv pip compile --universal --generate-hashes --python-version 3.11 requirements/dev.in -o requirements/dev.lock $(ARGS)

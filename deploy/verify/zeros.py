@@ -197,7 +197,10 @@ def compute(notebook: Notebook, *, stream_complete: bool, trimmed: Set[str] = fr
 def _listed(notebook: Notebook, queries: dict[str, str], limit: int) -> Zero:
     zero = Zero()
     for kind, query in queries.items():
-        zero.count += notebook.number(f"select count(*) from ({query})")
+        found = notebook.number(f"select count(*) from ({query})")
+        zero.count += found
+        if not found:
+            continue
         cursor = notebook.db.execute(f"{query} limit ?", (max(0, limit - len(zero.examples)),))
         names = [column[0] for column in cursor.description]
         zero.examples += [{"kind": kind, **_shown(dict(zip(names, row, strict=True)))} for row in cursor]

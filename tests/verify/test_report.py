@@ -9,7 +9,7 @@ import asyncpg
 from rich.console import Console
 
 from deploy import verify
-from tests.verify.conftest import free_port
+from deploy.local.ports import free_port
 from tests.verify.world import HEALTHY, World
 
 

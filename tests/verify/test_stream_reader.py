@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from deploy import verify
+from deploy.local.ports import free_port
 from deploy.verify.notebook import Notebook
 from deploy.verify.stream import Stranger, read_record, read_stream
-from tests.verify.conftest import free_port
 from tests.verify.world import HEALTHY, LIFECYCLE, NOTICES, SUBMISSIONS, Said, World
 
 DOSSIER = UUID("0198e3a0-0000-7000-8000-000000000001")
@@ -115,13 +115,13 @@ async def test_an_event_whose_content_cannot_be_read_still_has_its_place_in_the_
     assert report.as_json()["details"]["strangers"][0]["reason"] == "DossierReceived cannot be read"
 
 
-async def test_every_record_is_read_though_the_broker_may_understate_its_end(kafka: str, world: World) -> None:
+async def test_every_record_is_read_though_the_broker_may_understate_its_end(world: World) -> None:
     """tansu calls the first record of the last batch the end: batches of hundreds must still be read whole."""
     dossier = uuid4()
     world.broker = [Said(LIFECYCLE, dossier, sequence, "StepStarted", {}) for sequence in range(1, 1201)]
     await world.produce(*world.broker)
     with Notebook() as notebook:
-        stream = await read_stream(notebook, kafka)
+        stream = await read_stream(notebook, world.kafka)
         assert stream.complete
         assert notebook.number("select max(sequence) from sightings") == 1200
         assert notebook.number("select count(*) from sightings") == 1200

@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from deploy.kafka import KafkaCluster, KafkaUnavailable
 from deploy.local.ports import is_free
@@ -57,13 +58,13 @@ async def producer_of(cluster: KafkaCluster) -> AsyncIterator[AIOKafkaProducer]:
         await producer.stop()
 
 
-async def make_topic(cluster: KafkaCluster) -> None:
+async def make_topic(cluster: KafkaCluster, name: str = TOPIC) -> None:
     async with admin_of(cluster) as admin:
-        wanted = NewTopic(TOPIC, 12, -1, replica_assignments={}, topic_configs={"retention.ms": "-1"})
+        wanted = NewTopic(name, 12, -1, replica_assignments={}, topic_configs={"retention.ms": "-1"})
         await admin.create_topics([wanted])
 
         async def is_known() -> bool:
-            row = (await admin.describe_topics([TOPIC]))[0]
+            row = (await admin.describe_topics([name]))[0]
             return row["error_code"] == 0 and len(row["partitions"]) == 12
 
         await wait_until(is_known, 10)
@@ -127,10 +128,10 @@ async def test_a_batch_keeps_its_lane_its_key_and_its_headers(cluster: KafkaClus
 
 async def test_asking_for_a_topic_does_not_make_it(cluster: KafkaCluster) -> None:
     async with admin_of(cluster) as admin:
-        assert (await admin.describe_topics(["nobody.made.this"]))[0][
-            "error_code"
-        ] == UnknownTopicOrPartitionError.errno
-        assert await admin.list_topics() == [TOPIC]
+        answer = await admin._send_request(MetadataRequest(["nobody.made.this"], allow_auto_topic_creation=True))
+        assert answer.topics[0][0] == UnknownTopicOrPartitionError.errno
+        await make_topic(cluster, "asked.for.later")  # a topic made by asking would be there before it
+        assert sorted(await admin.list_topics()) == ["asked.for.later", TOPIC]
 
 
 async def test_a_killed_broker_keeps_its_cluster_id_and_every_acknowledged_record(cluster: KafkaCluster) -> None:

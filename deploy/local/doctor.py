@@ -65,19 +65,25 @@ def _python() -> Finding:
 
 
 def _packages() -> Finding:
-    """Against the lock's own versions, as far as the lock's conditions let a package be missing."""
-    wrong = []
+    """Against the lock; it may name two versions of a package, or none, for different machines."""
+    locked: dict[str, list[str]] = {}
+    needed: set[str] = set()
     for line in (ROOT / "requirements" / "dev.lock").read_text(encoding="utf-8").splitlines():
         if found := re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*])?==(\S+) *(;)?", line):
             name, version, conditional = found.groups()
-            try:
-                installed = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                if not conditional:
-                    wrong.append(f"{name} (-)")
-                continue
-            if installed != version:
-                wrong.append(f"{name} ({installed} ≠ {version})")
+            locked.setdefault(name, []).append(version)
+            if not conditional:
+                needed.add(name)
+    wrong = []
+    for name, versions in locked.items():
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if name in needed:
+                wrong.append(f"{name} (-)")
+            continue
+        if installed not in versions:
+            wrong.append(f"{name} ({installed} ≠ {', '.join(versions)})")
     if wrong:
         listed = ", ".join(wrong[:8]) + ("…" if len(wrong) > 8 else "")
         return Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 import subprocess
@@ -123,7 +124,7 @@ def _ports(data: Path, base: int, broker: str, postgres: str) -> Finding:
         del own["broker"]
     if postgres != EMBEDDED:
         del own["postgres"]
-    if (data / "endpoints.json").exists():
+    if _runs(data):
         return Finding("ok", "hoso đang chạy với dữ liệu này.", "hoso runs on these data now.")
     taken = {name: port for name, port in own.items() if not ports.is_free(port)}
     if taken:
@@ -134,6 +135,18 @@ def _ports(data: Path, base: int, broker: str, postgres: str) -> Finding:
             f"Ports taken: {listed}. Stop that program, or use --port-base.",
         )
     return Finding("ok", f"Các cổng {base + 1}-{base + 8} còn trống.", f"Ports {base + 1} to {base + 8} are free.")
+
+
+def _runs(data: Path) -> bool:
+    """A stack holds the folder's lock."""
+    try:
+        with (data / "lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _postgres(data: Path, postgres: str) -> Iterator[Finding]:

@@ -48,7 +48,8 @@ class Surroundings:
         }
 
     def service(self, name: str, port: int, dsn: str) -> dict[str, str]:
-        """The whole environment of one service."""
+        """The whole environment of one service: what the caller's own HOSO_* say (HOSO_SMTP, HOSO_TARGETS, say),
+        then what the stack knows better."""
         told = {
             "HOSO_SERVICE": name,
             "HOSO_DATABASE": dsn,
@@ -67,4 +68,5 @@ class Surroundings:
             told["HOSO_REGISTRY_URL"] = self.urls["registry"]
         if name == "notify":
             told["HOSO_SMS_URL"] = self.urls["sms"]
-        return {**self.plain(), **told, **self.extra}
+        asked = {name: value for name, value in os.environ.items() if name.startswith("HOSO_")}
+        return {**asked, **self.plain(), **told, **self.extra}

@@ -20,6 +20,7 @@ import pytest
 from deploy.local import ports
 from deploy.local.call import call
 from deploy.local.office_clock import read_time, set_clock
+from deploy.local.postgres import Postgres
 from deploy.local.stack import Stack
 from deploy.local.trouble import Trouble
 
@@ -163,6 +164,26 @@ def test_who_never_starts_is_named_with_the_end_of_its_log(tmp_path: Path) -> No
     finally:
         stack.stop()
         stack.postgres.destroy()
+
+
+def test_a_postgresql_of_the_users_own_gets_the_databases(tmp_path: Path) -> None:
+    theirs = Postgres(tmp_path / "theirs", ports.free_port())
+    theirs.start()
+    try:
+        with make_stack(tmp_path / "ours", services=["notify"], postgres=theirs.dsn()) as stack:
+            stack.wait_ready()
+            assert "postgres" not in stack.pids
+            assert f":{theirs.port}/notify" in published(stack)["databases"]["notify"]
+        with pytest.raises(Trouble, match="--postgres"):
+            make_stack(tmp_path / "ours", services=["notify"], postgres=theirs.dsn(password="wrong")).start()
+    finally:
+        theirs.destroy()
+
+
+def test_a_kafka_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    nowhere = f"127.0.0.1:{ports.free_port()}"
+    with pytest.raises(Trouble, match=nowhere):
+        make_stack(tmp_path, broker=nowhere).start()
 
 
 def test_the_office_clock_goes_on_over_a_restart_and_never_back(tmp_path: Path) -> None:

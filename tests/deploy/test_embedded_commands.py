@@ -1,0 +1,179 @@
+"""The command hoso: what it asks the services, what it prints, and how it says that something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from deploy.local import cli, ports
+from deploy.local.commands.stages import spell_seconds
+from deploy.local.doctor import examine
+from deploy.local.postgres import Postgres
+from deploy.local.trouble import Trouble
+
+OPS = "a-token-for-operations"
+VERDICT = {
+    "stages": [
+        {"stage": "id_number", "arrived": 9, "left": 3, "waiting": 6, "oldest_seconds": 183_600.0, "score": 25.5},
+        {"stage": "return", "arrived": 3, "left": 3, "waiting": 0, "oldest_seconds": None, "score": 0.0},
+    ],
+    "bottleneck": {"stage": "id_number"},
+    "sentence": {"vi": "Cấp số định danh: 6 hồ sơ.", "en": "Identification number: 6 dossiers."},
+}
+
+
+class Services(BaseHTTPRequestHandler):
+    """Stands for all four services; keeps what was asked."""
+
+    asked: list[tuple[str, str, Any]]
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.asked.append((self.command, self.path, json.loads(body) if body else None))
+        path = self.path.partition("?")[0]
+        status, said = 200, None
+        if self.headers.get("authorization") != f"Bearer {OPS}":
+            status, said = 401, {"code": "unauthorized", "detail": "A token is needed.", "detail_vi": "Cần mã."}
+        elif path == "/v1/stages":
+            said = VERDICT
+        elif path == "/v1/parked":
+            row = {"id": 7, "topic": "internal.submissions.v1", "sequence": 3, "reason": "malformed"}
+            said = {"items": [row], "next": None}
+        elif path == "/v1/parked/7":
+            said = {"id": 7, "reason": "malformed", "held": 2}
+        elif path == "/v1/parked/8/replay":
+            status, said = 409, {"detail": "It still cannot be applied.", "detail_vi": "Vẫn chưa thể áp dụng."}
+        elif path == "/v1/due":
+            days = [{"date": "2026-01-09", "counted": True, "why": {"vi": "thứ Sáu", "en": "Friday"}}]
+            said = {"due_at": "2026-01-09T17:00:00+07:00", "days": days}
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(said).encode())
+
+    do_GET = do_POST = _answer
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Iterator[list[tuple[str, str, Any]]]:
+    Services.asked = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Services) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        names = ("intake", "workflow", "idlookup", "notify")
+        (tmp_path / "endpoints.json").write_text(json.dumps({**dict.fromkeys(names, url), "tokens": {"ops": OPS}}))
+        yield Services.asked
+        server.shutdown()
+
+
+def hoso(tmp_path: Path, *arguments: str) -> str:
+    done = CliRunner().invoke(cli.build(), [*arguments, "--data", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_stages_shows_each_stage_and_the_sentence(tmp_path: Path, asked: list[Any]) -> None:
+    output = hoso(tmp_path, "stages")
+    assert "Cấp số định danh: 6 hồ sơ." in output
+    assert "2 d 3 h" in output
+    assert asked == [("GET", "/v1/stages", None)]
+
+
+def test_parked_lists_every_service_and_acts_on_one_record(tmp_path: Path, asked: list[Any]) -> None:
+    listed = hoso(tmp_path, "parked", "list")
+    for service in ("intake", "workflow", "idlookup", "notify"):
+        assert f"{service}:7" in listed
+    assert "malformed" in hoso(tmp_path, "parked", "show", "notify:7")
+    hoso(tmp_path, "parked", "replay", "workflow:7")
+    hoso(tmp_path, "parked", "discard", "workflow:7", "--reason", "written twice by hand")
+    assert asked[-2:] == [
+        ("POST", "/v1/parked/7/replay", None),
+        ("POST", "/v1/parked/7/discard", {"reason": "written twice by hand"}),
+    ]
+
+
+def test_a_refusal_is_told_in_both_languages(tmp_path: Path, asked: list[Any]) -> None:
+    with pytest.raises(Trouble) as told:
+        hoso(tmp_path, "parked", "replay", "workflow:8")
+    assert (told.value.vi, told.value.en) == ("Vẫn chưa thể áp dụng.", "It still cannot be applied.")
+
+
+def test_an_id_of_no_service_is_refused_before_anybody_is_asked(tmp_path: Path, asked: list[Any]) -> None:
+    done = CliRunner().invoke(cli.build(), ["parked", "show", "elsewhere:7", "--data", str(tmp_path)])
+    assert done.exit_code == 2
+    assert asked == []
+
+
+def test_due_prints_the_time_and_each_day_counted(tmp_path: Path, asked: list[Any]) -> None:
+    output = hoso(tmp_path, "due", "--procedure", "1.001193", "--received", "2026-01-08T10:00+07:00")
+    assert "09/01/2026 17:00" in output
+    assert "Friday" in output
+    assert asked == [("GET", "/v1/due?procedure=1.001193&received=2026-01-08T10%3A00%3A00%2B07%3A00", None)]
+
+
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}])
+def test_without_a_stack_the_command_says_so_whatever_the_locale(tmp_path: Path, locale: dict[str, str]) -> None:
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.local.cli", "stages", "--data", str(tmp_path)],
+        env={**bare, **locale},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Hãy chạy `make up`" in done.stderr.decode()
+    assert "No stack runs" in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_every_command_explains_itself_in_both_languages() -> None:
+    commands = ["up", "doctor", "stages", "due", "verify", "parked"]
+    commands += ["parked list", "parked show", "parked replay", "parked discard"]
+    for command in commands:
+        done = CliRunner().invoke(cli.build(), [*command.split(), "--help"])
+        assert done.exit_code == 0
+        assert " / " in done.output, command
+
+
+def test_doctor_finds_a_server_that_may_lose_data(tmp_path: Path) -> None:
+    server = Postgres(tmp_path, ports.free_port(), settings={"synchronous_commit": "off"})
+    server.start()
+    try:
+        told = {finding.en: finding.level for finding in examine(tmp_path / "x", 8000, "embedded", server.dsn())}
+        assert told["fsync is on."] == "ok"
+        [risky] = [en for en, level in told.items() if level == "wrong" and "synchronous_commit" in en]
+        assert "off" in risky
+        server.stop()
+        with (server.account.data / "postgresql.conf").open("a") as settings:
+            settings.write("fsync = off\n")
+        found = [finding.en for finding in examine(tmp_path, 8000, "embedded", "embedded") if finding.level == "wrong"]
+        assert any("fsync is off" in en for en in found)
+    finally:
+        server.destroy()
+
+
+def test_doctor_names_a_broker_that_does_not_answer(tmp_path: Path) -> None:
+    nowhere = f"127.0.0.1:{ports.free_port()}"
+    told = [finding for finding in examine(tmp_path, ports.free_base(), nowhere, "embedded") if finding.level != "ok"]
+    assert [finding.level for finding in told if nowhere in finding.en] == ["wrong"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, ""), (0.25, "0.2 s"), (90, "90 s"), (900, "15 m"), (7_500, "2 h 05"), (183_600, "2 d 3 h")],
+)
+def test_a_length_of_time_is_short_to_read(seconds: float | None, said: str) -> None:
+    assert spell_seconds(seconds) == said

@@ -6,5 +6,5 @@ from shared.settings import Settings
 from . import api
 
 if __name__ == "__main__":
-    settings = Settings(service="intake")  # type: ignore[call-arg] # the rest comes from the environment
+    settings = Settings(service="intake")
     run(build(settings, routers=api.routers, listening=api.listening, background=api.BACKGROUND))

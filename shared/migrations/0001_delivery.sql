@@ -120,7 +120,7 @@ create schema proof;
 create view proof.events as
   select e.topic::text as topic, e.dossier_id, e.sequence, e.ce_id, e.type, e.recorded_at,
          case when e.id <= l.sent_to then
-           (select max(s.sent_at) from sent s where s.lane = e.lane and s.to_id >= e.id and s.from_id <= e.id)
+           (select s.sent_at from sent s where s.lane = e.lane and s.to_id >= e.id order by s.to_id limit 1)
          end as sent_at
     from events e join lanes l on l.lane = e.lane
    where e.dossier_id is not null;
@@ -133,5 +133,8 @@ create view proof.applied as
 create view proof.held as
   select topic::text as topic, dossier_id, sequence, reason, held_at from held;
 
+-- A discarded record stays here with its reason: it had no effect, and a person decided so.
 create view proof.parked as
-  select topic, dossier_id, sequence, ce_id, reason, parked_at from parked where state = 'parked';
+  select topic, dossier_id, sequence, ce_id,
+         case when state = 'discarded' then 'discarded: ' || reason else reason end as reason, parked_at
+    from parked where state in ('parked', 'discarded');

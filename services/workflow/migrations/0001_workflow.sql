@@ -15,7 +15,7 @@ create table intake_modes (
 );
 
 create table calendar (
-  only boolean primary key default true check (only),
+  the_one boolean primary key default true check (the_one),
   rules jsonb not null,
   changed_at timestamptz not null default clock_timestamp()
 );

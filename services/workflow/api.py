@@ -1,0 +1,63 @@
+"""Workflow's HTTP and background tasks, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from shared.body import dumps
+from shared.envelope import headers_of, new_id
+from shared.events import STATE
+from shared.office import wall_now
+from shared.relay import StateOf, StateRecord
+from shared.service import Background, Service
+
+from . import board, commands, dossiers_api, feed, rules_api, tasks_api
+from .rulebook import Rulebook, keep_fresh, seed
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+
+BACKGROUND: tuple[Background, ...] = (keep_fresh, commands.fire_timers, commands.open_procedures)
+ON_READY: tuple[Background, ...] = (seed,)
+REFRESHERS: tuple[Background, ...] = (board.refresh,)
+
+
+def routers(service: Service) -> list[APIRouter]:
+    book = Rulebook()
+    service.extras.update(rulebook=book, calendar=book.calendar)
+    return [part.router(service) for part in (tasks_api, dossiers_api, rules_api, board, feed)]
+
+
+def state_of(service: Service) -> StateOf:
+    """The compacted state records: from the rows as they are now, never from history."""
+
+    async def records(pool: Pool, dossier_ids: Sequence[UUID]) -> list[StateRecord]:
+        rows = await pool.fetch(
+            "select dossier_id, dossier_code, procedure_code, procedure_version, receiving_agency, state,"
+            " national_status, due_at, lifecycle_sequence, trace_id from dossiers where dossier_id = any($1::uuid[])",
+            list(dossier_ids),
+        )
+        return [_state_record(service, row) for row in rows]
+
+    return records
+
+
+def _state_record(service: Service, row: Any) -> StateRecord:
+    said = {name: value for name, value in row.items() if name not in ("lifecycle_sequence", "trace_id")}
+    said["as_of_sequence"] = row["lifecycle_sequence"]
+    said["office_at"] = service.office.now()
+    key = str(row["dossier_id"])
+    headers = headers_of(
+        topic=STATE,
+        subject=key,
+        sequence=row["lifecycle_sequence"],
+        ce_id=new_id(),
+        type="DossierState",
+        trace_id=row["trace_id"],
+        recorded_at=wall_now(),
+    )
+    return StateRecord(STATE, key, headers, dumps(said))

@@ -1,0 +1,164 @@
+"""One dossier: for officers, and for the citizen who holds its secret."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from shared.access import ROLES, Caller, allow
+from shared.body import dumps, read_object
+from shared.events import LIFECYCLE
+from shared.problems import Problem, not_found
+from shared.service import Service
+from shared.tracking import is_tracking_secret
+
+from . import commands
+from .lifecycle import Dossier
+
+
+class Result(BaseModel):
+    """The result of a dossier, as an object."""
+
+    model_config = ConfigDict(extra="forbid")
+    number: str = Field(min_length=1, max_length=60)
+    book: str | None = Field(default=None, max_length=60)
+    signed_by: str = Field(min_length=1, max_length=120)
+    signed_as: str = Field(pattern=r"^(TM\.|KT\.|TL\.|TUQ\.)$")
+    signature: str = Field(pattern=r"^(digital|wet|wet_scanned)$")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["dossiers"])
+    secret_key = service.settings.secret.get_secret_value().encode()
+
+    @routes.get("/dossiers/{dossier_id}")
+    async def get_dossier(_: Annotated[Caller, Depends(allow())], dossier_id: UUID) -> Response:
+        """State, clock and timeline. 404 `not-yet-known` until workflow has read the submission."""
+        dossier = await _find(service, dossier_id)
+        if dossier is None:
+            raise not_yet_known()
+        shown = {
+            "dossier_id": dossier.dossier_id,
+            "dossier_code": dossier.dossier_code,
+            "procedure_code": dossier.procedure_code,
+            "procedure_version": dossier.procedure_version,
+            "state": dossier.state,
+            "national_status": dossier.national_status,
+            "due_at": dossier.due_at,
+            "fee": dossier.fee,
+            "result": dossier.result,
+            "clocks": _clocks(dossier),
+            "tasks": [
+                {"stage": task.stage, "role": task.role, "since": task.entered_office_at} for task in dossier.tasks
+            ],
+            "timeline": await _timeline(service, dossier_id),
+        }
+        return Response(dumps(shown), media_type="application/json")
+
+    @routes.put("/dossiers/{dossier_id}/result")
+    async def put_result(
+        request: Request,
+        caller: Annotated[Caller, Depends(allow("records_clerk", "signatory", "counter", "specialist"))],
+        dossier_id: UUID,
+    ) -> Response:
+        """The result's number, book, signer, capacity and kind of signature."""
+        body = await read_object(request)
+        try:
+            result = Result.model_validate(body)
+        except ValidationError as wrong:
+            rows = [
+                {"field": "/".join(map(str, row["loc"])), "code": row["type"]}
+                for row in wrong.errors(include_input=False, include_url=False)[:20]
+            ]
+            raise Problem(
+                422, "invalid", vi="Kết quả không hợp lệ.", en="The result is not valid.", errors=rows
+            ) from wrong
+        return Response(
+            dumps(await commands.put_result(service, caller, dossier_id, result.model_dump(exclude_none=True))),
+            media_type="application/json",
+        )
+
+    @routes.get("/track/{reference}", openapi_extra={"x-roles": list(ROLES[:0]), "x-secret": True})
+    async def track(reference: str, secret: Annotated[str, Query(max_length=200)] = "") -> Response:
+        """For the citizen: code, status, due date, timeline, no person. Unknown and wrong secret look the same."""
+        dossier_id = await _resolve(service, reference)
+        dossier = None
+        # The same work for a wrong secret as for an unknown dossier, so that neither can be told from the other.
+        if is_tracking_secret(secret_key, dossier_id or UUID(int=0), secret) and dossier_id is not None:
+            dossier = await _find(service, dossier_id)
+        if dossier is None:
+            raise not_found(
+                "Không tìm thấy hồ sơ với mã này.", "No dossier is found with this code.", "unknown-dossier"
+            )
+        shown = {
+            "dossier_code": dossier.dossier_code,
+            "state": dossier.state,
+            "status": dossier.national_status,
+            "due_at": dossier.due_at,
+            "timeline": await _timeline(service, dossier.dossier_id),
+        }
+        return Response(dumps(shown), media_type="application/json")
+
+    return routes
+
+
+async def _resolve(service: Service, reference: str) -> UUID | None:
+    try:
+        return UUID(reference)
+    except ValueError:
+        code = reference[:60]
+        if "\x00" in code:
+            return None
+        found = await service.pool().fetchval("select dossier_id from dossiers where dossier_code = $1", code)
+        return found if isinstance(found, UUID) or found is None else UUID(str(found))
+
+
+async def _find(service: Service, dossier_id: UUID) -> Dossier | None:
+    body = await service.pool().fetchval("select body from dossiers where dossier_id = $1", dossier_id)
+    return None if body is None else Dossier.from_json(body)
+
+
+async def _timeline(service: Service, dossier_id: UUID) -> list[dict[str, Any]]:
+    rows = await service.pool().fetch(
+        "select sequence, type, recorded_at, data from events where dossier_id = $1 and topic = $2::text::topic"
+        " order by sequence",
+        dossier_id,
+        LIFECYCLE,
+    )
+    return [
+        {
+            "sequence": row["sequence"],
+            "type": row["type"],
+            "at": row["recorded_at"],
+            "office_at": orjson.loads(row["data"])["office_at"],
+        }
+        for row in rows
+    ]
+
+
+def _clocks(dossier: Dossier) -> list[dict[str, Any]]:
+    if dossier.received_at is None:
+        return []
+    return [
+        {
+            "kind": "statutory",
+            "started_at": dossier.received_at,
+            "due_at": dossier.due_at,
+            "paused_since": dossier.paused_at,
+            "running": dossier.paused_at is None and not dossier.ended,
+        }
+    ]
+
+
+def not_yet_known() -> Problem:
+    return not_found(
+        "Hồ sơ chưa đến khâu xử lý; xin thử lại sau ít giây.",
+        "Workflow has not read this submission yet; try again in a few seconds.",
+        "not-yet-known",
+    )

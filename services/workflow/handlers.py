@@ -1,0 +1,139 @@
+"""What workflow is told by intake, idlookup and notify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from shared.consumer import Handler, Unappliable
+from shared.envelope import Outgoing, Received, new_id
+from shared.events import (
+    IDNUMBER_RESULTS,
+    NOTICES,
+    SUBMISSIONS,
+    ComponentStored,
+    DossierSubmitted,
+    Fact,
+    Heartbeat,
+    IdCheckAnswered,
+    IdNumberDuplicateSuspected,
+    IdNumberFound,
+    IdNumberRefused,
+    IdNumberStillPending,
+    NoticeFailed,
+    NoticeHeartbeat,
+    NoticeOutcome,
+    NoticeRequestHeartbeat,
+    NoticeSent,
+    RequestHeartbeat,
+    ResultHeartbeat,
+    SubmissionHeartbeat,
+    SupplementSubmitted,
+    WithdrawalRequested,
+)
+from shared.service import Listening, Service
+
+from . import lifecycle, store
+from .rulebook import Rulebook
+from .store import Work
+
+if TYPE_CHECKING:
+    from shared.database import Tx
+
+TOPICS = (SUBMISSIONS, IDNUMBER_RESULTS, NOTICES)
+
+
+def on_dossier_submitted(work: Work, event: Received) -> None:
+    fact, dossier_id = event.fact, event.dossier_id
+    assert isinstance(fact, DossierSubmitted)
+    assert dossier_id is not None
+    book: Rulebook = work.service.extras["rulebook"]
+    procedure = book.version(fact.procedure_code, fact.procedure_version)
+    if procedure is None:
+        raise Unappliable("unknown-procedure", f"version {fact.procedure_version} was never published here")
+    if dossier_id in work.dossiers:
+        raise Unappliable("submitted-before", "this dossier is known already")
+    dossier = lifecycle.begin(fact, dossier_id, event.trace_id, procedure.group)
+    open_now = work.modes.get(fact.procedure_code, "open") == "open"
+    made = lifecycle.submitted(dossier, procedure, fact, work.moment, open_for_reception=open_now)
+    work.remember(dossier, made)
+
+
+def on_dossier_fact(work: Work, event: Received) -> None:
+    """A fact about a dossier that is known; what it means is the rules' to say."""
+    assert event.dossier_id is not None
+    assert event.fact is not None
+    dossier = work.dossiers.get(event.dossier_id)
+    if dossier is None:
+        raise Unappliable("unknown-dossier", "nothing was submitted under this id")
+    work.remember(dossier, lifecycle.decide(dossier, work.procedure(dossier), event.fact, work.moment))
+
+
+def on_notice_outcome(work: Work, event: Received) -> None:
+    fact = event.fact
+    assert isinstance(fact, NoticeOutcome)
+    work.notices_done.append(fact.notice_id)
+
+
+def on_submission_heartbeat(work: Work, event: Received) -> None:
+    """Seen here; sent on through the two stages behind this one."""
+    fact = event.fact
+    assert isinstance(fact, Heartbeat)
+    _seen(work, "relay", fact)
+    for onward in (RequestHeartbeat(sent_at=fact.sent_at), NoticeRequestHeartbeat(sent_at=fact.sent_at)):
+        work.extra.append(Outgoing(None, 0, onward, new_id(), event.trace_id, key="heartbeat"))
+
+
+def on_result_heartbeat(work: Work, event: Received) -> None:
+    assert isinstance(event.fact, Heartbeat)
+    _seen(work, "id_number", event.fact)
+
+
+def on_notice_heartbeat(work: Work, event: Received) -> None:
+    assert isinstance(event.fact, Heartbeat)
+    _seen(work, "notify", event.fact)
+
+
+def _seen(work: Work, stage: str, fact: Heartbeat) -> None:
+    work.service.delivery.heartbeat.labels(stage).set(fact.sent_at.timestamp())
+
+
+HANDLERS: dict[type[Fact], Handler] = {
+    DossierSubmitted: on_dossier_submitted,
+    ComponentStored: on_dossier_fact,
+    SupplementSubmitted: on_dossier_fact,
+    WithdrawalRequested: on_dossier_fact,
+    IdNumberFound: on_dossier_fact,
+    IdNumberStillPending: on_dossier_fact,
+    IdNumberDuplicateSuspected: on_dossier_fact,
+    IdNumberRefused: on_dossier_fact,
+    IdCheckAnswered: on_dossier_fact,
+    NoticeSent: on_notice_outcome,
+    NoticeFailed: on_notice_outcome,
+    SubmissionHeartbeat: on_submission_heartbeat,
+    ResultHeartbeat: on_result_heartbeat,
+    NoticeHeartbeat: on_notice_heartbeat,
+}
+
+
+def listening(service: Service) -> Listening:
+    async def open_work(tx: Tx, events: Sequence[Received]) -> Work:
+        new = [event.fact for event in events if isinstance(event.fact, DossierSubmitted)]
+        concerned: set[UUID] = {
+            event.dossier_id
+            for event in events
+            if event.dossier_id is not None and not isinstance(event.fact, NoticeOutcome)
+        }
+        book: Rulebook = service.extras["rulebook"]
+        if any(book.version(fact.procedure_code, fact.procedure_version) is None for fact in new):
+            await book.refresh(tx)
+        return await store.open_work(
+            tx,
+            service,
+            concerned,
+            may_receive={fact.receiving_agency for fact in new},
+            procedures={fact.procedure_code for fact in new},
+        )
+
+    return Listening(TOPICS, open_work, HANDLERS)

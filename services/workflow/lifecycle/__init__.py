@@ -1,0 +1,150 @@
+"""The life of a dossier, decided in one place for events, officers' commands and timers. Pure.
+
+| told | by | decides |
+|---|---|---|
+| a fact of intake | `reception` | recorded, received, supplement, withdrawal |
+| a fact of idlookup | `registry` | number found, late, doubtful; identity matched or not |
+| an officer's command | `complete`, `start`, `set_result` | steps, signature, blanks, the signatory's choice |
+| a timer | `on_hold_over` | the number did not come by the set hour |
+| a procedure opened | `reception.on_opened` | the recorded queue is received |
+
+A decision changes the `Dossier` it is given and says what follows (`Decision`); whoever asked stores both together, or
+neither. It looks at no clock, no database and no dice: everything it may use comes in a `Moment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from services.workflow.procedures import Procedure
+from shared import events
+from shared.events import Fact
+
+from . import reception, registry, steps
+from .outcomes import OUTCOMES, Outcome, find_outcome
+from .pen import Pen
+from .state import ENDED, STATES, Decision, Dossier, Moment, Refused, Task, Telling
+
+__all__ = [
+    "ENDED", "OUTCOMES", "STATES", "Decision", "Dossier", "Moment", "Outcome", "Refused", "Task", "Telling",
+    "begin", "complete", "decide", "hold_over", "opened", "set_result", "start", "submitted",
+]  # fmt: skip
+
+begin = reception.begin
+
+FACTS: dict[type[Fact], Callable[[Pen, Any], None]] = {
+    events.ComponentStored: reception.on_component_stored,
+    events.SupplementSubmitted: reception.on_supplement,
+    events.WithdrawalRequested: reception.on_withdrawal,
+    events.IdNumberFound: registry.on_number_found,
+    events.IdNumberStillPending: registry.on_still_pending,
+    events.IdNumberDuplicateSuspected: registry.on_duplicate_suspected,
+    events.IdNumberRefused: registry.on_number_refused,
+    events.IdCheckAnswered: registry.on_check_answered,
+}
+
+
+def submitted(
+    dossier: Dossier, procedure: Procedure, fact: events.DossierSubmitted, moment: Moment, *, open_for_reception: bool
+) -> Decision:
+    """The first decision about a dossier: `begin` made it."""
+    pen = Pen(dossier, procedure, moment)
+    reception.on_submitted(pen, fact, open_for_reception=open_for_reception)
+    return pen.made
+
+
+def decide(dossier: Dossier, procedure: Procedure, fact: Fact, moment: Moment) -> Decision:
+    """What a fact from intake or idlookup means for a known dossier. KeyError for a fact that is not decided here."""
+    pen = Pen(dossier, procedure, moment)
+    FACTS[type(fact)](pen, fact)
+    return pen.made
+
+
+def opened(dossier: Dossier, procedure: Procedure, moment: Moment) -> Decision:
+    pen = Pen(dossier, procedure, moment)
+    reception.on_opened(pen)
+    return pen.made
+
+
+def hold_over(dossier: Dossier, procedure: Procedure, moment: Moment) -> Decision:
+    pen = Pen(dossier, procedure, moment)
+    registry.on_hold_over(pen)
+    return pen.made
+
+
+def start(dossier: Dossier, procedure: Procedure, task: Task, moment: Moment, *, version: int, holder: str) -> Decision:
+    """Somebody takes a task up. Raises Refused."""
+    pen = Pen(dossier, procedure, moment)
+    _check(task, version)
+    if task.state == "started" and task.holder != holder:
+        raise Refused("held-by-another", "Việc này đã có người nhận.", "Somebody else has taken this up.")
+    task.state, task.holder = "started", holder
+    task.started_at, task.started_office_at = moment.wall, moment.office
+    pen.change_task(task)
+    return pen.made
+
+
+def complete(
+    dossier: Dossier,
+    procedure: Procedure,
+    task: Task,
+    moment: Moment,
+    *,
+    outcome: str,
+    version: int,
+    holder: str,
+    note: str | None = None,
+    fields: dict[str, Any] | None = None,
+) -> Decision:
+    """A task ends with one of its outcomes. Raises Refused; then nothing may be stored."""
+    _check(task, version)
+    chosen = find_outcome(task.kind, outcome)
+    if chosen is None:
+        raise Refused("unknown-outcome", "Không có kết quả xử lý này.", "The task has no such outcome.")
+    if chosen.note_required and not (note or "").strip():
+        raise Refused("note-required", "Cần ghi lý do.", "A note is needed.")
+    unknown = set(fields or {}) - set(chosen.fields)
+    if unknown:
+        raise Refused(
+            "unknown-field", "Có trường không dùng cho kết quả này.", "A field does not belong to this outcome."
+        )
+    pen = Pen(dossier, procedure, moment)
+    said = fields or {}
+    match task.kind, outcome:
+        case "reception", "accept":
+            pen.close_task(task, outcome)
+            reception.receive(pen)
+        case "reception", "not_accepted":
+            pen.close_task(task, outcome)
+            reception.not_accept(pen)
+        case "reception" | "appraisal", "ask_supplement":
+            pen.close_task(task, outcome)
+            reception.ask_supplement(pen, said.get("components"))
+        case "identity_mismatch", "confirmed":
+            registry.confirm_identity(pen, task, outcome)
+        case "number_held", _:
+            registry.decide_hold(pen, task, outcome)
+        case "number_doubtful", _:
+            registry.take_up_doubt(pen, task, outcome)
+        case "number_late", _:
+            registry.settle_late_number(pen, task, outcome)
+        case _:
+            steps.complete(pen, task, outcome, said, holder)
+    return pen.made
+
+
+def set_result(dossier: Dossier, result: dict[str, Any]) -> None:
+    """The result as an object: number, book, signer and capacity, kind of signature. Raises Refused."""
+    if dossier.received_at is None:
+        raise Refused("not-received", "Hồ sơ chưa được tiếp nhận.", "The dossier has not been received.")
+    if dossier.ended:
+        raise Refused("already-ended", "Hồ sơ đã kết thúc.", "The dossier has come to its end.")
+    dossier.result = {**(dossier.result or {}), **result}
+
+
+def _check(task: Task, version: int) -> None:
+    if task.role is None:
+        raise Refused("machine-task", "Khâu này do hệ thống chờ, không xử lý tay.", "A machine is awaited here.")
+    if task.version != version:
+        raise Refused("stale-version", "Việc này vừa có người cập nhật.", "Somebody was faster: the version is stale.")

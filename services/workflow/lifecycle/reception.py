@@ -1,0 +1,180 @@
+"""From submission to reception, and what an applicant may still hand in or take back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.events import (
+    ClockPaused,
+    ClockRestarted,
+    ComponentStored,
+    DossierNotAccepted,
+    DossierReceived,
+    DossierRecorded,
+    DossierSubmitted,
+    DossierWithdrawn,
+    RequestDeclined,
+    SupplementRequested,
+    SupplementSubmitted,
+    WithdrawalRequested,
+)
+
+from . import state, steps
+from .pen import Pen
+from .state import Dossier
+
+RECEPTION_HOURS = 8.0
+"""Working hours to answer what was filed online (decree 45/2020, mark C)."""
+
+
+def begin(fact: DossierSubmitted, dossier_id: Any, trace_id: Any, group: str) -> Dossier:
+    """The dossier as submitted, before anything was decided about it."""
+    counter = fact.caller_role == "counter"
+    at_counter = fact.channel == "direct" or (fact.channel == "online" and fact.assisted_by_kind == "officer")
+    return Dossier(
+        dossier_id=dossier_id,
+        procedure_code=fact.procedure_code,
+        procedure_version=fact.procedure_version,
+        group=group,
+        agency=fact.receiving_agency,
+        channel=fact.channel,
+        at_once=counter and at_counter,
+        recorded_at=fact.office_at,
+        trace_id=trace_id,
+        sealed_contact=fact.sealed_contact,
+        sealed_person=fact.sealed_person,
+        sealed_subject=fact.sealed_subject,
+        has_personal_id=fact.has_personal_id,
+        copies=fact.copies,
+        pages=fact.pages,
+    )
+
+
+def on_submitted(pen: Pen, fact: DossierSubmitted, *, open_for_reception: bool) -> None:
+    """Recorded; received at once where an officer filed it at the counter."""
+    waiting_for = None
+    if not open_for_reception:
+        waiting_for = "record_only"
+    elif not pen.dossier.at_once:
+        waiting_for = "reception"
+    pen.tell(
+        DossierRecorded,
+        status=1,
+        channel=fact.channel,
+        assisted=fact.assisted_by_kind is not None,
+        waiting_for=waiting_for,
+    )
+    if open_for_reception:
+        _let_in(pen)
+    else:
+        pen.dossier.state = state.RECORDED
+        pen.notify(DossierRecorded)
+
+
+def on_opened(pen: Pen) -> None:
+    """The procedure receives again: what was only recorded goes the way it would have gone."""
+    if pen.dossier.state == state.RECORDED:
+        _let_in(pen)
+
+
+def _let_in(pen: Pen) -> None:
+    if pen.dossier.at_once:
+        receive(pen)
+    else:
+        pen.dossier.state = state.AWAITING_RECEPTION
+        pen.open_task("reception", "reception", "counter", hours=RECEPTION_HOURS)
+
+
+def receive(pen: Pen) -> None:
+    """Code, due date and the version of the rules in force now; none of them changes again but the due date."""
+    dossier, moment = pen.dossier, pen.moment
+    in_force = moment.current(dossier.procedure_code)
+    if in_force is not None:
+        pen.procedure = in_force
+        dossier.procedure_version = in_force.version
+    dossier.dossier_code = moment.code_for(dossier.agency, moment.office)
+    dossier.received_at = moment.office
+    dossier.due_at = pen.due_from(moment.office)
+    dossier.fee = pen.procedure.fee.amount(dossier.copies, dossier.pages)
+    dossier.state = state.RECEIVED
+    pen.tell(DossierReceived, status=2, dossier_code=dossier.dossier_code, due_at=dossier.due_at)
+    if not pen.procedure.same_visit:
+        pen.notify(DossierReceived)
+    if pen.procedure.identity_check != "none" and dossier.has_personal_id:
+        pen.ask_check()
+    if pen.procedure.id_number:
+        dossier.hold_until = pen.hold_time(dossier.due_at)
+        pen.ask_number()
+    if pen.procedure.same_visit:
+        pen.open_task("return", "same_visit", "counter")
+    else:
+        steps.go_on(pen)
+
+
+def not_accept(pen: Pen) -> None:
+    """Not received at all (form 03): no code, no clock."""
+    pen.close_all("not_accepted")
+    pen.dossier.state = state.NOT_ACCEPTED
+    pen.tell(DossierNotAccepted, status=3, reason="not_accepted")
+    pen.notify(DossierNotAccepted)
+
+
+def ask_supplement(pen: Pen, components: Any) -> None:
+    """Once, completely, in writing (decree 61/2018 art. 15(3), 17, 19(4)); the clock stands until it comes."""
+    dossier = pen.dossier
+    if dossier.supplements >= pen.procedure.supplement_allowed:
+        raise state.Refused(
+            "supplement-already-asked",
+            "Chỉ được yêu cầu bổ sung một lần.",
+            "A supplement may be asked for only once.",
+        )
+    codes = tuple(str(code)[:60] for code in components) if isinstance(components, (list, tuple)) else ()
+    dossier.supplements += 1
+    dossier.state = state.SUPPLEMENT_REQUESTED
+    pen.tell(SupplementRequested, status=5, components=codes)
+    if dossier.received_at is not None:
+        pen.pause()
+        pen.tell(ClockPaused, reason="supplement")
+    pen.notify(SupplementRequested)
+
+
+def on_supplement(pen: Pen, _: SupplementSubmitted) -> None:
+    """Complete now: back to whoever asked; a clock that ran starts again from the beginning (art. 19(4))."""
+    dossier = pen.dossier
+    if dossier.state != state.SUPPLEMENT_REQUESTED:
+        _decline(pen, "supplement", "not-asked" if not dossier.ended else "already-ended")
+        return
+    if dossier.received_at is None:
+        dossier.state = state.AWAITING_RECEPTION
+        pen.open_task("reception", "reception", "counter", hours=RECEPTION_HOURS)
+        return
+    dossier.paused_at = None
+    dossier.due_at = pen.due_from(pen.moment.office)
+    if dossier.hold_until is not None:
+        dossier.hold_until = pen.hold_time(dossier.due_at)
+    dossier.state = state.IN_PROGRESS
+    pen.tell(ClockRestarted, status=4, reason="supplement", due_at=dossier.due_at)
+    steps.open_step(pen)
+
+
+def on_withdrawal(pen: Pen, _: WithdrawalRequested) -> None:
+    """The applicant's right until it is decided; whichever commits first, this or the decision, has won."""
+    dossier = pen.dossier
+    if dossier.ended or dossier.state == state.RESOLVED:
+        _decline(pen, "withdrawal", "already-ended" if dossier.ended else "already-resolved")
+        return
+    pen.drop_number()
+    pen.close_all("withdrawn")
+    dossier.state = state.WITHDRAWN
+    pen.tell(DossierWithdrawn, status=7)
+    pen.notify(DossierWithdrawn)
+    pen.set_timer("number_hold", None)
+
+
+def _decline(pen: Pen, request: str, reason: str) -> None:
+    pen.tell(RequestDeclined, request=request, reason=reason)
+    pen.notify(RequestDeclined)
+
+
+def on_component_stored(_: Pen, __: ComponentStored) -> None:
+    """Nothing is decided by it."""

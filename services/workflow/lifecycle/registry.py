@@ -1,0 +1,144 @@
+"""What the population registry answers: numbers and identity checks, early, late or never."""
+
+from __future__ import annotations
+
+from shared.events import (
+    IdCheckAnswered,
+    IdNumberDelayed,
+    IdNumberDuplicateSuspected,
+    IdNumberFound,
+    IdNumberIssued,
+    IdNumberRefused,
+    IdNumberStillPending,
+)
+
+from . import state, steps
+from .pen import Pen
+from .state import Task
+
+REGISTRY_TASK_HOURS = 4.0
+
+
+def on_number_found(pen: Pen, fact: IdNumberFound) -> None:
+    """Early: the return is free. Late: a task for the records clerk, and the citizen is told; no status changes."""
+    dossier = pen.dossier
+    if fact.request_key != dossier.number_key or dossier.number_state == "found":
+        return
+    dossier.number_state = "found"
+    _close(pen, "awaited", "found")
+    _close(pen, "number_doubtful", "found")
+    pen.tell(IdNumberIssued)
+    if dossier.state == state.RETURNED:
+        pen.open_task("id_number", "number_late", "records_clerk", hours=REGISTRY_TASK_HOURS)
+        pen.notify(IdNumberIssued)
+    elif not dossier.ended:
+        held = _close(pen, "number_held", "found")
+        pen.set_timer("number_hold", None)
+        if held or _is_held(pen):
+            steps.open_step(pen)
+
+
+def on_still_pending(pen: Pen, fact: IdNumberStillPending) -> None:
+    """Said once: the registry is late."""
+    dossier = pen.dossier
+    if fact.request_key == dossier.number_key and dossier.number_state == "wanted" and not dossier.ended:
+        dossier.number_state = "delayed"
+        pen.tell(IdNumberDelayed, since=dossier.number_asked_at or pen.moment.office)
+
+
+def on_duplicate_suspected(pen: Pen, fact: IdNumberDuplicateSuspected) -> None:
+    """The registry thinks this person has a number: somebody has to look. The same request may still succeed."""
+    dossier = pen.dossier
+    if fact.request_key == dossier.number_key and dossier.number_state in ("wanted", "delayed") and not dossier.ended:
+        dossier.number_state = "duplicate"
+        pen.open_task("id_number", "number_doubtful", "specialist", hours=REGISTRY_TASK_HOURS)
+
+
+def on_number_refused(pen: Pen, fact: IdNumberRefused) -> None:
+    """The registry will not answer this request any more: only now may another be made."""
+    dossier = pen.dossier
+    if fact.request_key != dossier.number_key or dossier.number_state not in state.AWAITED:
+        return
+    _close(pen, "awaited", "refused")
+    dossier.number_state = "refused"
+    if not dossier.ended or dossier.state == state.RETURNED:
+        _close(pen, "number_doubtful", "refused")
+        pen.open_task("id_number", "number_doubtful", "specialist", hours=REGISTRY_TASK_HOURS)
+
+
+def on_check_answered(pen: Pen, fact: IdCheckAnswered) -> None:
+    """A match is noted; anything else is a specialist's to look at. It blocks approval only where told to."""
+    dossier = pen.dossier
+    if fact.request_key != dossier.check_key or dossier.check_state != "wanted":
+        return
+    _close(pen, "awaited", fact.answer, stage="identity_check")
+    dossier.check_state = "match" if fact.answer == "match" else "mismatch"
+    if dossier.ended:
+        return
+    if dossier.check_state == "mismatch":
+        pen.open_task("identity_check", "identity_mismatch", "specialist", hours=REGISTRY_TASK_HOURS)
+    _free_approval(pen)
+
+
+def confirm_identity(pen: Pen, task: Task, outcome: str) -> None:
+    pen.close_task(task, outcome)
+    pen.dossier.check_state = "confirmed"
+    _free_approval(pen)
+
+
+def decide_hold(pen: Pen, task: Task, outcome: str) -> None:
+    """The signatory's decision at the set hour."""
+    pen.close_task(task, outcome)
+    if outcome == "return_without_number":
+        pen.dossier.number_waived = True
+        steps.open_step(pen)
+    else:
+        pen.dossier.hold_until = pen.next_hold_time()
+        pen.set_timer("number_hold", pen.dossier.hold_until)
+
+
+def on_hold_over(pen: Pen) -> None:
+    """The set hour has come: ask the signatory, if the return is what waits."""
+    if not pen.dossier.ended and _is_held(pen):
+        steps.open_step(pen)
+
+
+def take_up_doubt(pen: Pen, task: Task, outcome: str) -> None:
+    pen.close_task(task, outcome)
+    if outcome == "ask_again":
+        if pen.dossier.number_state != "refused":
+            raise state.Refused(
+                "request-still-open",
+                "Yêu cầu trước chưa bị từ chối nên chưa được gửi yêu cầu mới.",
+                "The earlier request has not been rejected, so no new one may be made.",
+            )
+        pen.ask_number()
+
+
+def settle_late_number(pen: Pen, task: Task, outcome: str) -> None:
+    pen.close_task(task, outcome)
+
+
+def _is_held(pen: Pen) -> bool:
+    """Whether the flow stands at the return with no task for it."""
+    step = steps.current_step(pen)
+    return (
+        step is not None
+        and step.stage == "return"
+        and pen.dossier.state not in (state.SUPPLEMENT_REQUESTED, state.PAYMENT_REQUIRED)
+        and not any(task.kind in ("return", "number_held") for task in pen.dossier.tasks)
+    )
+
+
+def _free_approval(pen: Pen) -> None:
+    step = steps.current_step(pen)
+    at_approval = step is not None and step.stage == "approval"
+    if at_approval and pen.dossier.state == state.IN_PROGRESS and pen.dossier.standing_in("approval") is None:
+        steps.open_step(pen)
+
+
+def _close(pen: Pen, kind: str, outcome: str, *, stage: str = "id_number") -> bool:
+    found = [task for task in pen.dossier.tasks if task.kind == kind and task.stage == stage]
+    for task in found:
+        pen.close_task(task, outcome)
+    return bool(found)

@@ -1,0 +1,211 @@
+"""What the rules know of one dossier: its state, the tasks it stands in, and what was asked of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from services.workflow.procedures import Procedure
+from services.workflow.working_calendar import WorkingCalendar
+from shared.events import Fact
+
+RECORDED = "recorded"
+AWAITING_RECEPTION = "awaiting_reception"
+RECEIVED = "received"
+IN_PROGRESS = "in_progress"
+SUPPLEMENT_REQUESTED = "supplement_requested"
+PAYMENT_REQUIRED = "payment_required"
+RESOLVED = "resolved"
+RETURNED = "returned"
+NOT_ACCEPTED = "not_accepted"
+REFUSED = "refused"
+WITHDRAWN = "withdrawn"
+STOPPED = "stopped"
+
+STATES = {
+    RECORDED: "recorded, not received: its procedure receives nothing now",
+    AWAITING_RECEPTION: "waiting for the counter's decision",
+    RECEIVED: "received, with a code and a due date",
+    IN_PROGRESS: "an officer's step is under way",
+    SUPPLEMENT_REQUESTED: "the applicant was asked for more",
+    PAYMENT_REQUIRED: "a tax or land payment is awaited",
+    RESOLVED: "decided and signed, not handed over yet",
+    RETURNED: "the result was handed over",
+    NOT_ACCEPTED: "not accepted at reception",
+    REFUSED: "refused after appraisal",
+    WITHDRAWN: "withdrawn by the applicant",
+    STOPPED: "stopped",
+}
+"""The public states: open strings, new ones may come."""
+ENDED = frozenset({RETURNED, NOT_ACCEPTED, REFUSED, WITHDRAWN, STOPPED})
+
+AWAITED = frozenset({"wanted", "delayed", "duplicate", "refused"})
+"""Number states in which there is no number yet."""
+
+
+class Refused(Exception):
+    """A command that cannot be done now, with a stable code and a sentence in both languages."""
+
+    def __init__(self, code: str, vi: str, en: str) -> None:
+        super().__init__(code)
+        self.code, self.vi, self.en = code, vi, en
+
+
+@dataclass(slots=True)
+class Task:
+    """One stay of a dossier in a stage. `role` is None where a machine is awaited; then nobody can complete it.
+
+    `kind` names its outcomes (`outcomes.OUTCOMES`). `version` changes only when outcomes, holder or state change.
+    """
+
+    task_id: UUID
+    stage: str
+    kind: str
+    role: str | None
+    entered_at: datetime
+    entered_office_at: datetime
+    due_at: datetime | None
+    version: int = 1
+    state: str = "open"
+    holder: str | None = None
+    needs: str | None = None
+    """`blanks:<kind>`: completing it uses one up."""
+    started_at: datetime | None = None
+    started_office_at: datetime | None = None
+    left_at: datetime | None = None
+    left_office_at: datetime | None = None
+    outcome: str | None = None
+
+
+@dataclass(slots=True)
+class Dossier:
+    """The whole state, as stored. Times called `*_at` are office time."""
+
+    dossier_id: UUID
+    procedure_code: str
+    procedure_version: int
+    group: str
+    agency: str
+    channel: str
+    at_once: bool
+    """Received without waiting at reception: filed by an officer at the counter."""
+    recorded_at: datetime
+    trace_id: UUID
+    sealed_contact: str
+    sealed_person: str
+    sealed_subject: str
+    has_personal_id: bool = False
+    copies: int | None = None
+    pages: int | None = None
+    state: str = RECORDED
+    national_status: int = 1
+    dossier_code: str | None = None
+    received_at: datetime | None = None
+    due_at: datetime | None = None
+    paused_at: datetime | None = None
+    fee: int | None = None
+    step: int = -1
+    """Which of the procedure's steps is under way; -1 before the first."""
+    tasks: list[Task] = field(default_factory=list)
+    """Open ones."""
+    appraised_by: str | None = None
+    result: dict[str, Any] | None = None
+    blank: int | None = None
+    supplements: int = 0
+    check_state: str = "none"
+    """none, wanted, match, mismatch, confirmed or rejected."""
+    check_key: UUID | None = None
+    number_state: str = "none"
+    """none, wanted, delayed, duplicate, refused, found or not_wanted."""
+    number_key: UUID | None = None
+    number_asked_at: datetime | None = None
+    number_waived: bool = False
+    hold_until: datetime | None = None
+    lifecycle_sequence: int = 0
+    request_sequence: int = 0
+    notice_sequence: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def find_task(self, task_id: UUID) -> Task | None:
+        return next((task for task in self.tasks if task.task_id == task_id), None)
+
+    def standing_in(self, stage: str, *, machine: bool | None = None) -> Task | None:
+        for task in self.tasks:
+            if task.stage == stage and (machine is None or (task.role is None) == machine):
+                return task
+        return None
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(self)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Dossier:
+        said = orjson.loads(text)
+        said["tasks"] = [Task(**_typed(task, TASK_IDS, TASK_TIMES)) for task in said["tasks"]]
+        return cls(**_typed(said, DOSSIER_IDS, DOSSIER_TIMES))
+
+
+TASK_IDS = ("task_id",)
+TASK_TIMES = (
+    "entered_at",
+    "entered_office_at",
+    "due_at",
+    "started_at",
+    "started_office_at",
+    "left_at",
+    "left_office_at",
+)
+DOSSIER_IDS = ("dossier_id", "trace_id", "check_key", "number_key")
+DOSSIER_TIMES = ("recorded_at", "received_at", "due_at", "paused_at", "number_asked_at", "hold_until")
+
+
+def _typed(said: dict[str, Any], ids: tuple[str, ...], times: tuple[str, ...]) -> dict[str, Any]:
+    for name in ids:
+        if said[name] is not None:
+            said[name] = UUID(said[name])
+    for name in times:
+        if said[name] is not None:
+            said[name] = datetime.fromisoformat(said[name])
+    return said
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a decision is made, and what it may use: nothing here looks at a clock, a database or chance by itself."""
+
+    wall: datetime
+    office: datetime
+    calendar: WorkingCalendar
+    current: Callable[[str], Procedure | None]
+    """The version of a procedure now in force, with its intake mode."""
+    new_id: Callable[[], UUID]
+    code_for: Callable[[str, datetime], str]
+    """The next dossier code of an agency on that day."""
+    take_blank: Callable[[str], int | None]
+    """The next serial number of a kind of blank, or None when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """One fact to tell, in its place."""
+
+    sequence: int
+    ce_id: UUID
+    fact: Fact
+
+
+@dataclass(slots=True)
+class Decision:
+    """What follows: facts in order, tasks that are new, changed or closed, and timers (office time; None: no more)."""
+
+    told: list[Telling] = field(default_factory=list)
+    tasks: dict[UUID, Task] = field(default_factory=dict)
+    timers: dict[str, datetime | None] = field(default_factory=dict)

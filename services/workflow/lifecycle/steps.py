@@ -1,0 +1,233 @@
+"""The officers' steps, in the procedure's order, to the end; the number may hold the return, a check the approval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.workflow.procedures import Step
+from shared.events import (
+    ClockPaused,
+    ClockResumed,
+    ConsultationAnswered,
+    ConsultationAsked,
+    DossierRefused,
+    DossierResolved,
+    PaymentMade,
+    PaymentRequired,
+    ResultReturned,
+    ResultSigned,
+    StepCompleted,
+    StepReturned,
+    StepStarted,
+)
+
+from . import state
+from .pen import Pen
+from .state import AWAITED, Refused, Task
+
+PAYMENT_HOURS = 40.0
+
+
+def current_step(pen: Pen) -> Step | None:
+    steps = pen.procedure.steps
+    return steps[pen.dossier.step] if 0 <= pen.dossier.step < len(steps) else None
+
+
+def go_on(pen: Pen) -> None:
+    """To the next step."""
+    pen.dossier.step += 1
+    open_step(pen)
+
+
+def open_step(pen: Pen) -> None:
+    """Open the current step's task, unless something it may not go without is still awaited."""
+    step = current_step(pen)
+    if step is None:
+        return
+    if step.stage == "approval" and check_holds(pen):
+        return
+    if step.stage == "return" and number_holds(pen):
+        return
+    needs = f"blanks:{pen.procedure.blank}" if step.stage == "issuing" and pen.procedure.blank else None
+    task = pen.open_task(step.stage, step.stage, step.role, hours=step.working_hours, needs=needs)
+    first = pen.dossier.national_status == 2
+    if pen.dossier.state == state.RECEIVED:
+        pen.dossier.state = state.IN_PROGRESS
+    pen.tell(StepStarted, status=4 if first else None, stage=step.stage, task_id=task.task_id)
+    if step.stage == "consultation":
+        pen.tell(ConsultationAsked, answer_due_at=task.due_at)
+
+
+def check_holds(pen: Pen) -> bool:
+    """Approval waits for the identity check only where the procedure says so."""
+    return pen.procedure.identity_check == "required" and pen.dossier.check_state in ("wanted", "mismatch")
+
+
+def number_holds(pen: Pen) -> bool:
+    """The return waits for the number until the set hour; then the signatory decides, never the clock by itself."""
+    dossier = pen.dossier
+    if dossier.number_state not in AWAITED or dossier.number_waived:
+        return False
+    if dossier.hold_until is not None and pen.moment.office < dossier.hold_until:
+        pen.set_timer("number_hold", dossier.hold_until)
+    elif not any(task.kind == "number_held" for task in dossier.tasks):
+        pen.open_task("id_number", "number_held", "signatory", hours=1.0)
+    return True
+
+
+def complete(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
+    """A step's task ends with one of its outcomes."""
+    if outcome == "refuse":
+        refuse(pen, task)
+    elif outcome == "send_back":
+        send_back(pen, task)
+    else:
+        FORWARD[task.kind](pen, task, outcome, fields, holder)
+
+
+def _finish(pen: Pen, task: Task, outcome: str) -> None:
+    pen.close_task(task, outcome)
+    pen.tell(StepCompleted, stage=task.stage, task_id=task.task_id, outcome=outcome)
+
+
+def agree(pen: Pen, task: Task, outcome: str, _: dict[str, Any], holder: str) -> None:
+    pen.dossier.appraised_by = holder
+    _finish(pen, task, outcome)
+    if pen.procedure.financial_obligation:
+        pen.pause()
+        pen.dossier.state = state.PAYMENT_REQUIRED
+        pen.tell(PaymentRequired, status=6)
+        pen.tell(ClockPaused, reason="financial_obligation")
+        pen.notify(PaymentRequired)
+        pen.open_task("financial_obligation", "financial_obligation", "counter", hours=PAYMENT_HOURS)
+    else:
+        go_on(pen)
+
+
+def paid(pen: Pen, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
+    pen.close_task(task, outcome)
+    pen.resume()
+    pen.dossier.state = state.IN_PROGRESS
+    pen.tell(PaymentMade, status=4)
+    pen.tell(ClockResumed, reason="financial_obligation", due_at=pen.dossier.due_at)
+    go_on(pen)
+
+
+def answered(pen: Pen, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
+    pen.tell(ConsultationAnswered)
+    _finish(pen, task, outcome)
+    go_on(pen)
+
+
+def sign(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
+    if pen.procedure.four_eyes and holder == pen.dossier.appraised_by:
+        raise Refused("four-eyes", "Người thẩm định không được ký.", "Who appraised it may not sign it.")
+    _set_signature(pen, fields, holder)
+    _finish(pen, task, outcome)
+    go_on(pen)
+
+
+def issue(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], _: str) -> None:
+    dossier = pen.dossier
+    if pen.procedure.blank is not None and dossier.blank is None:
+        serial = pen.moment.take_blank(pen.procedure.blank)
+        if serial is None:
+            raise Refused("no-blank", "Hết phôi, chưa phát hành được.", "There is no blank in stock.")
+        dossier.blank = serial
+    result = dossier.result or {}
+    dossier.result = {
+        **result,
+        "number": _word(fields, "number") or result.get("number") or dossier.dossier_code,
+        "book": _word(fields, "book") or result.get("book"),
+        "blank": dossier.blank,
+    }
+    _finish(pen, task, outcome)
+    _resolve(pen)
+    go_on(pen)
+
+
+def hand_over(pen: Pen, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
+    if pen.dossier.state != state.RESOLVED:
+        _resolve(pen)
+    _finish(pen, task, outcome)
+    _return(pen)
+
+
+def hand_over_at_once(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
+    """Same visit: signed, resolved and returned in one act."""
+    _set_signature(pen, fields, holder)
+    pen.dossier.result = {**(pen.dossier.result or {}), "number": _word(fields, "number") or pen.dossier.dossier_code}
+    pen.close_task(task, outcome)
+    pen.dossier.state = state.RESOLVED
+    pen.tell(DossierResolved, status=9)
+    _return(pen)
+    pen.notify(ResultReturned)
+
+
+FORWARD = {
+    "same_visit": hand_over_at_once,
+    "appraisal": agree,
+    "financial_obligation": paid,
+    "consultation": answered,
+    "approval": sign,
+    "issuing": issue,
+    "return": hand_over,
+}
+
+
+def refuse(pen: Pen, task: Task) -> None:
+    """A reasoned letter, inside the processing time (decree 61/2018 art. 19(8)); not the same as not accepting."""
+    pen.drop_number()
+    _finish(pen, task, "refuse")
+    pen.close_all("refused")
+    pen.dossier.state = state.REFUSED
+    pen.tell(DossierRefused, status=pen.procedure.refusal_status, reason="refused")
+    pen.notify(DossierRefused)
+    pen.set_timer("number_hold", None)
+
+
+def send_back(pen: Pen, task: Task) -> None:
+    """A step back, as leaders do every day."""
+    if pen.dossier.step < 1:
+        raise Refused("no-step-before", "Không có bước trước để trả lại.", "There is no step before this one.")
+    pen.close_task(task, "send_back")
+    pen.dossier.step -= 1
+    before = current_step(pen)
+    assert before is not None
+    pen.tell(StepReturned, stage=task.stage, task_id=task.task_id, outcome="send_back", back_to=before.stage)
+    open_step(pen)
+
+
+def _resolve(pen: Pen) -> None:
+    pen.dossier.state = state.RESOLVED
+    pen.tell(DossierResolved, status=9)
+    pen.notify(DossierResolved)
+
+
+def _return(pen: Pen) -> None:
+    without = pen.dossier.number_state in AWAITED
+    pen.dossier.state = state.RETURNED
+    pen.close_all("ended", but_number=without)
+    pen.tell(ResultReturned, status=10, without_number=without)
+    pen.set_timer("number_hold", None)
+
+
+def _set_signature(pen: Pen, fields: dict[str, Any], holder: str) -> None:
+    capacity = _word(fields, "signed_as") or pen.procedure.signed_as
+    signature = _word(fields, "signature") or "digital"
+    if capacity not in ("TM.", "KT.", "TL.", "TUQ."):
+        raise Refused("bad-field", "Thẩm quyền ký không hợp lệ.", "signed_as must be TM., KT., TL. or TUQ.")
+    if signature not in ("digital", "wet", "wet_scanned"):
+        raise Refused("bad-field", "Hình thức ký không hợp lệ.", "signature must be digital, wet or wet_scanned.")
+    pen.dossier.result = {
+        **(pen.dossier.result or {}),
+        "signed_by": _word(fields, "signed_by") or holder,
+        "signed_as": capacity,
+        "signature": signature,
+    }
+    pen.tell(ResultSigned, signed_as=capacity, signature=signature)
+
+
+def _word(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    return value.strip()[:200] if isinstance(value, str) and value.strip() else None

@@ -1,0 +1,170 @@
+"""The rules over HTTP: procedures, calendar, blanks, and how a due date comes about."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from shared.access import Caller, allow
+from shared.body import dumps, read_object
+from shared.problems import Problem, not_found
+from shared.service import Service
+
+from .deadlines import explain
+from .procedures import Procedure
+from .rulebook import Rulebook, put_calendar, put_procedure
+from .working_calendar import CalendarRules
+
+Ruler = Annotated[Caller, Depends(allow("centre_director", "ops"))]
+Anyone = Annotated[Caller, Depends(allow())]
+Model = TypeVar("Model", bound=BaseModel)
+Code = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9.\-]{2,40}$")]
+
+
+class Box(BaseModel):
+    """A box of numbered blanks as the department sent it."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: str = Field(pattern=r"^[a-z_]{3,40}$")
+    serial_from: int = Field(ge=0, lt=2**62)
+    serial_to: int = Field(ge=0, lt=2**62)
+    spoiled: int = Field(default=0, ge=0)
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["rules"])
+    book: Rulebook = service.extras["rulebook"]
+
+    def answer(value: Any) -> Response:
+        return Response(dumps(value), media_type="application/json")
+
+    @routes.get("/procedures")
+    async def list_procedures(
+        _: Anyone, after: Annotated[str, Query(max_length=60)] = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> Response:
+        """Every procedure in force, by code."""
+        service.pool()
+        rows = [procedure for procedure in book.list() if procedure.code > after]
+        shown = [procedure.model_dump(mode="json") for procedure in rows[:limit]]
+        return answer({"items": shown, "next": rows[limit - 1].code if len(rows) > limit else None})
+
+    @routes.get("/procedures/{code}")
+    async def get_procedure(_: Anyone, code: Code) -> Response:
+        service.pool()
+        return answer(_known(book, code).model_dump(mode="json"))
+
+    @routes.put("/procedures/{code}")
+    async def replace_procedure(request: Request, _: Ruler, code: Code) -> Response:
+        """Takes what GET gives. Changed rules become the next version; `intake_mode` is outside the version."""
+        body = await read_object(request)
+        procedure = _valid(Procedure, body)
+        if procedure.code != code:
+            raise Problem(
+                422, "code-differs", vi="Mã thủ tục không khớp địa chỉ.", en="The code differs from the address."
+            )
+        return answer((await put_procedure(service, procedure)).model_dump(mode="json"))
+
+    @routes.get("/calendar")
+    async def get_calendar(_: Anyone) -> Response:
+        service.pool()
+        return answer(book.calendar().rules.model_dump(mode="json"))
+
+    @routes.put("/calendar")
+    async def replace_calendar(request: Request, _: Ruler) -> Response:
+        """Office hours and the days decided otherwise, each with the document that decided it."""
+        await put_calendar(service, _valid(CalendarRules, await read_object(request)))
+        return answer(book.calendar().rules.model_dump(mode="json"))
+
+    @routes.get("/due")
+    async def get_due(
+        procedure: Annotated[str, Query(max_length=60)],
+        received: datetime,
+        _: Anyone,
+    ) -> Response:
+        """When a dossier received at this moment is due, with each day counted and why."""
+        service.pool()
+        if received.tzinfo is None or not 2000 <= received.year <= 2090:
+            raise Problem(
+                422,
+                "bad-moment",
+                vi="Thời điểm phải có múi giờ, từ năm 2000 đến 2090.",
+                en="The moment needs a time zone and a year from 2000 to 2090.",
+            )
+        how = explain(book.calendar(), received, _known(book, procedure).time)
+        days = [
+            {"date": day.date, "counted": bool(day.number), "number": day.number, "why": day.vi, "why_en": day.en}
+            for day in how.days
+        ]
+        return answer({"procedure_code": procedure, "received_at": how.received_at, "due_at": how.due_at, "days": days})
+
+    @routes.get("/blanks")
+    async def list_blanks(_: Anyone) -> Response:
+        return answer({"items": await _blanks(service), "next": None})
+
+    @routes.put("/blanks")
+    async def put_blanks(
+        request: Request, _: Annotated[Caller, Depends(allow("records_clerk", "centre_director", "ops"))]
+    ) -> Response:
+        """Enter a box (a range of serial numbers), or correct how many of it are spoiled."""
+        box = _valid(Box, await read_object(request))
+        if box.serial_to < box.serial_from or box.serial_to - box.serial_from > 1_000_000:
+            raise Problem(
+                422, "bad-range", vi="Dải số sê-ri không hợp lệ.", en="The range of serial numbers is not valid."
+            )
+        async with service.pool().acquire() as tx, tx.transaction():
+            await tx.execute("select pg_advisory_xact_lock(3, 1)")
+            clash = await tx.fetchval(
+                "select 1 from blanks where kind = $1 and serial_from <= $3 and serial_to >= $2"
+                " and (serial_from, serial_to) <> ($2, $3)",
+                box.kind,
+                box.serial_from,
+                box.serial_to,
+            )
+            if clash:
+                raise Problem(
+                    409, "blanks-overlap", vi="Dải số đã có trong kho.", en="These serial numbers are in stock already."
+                )
+            await tx.execute(
+                "insert into blanks (kind, serial_from, serial_to, next_serial, spoiled) values ($1, $2, $3, $2, $4)"
+                " on conflict (kind, serial_from) do update set spoiled = excluded.spoiled",
+                box.kind,
+                box.serial_from,
+                box.serial_to,
+                box.spoiled,
+            )
+        return answer({"items": await _blanks(service), "next": None})
+
+    return routes
+
+
+async def _blanks(service: Service) -> list[dict[str, Any]]:
+    rows = await service.pool().fetch(
+        "select kind, serial_from, serial_to, next_serial - serial_from as used, spoiled,"
+        " greatest(serial_to - next_serial + 1 - spoiled, 0) as left, received_at from blanks"
+        " order by kind, serial_from"
+    )
+    return [dict(row) for row in rows]
+
+
+def _known(book: Rulebook, code: str) -> Procedure:
+    found = book.current(code)
+    if found is None:
+        raise not_found("Không có thủ tục này.", "There is no such procedure.", "unknown-procedure")
+    return found
+
+
+def _valid(kind: type[Model], body: dict[str, Any]) -> Model:
+    try:
+        return kind.model_validate(body)
+    except ValidationError as wrong:
+        rows = [
+            {"field": "/".join(map(str, row["loc"])), "code": row["type"], "en": row["msg"][:300]}
+            for row in wrong.errors(include_input=False, include_url=False)[:20]
+        ]
+        raise Problem(
+            422, "invalid", vi="Nội dung không hợp lệ.", en="The content is not valid.", errors=rows
+        ) from wrong

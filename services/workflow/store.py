@@ -1,0 +1,313 @@
+"""One transaction's worth of dossiers: locked and loaded, decided about, saved once with everything that follows."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import orjson
+
+from shared.envelope import Outgoing, new_id
+from shared.events import NoticeWanted
+from shared.office import wall_now
+from shared.service import Service
+from shared.stages import MACHINE
+
+from .lifecycle import OUTCOMES, Decision, Dossier, Moment, Task
+from .procedures import Procedure
+from .rulebook import Rulebook
+
+if TYPE_CHECKING:
+    from shared.database import Tx
+
+
+@dataclass(slots=True)
+class Work:
+    """Dossiers under decision. Everything they may use up (codes, blanks) is locked before deciding begins."""
+
+    service: Service
+    moment: Moment
+    dossiers: dict[UUID, Dossier] = field(default_factory=dict)
+    before: dict[UUID, bool] = field(default_factory=dict)
+    """Which of them were stored already."""
+    changed: dict[UUID, list[Decision]] = field(default_factory=dict)
+    extra: list[Outgoing] = field(default_factory=list)
+    notices_done: list[UUID] = field(default_factory=list)
+    codes: dict[tuple[str, date], int] = field(default_factory=dict)
+    codes_before: dict[tuple[str, date], int] = field(default_factory=dict)
+    blanks: dict[str, list[list[int]]] = field(default_factory=dict)
+    """kind -> [serial_from, next_serial, last usable serial]"""
+    modes: dict[str, str] = field(default_factory=dict)
+
+    def procedure(self, dossier: Dossier) -> Procedure:
+        book: Rulebook = self.service.extras["rulebook"]
+        found = book.version(dossier.procedure_code, dossier.procedure_version) or book.current(dossier.procedure_code)
+        if found is None:
+            raise LookupError("a procedure that this service has never published")
+        return found
+
+    def remember(self, dossier: Dossier, decision: Decision) -> None:
+        self.dossiers[dossier.dossier_id] = dossier
+        self.changed.setdefault(dossier.dossier_id, []).append(decision)
+
+    def next_code(self, agency: str, office: datetime) -> str:
+        key = (agency, office.date())
+        self.codes[key] = number = self.codes.get(key, 0) + 1
+        return f"{agency}-{office:%y%m%d}-{number:04d}"
+
+    def take_blank(self, kind: str) -> int | None:
+        for box in self.blanks.get(kind, ()):
+            if box[1] <= box[2]:
+                serial = box[1]
+                box[1] += 1
+                return serial
+        return None
+
+    async def save(self, tx: Tx) -> Sequence[Outgoing]:
+        """Write what changed, in as few statements as there are tables; returns what to tell."""
+        changed = [self.dossiers[dossier_id] for dossier_id in sorted(self.changed)]
+        await _save_dossiers(tx, changed)
+        decisions = [(self.dossiers[at], decision) for at, made in self.changed.items() for decision in made]
+        tasks = {task.task_id: (dossier, task) for dossier, made in decisions for task in made.tasks.values()}
+        await _save_tasks(tx, self, list(tasks.values()))
+        await _save_timers(tx, decisions)
+        await self._save_counters(tx)
+        told = [
+            Outgoing(dossier.dossier_id, telling.sequence, telling.fact, telling.ce_id, dossier.trace_id)
+            for dossier, made in decisions
+            for telling in made.told
+        ]
+        await _save_notices(tx, told, self.notices_done)
+        self._count(list(tasks.values()))
+        return [*told, *self.extra]
+
+    async def _save_counters(self, tx: Tx) -> None:
+        rows = sorted((key, last) for key, last in self.codes.items() if last != self.codes_before.get(key))
+        if rows:
+            await tx.execute(
+                "update code_counters c set last = r.last from unnest($1::text[], $2::date[], $3::int[])"
+                " as r (agency, day, last) where c.agency = r.agency and c.day = r.day",
+                [key[0] for key, _ in rows],
+                [key[1] for key, _ in rows],
+                [last for _, last in rows],
+            )
+        for kind, boxes in self.blanks.items():
+            for serial_from, following, _ in boxes:
+                await tx.execute(
+                    "update blanks set next_serial = $3 where kind = $1 and serial_from = $2 and next_serial < $3",
+                    kind,
+                    serial_from,
+                    following,
+                )
+
+    def _count(self, rows: Sequence[tuple[Dossier, Task]]) -> None:
+        """Metrics of entering and leaving; a rolled-back transaction may count once too often, never the tables."""
+        stages = self.service.stages
+        for dossier, task in rows:
+            if task.version == 1:
+                stages.entered.labels(task.stage, dossier.group).inc()
+            if task.state == "closed":
+                wait, worked = waits(self, task)
+                stages.left.labels(task.stage, task.outcome or "").inc()
+                stages.wait.labels(task.stage, dossier.group).observe(wait)
+                if task.started_at is not None:
+                    stages.service.labels(task.stage).observe(worked)
+                    stages.busy.labels(task.stage).inc(worked)
+
+
+def waits(work: Work, task: Task) -> tuple[float, float]:
+    """(wait, service) of a closed task: working office seconds for human stages, wall seconds for machine stages."""
+    assert task.left_at is not None
+    assert task.left_office_at is not None
+    if task.role is None and task.stage in MACHINE:
+        return max((task.left_at - task.entered_at).total_seconds(), 0.0), 0.0
+    calendar = work.moment.calendar
+    until = task.started_office_at or task.left_office_at
+    wait = calendar.working_seconds(task.entered_office_at, until)
+    return max(wait, 0.0), max(calendar.working_seconds(until, task.left_office_at), 0.0)
+
+
+async def open_work(
+    tx: Tx,
+    service: Service,
+    dossier_ids: Iterable[UUID],
+    *,
+    may_receive: Iterable[str] = (),
+    may_issue: Iterable[str] = (),
+    procedures: Iterable[str] = (),
+) -> Work:
+    """Lock and load, in the order every writer keeps: dossiers by id, then code counters, then blanks.
+
+    `may_receive`: agencies that may need a code; `may_issue`: kinds of blanks; `procedures`: whose mode is asked.
+    """
+    book: Rulebook = service.extras["rulebook"]
+    work = Work(service=service, moment=None)  # type: ignore[arg-type] # set below, from this very work
+    await book.refresh_if_older(tx)
+    rows = await tx.fetch(
+        "select dossier_id, body from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update",
+        sorted(set(dossier_ids)),
+    )
+    for row in rows:
+        work.dossiers[row["dossier_id"]] = Dossier.from_json(row["body"])
+    office = service.office.now()
+    work.moment = Moment(
+        wall=wall_now(),
+        office=office,
+        calendar=book.calendar(),
+        current=book.current,
+        new_id=new_id,
+        code_for=work.next_code,
+        take_blank=work.take_blank,
+    )
+    codes = sorted(set(procedures))
+    if codes:
+        found = await tx.fetch(
+            "select code, intake_mode from intake_modes where code = any($1::text[]) order by code for share", codes
+        )
+        work.modes = {row["code"]: row["intake_mode"] for row in found}
+    await _lock_codes(tx, work, sorted({(agency, office.date()) for agency in may_receive}))
+    for kind in sorted(set(may_issue)):
+        boxes = await tx.fetch(
+            "select serial_from, next_serial, serial_to - spoiled as last from blanks where kind = $1"
+            " order by serial_from for update",
+            kind,
+        )
+        work.blanks[kind] = [list(row) for row in boxes]
+    return work
+
+
+async def _lock_codes(tx: Tx, work: Work, keys: list[tuple[str, date]]) -> None:
+    if not keys:
+        return
+    agencies, days = [key[0] for key in keys], [key[1] for key in keys]
+    await tx.execute(
+        "insert into code_counters (agency, day, last) select a, d, 0 from unnest($1::text[], $2::date[]) as k (a, d)"
+        " order by 1, 2 on conflict do nothing",
+        agencies,
+        days,
+    )
+    rows = await tx.fetch(
+        "select c.agency, c.day, c.last from code_counters c join unnest($1::text[], $2::date[]) as k (a, d)"
+        " on c.agency = k.a and c.day = k.d order by c.agency, c.day for update of c",
+        agencies,
+        days,
+    )
+    work.codes = {(row["agency"], row["day"]): row["last"] for row in rows}
+    work.codes_before = dict(work.codes)
+
+
+async def _save_dossiers(tx: Tx, rows: Sequence[Dossier]) -> None:
+    if not rows:
+        return
+    await tx.execute(
+        """
+        insert into dossiers (dossier_id, dossier_code, procedure_code, procedure_version, procedure_group,
+                              receiving_agency, state, national_status, due_at, lifecycle_sequence, recorded_at,
+                              trace_id, body)
+        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[],
+                             $8::smallint[], $9::timestamptz[], $10::int[], $11::timestamptz[], $12::uuid[],
+                             $13::bytea[])
+        on conflict (dossier_id) do update set dossier_code = excluded.dossier_code,
+          procedure_version = excluded.procedure_version, state = excluded.state,
+          national_status = excluded.national_status, due_at = excluded.due_at,
+          lifecycle_sequence = excluded.lifecycle_sequence, body = excluded.body
+        """,
+        [row.dossier_id for row in rows],
+        [row.dossier_code for row in rows],
+        [row.procedure_code for row in rows],
+        [row.procedure_version for row in rows],
+        [row.group for row in rows],
+        [row.agency for row in rows],
+        [row.state for row in rows],
+        [row.national_status for row in rows],
+        [row.due_at for row in rows],
+        [row.lifecycle_sequence for row in rows],
+        [row.recorded_at for row in rows],
+        [row.trace_id for row in rows],
+        [row.to_json() for row in rows],
+    )
+
+
+SHOWN = {kind: orjson.dumps([outcome.shown() for outcome in some]) for kind, some in OUTCOMES.items()}
+
+
+async def _save_tasks(tx: Tx, work: Work, rows: Sequence[tuple[Dossier, Task]]) -> None:
+    if not rows:
+        return
+    tasks = [task for _, task in rows]
+    figures = [waits(work, task) if task.state == "closed" else (None, None) for task in tasks]
+    await tx.execute(
+        """
+        insert into tasks (task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
+                           version, state, holder, waiting_for, outcomes, due_at, entered_at, entered_office_at,
+                           started_at, started_office_at, left_at, left_office_at, outcome, wait_s, service_s)
+        select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                             $8::text[], $9::int[], $10::text[], $11::text[], $12::text[], $13::bytea[],
+                             $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[],
+                             $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[],
+                             $22::float8[], $23::float8[])
+        on conflict (task_id) do update set version = excluded.version, state = excluded.state,
+          holder = excluded.holder, due_at = excluded.due_at, started_at = excluded.started_at,
+          started_office_at = excluded.started_office_at, left_at = excluded.left_at,
+          left_office_at = excluded.left_office_at, outcome = excluded.outcome, wait_s = excluded.wait_s,
+          service_s = excluded.service_s
+        """,
+        [task.task_id for task in tasks],
+        [dossier.dossier_id for dossier, _ in rows],
+        [dossier.dossier_code for dossier, _ in rows],
+        [dossier.procedure_code for dossier, _ in rows],
+        [dossier.group for dossier, _ in rows],
+        [dossier.agency for dossier, _ in rows],
+        [task.stage for task in tasks],
+        [task.role for task in tasks],
+        [task.version for task in tasks],
+        [task.state for task in tasks],
+        [task.holder for task in tasks],
+        [task.needs for task in tasks],
+        [SHOWN[task.kind] for task in tasks],
+        [task.due_at for task in tasks],
+        [task.entered_at for task in tasks],
+        [task.entered_office_at for task in tasks],
+        [task.started_at for task in tasks],
+        [task.started_office_at for task in tasks],
+        [task.left_at for task in tasks],
+        [task.left_office_at for task in tasks],
+        [task.outcome for task in tasks],
+        [wait for wait, _ in figures],
+        [worked for _, worked in figures],
+    )
+
+
+async def _save_timers(tx: Tx, decisions: Sequence[tuple[Dossier, Decision]]) -> None:
+    wanted = {(dossier.dossier_id, kind): at for dossier, made in decisions for kind, at in made.timers.items()}
+    if not wanted:
+        return
+    await tx.execute(
+        "delete from timers t using unnest($1::uuid[], $2::text[]) as g (d, k)"
+        " where t.dossier_id = g.d and t.kind = g.k",
+        [key[0] for key in wanted],
+        [key[1] for key in wanted],
+    )
+    kept = {key: at for key, at in wanted.items() if at is not None}
+    await tx.execute(
+        "insert into timers (dossier_id, kind, due_at) select * from unnest($1::uuid[], $2::text[], $3::timestamptz[])",
+        [key[0] for key in kept],
+        [key[1] for key in kept],
+        list(kept.values()),
+    )
+
+
+async def _save_notices(tx: Tx, told: Sequence[Outgoing], done: Sequence[uuid.UUID]) -> None:
+    wanted = [(event.ce_id, event.dossier_id) for event in told if isinstance(event.fact, NoticeWanted)]
+    if wanted:
+        await tx.execute(
+            "insert into notices_awaited (notice_id, dossier_id) select * from unnest($1::uuid[], $2::uuid[])",
+            [notice for notice, _ in wanted],
+            [dossier for _, dossier in wanted],
+        )
+    if done:
+        await tx.execute("delete from notices_awaited where notice_id = any($1::uuid[])", list(done))

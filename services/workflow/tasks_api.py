@@ -1,0 +1,163 @@
+"""The officers' work list and what they do with it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from shared.access import Caller, allow
+from shared.body import dumps, read_object
+from shared.problems import Problem
+from shared.service import Service
+
+from . import commands
+
+OFFICERS = ("counter", "specialist", "signatory", "records_clerk", "centre_director")
+Officer = Annotated[Caller, Depends(allow(*OFFICERS))]
+MAX_ITEMS = 500
+
+LIST = """
+  select task_id, dossier_id, dossier_code, procedure_code, stage, role, agency, version, due_at, waiting_for, outcomes,
+         state, holder, entered_office_at
+    from tasks
+   where state <> 'closed' and role is not null and ($1::text is null or role = $1)
+     and ($2::text is null or agency = $2) and ($3::text is null or stage = $3)
+     and ($4::timestamptz is null or (coalesce(due_at, 'infinity'), task_id) > ($4, $5))
+   order by coalesce(due_at, 'infinity'), task_id limit $6
+"""
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+
+    @routes.get("")
+    async def list_tasks(
+        _: Annotated[Caller, Depends(allow())],
+        role: Annotated[str | None, Query(max_length=40)] = None,
+        agency: Annotated[str | None, Query(max_length=60)] = None,
+        stage: Annotated[str | None, Query(max_length=40)] = None,
+        after: Annotated[str | None, Query(max_length=200)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> Response:
+        """Open tasks, soonest due first; read from the tables themselves, so never stale."""
+        due, task_id = _decode(after) if after else (None, None)
+        rows = await service.pool().fetch(LIST, role, agency, stage, due, task_id, limit)
+        empty = await _kinds_without_stock(service) if any(row["waiting_for"] for row in rows) else frozenset()
+        items = [_shown(row, empty) for row in rows]
+        following = _encode(rows[-1]) if len(rows) == limit else None
+        return Response(dumps({"items": items, "next": following}), media_type="application/json")
+
+    @routes.post("/{task_id}/start")
+    async def start_task(request: Request, caller: Officer, task_id: UUID) -> Response:
+        """Take a task up. Body `{version}`."""
+        body = await read_object(request)
+        return _json(await commands.start(service, caller, task_id, version=_version(body)))
+
+    @routes.post("/{task_id}/complete")
+    async def complete_task(request: Request, caller: Officer, task_id: UUID) -> Response:
+        """End a task. Body `{outcome, note?, fields?, version}`."""
+        return _json(await commands.complete(service, caller, task_id, **_completion(await read_object(request))))
+
+    @routes.post("/complete")
+    async def complete_tasks(request: Request, caller: Officer) -> Response:
+        """End many tasks, each by itself: `{items: [{task_id, outcome, version}]}`."""
+        items = (await read_object(request)).get("items")
+        if (
+            not isinstance(items, list)
+            or not 1 <= len(items) <= MAX_ITEMS
+            or not all(isinstance(i, dict) for i in items)
+        ):
+            raise _invalid("items")
+        wanted = [(_task_id(item), _completion({k: v for k, v in item.items() if k != "task_id"})) for item in items]
+        done = []
+        for task_id, said in wanted:
+            try:
+                await commands.complete(service, caller, task_id, **said)
+                done.append({"task_id": task_id, "status": 200})
+            except Problem as problem:
+                done.append({"task_id": task_id, "status": problem.status, "code": problem.code})
+        return _json({"items": done})
+
+    return routes
+
+
+def _json(value: Any) -> Response:
+    return Response(dumps(value), media_type="application/json")
+
+
+def _shown(row: Any, empty: frozenset[str]) -> dict[str, Any]:
+    shown = dict(row)
+    shown["outcomes"] = orjson.Fragment(row["outcomes"])
+    if (row["waiting_for"] or "").removeprefix("blanks:") not in empty:
+        shown["waiting_for"] = None
+    return shown
+
+
+async def _kinds_without_stock(service: Service) -> frozenset[str]:
+    rows = await service.pool().fetch(
+        "select distinct substr(waiting_for, 8) as kind from tasks t"
+        " where state <> 'closed' and waiting_for like 'blanks:%'"
+        " and not exists (select 1 from blanks b where b.kind = substr(t.waiting_for, 8)"
+        " and b.next_serial <= b.serial_to - b.spoiled)"
+    )
+    return frozenset(row["kind"] for row in rows)
+
+
+def _encode(row: Any) -> str:
+    due = row["due_at"].isoformat() if row["due_at"] else None
+    return base64.urlsafe_b64encode(json.dumps([due, str(row["task_id"])]).encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        due, task_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        return datetime.fromisoformat(due) if due else datetime.max.replace(tzinfo=UTC), UUID(task_id)
+    except (ValueError, TypeError):
+        raise Problem(
+            400, "bad-cursor", vi="Con trỏ `after` không hợp lệ.", en="The cursor is not one of ours."
+        ) from None
+
+
+def _completion(body: dict[str, Any]) -> dict[str, Any]:
+    unknown = body.keys() - {"outcome", "note", "fields", "version"}
+    if unknown:
+        raise _invalid(sorted(unknown)[0])
+    outcome, note, fields = body.get("outcome"), body.get("note"), body.get("fields")
+    if not isinstance(outcome, str) or len(outcome) > 60:
+        raise _invalid("outcome")
+    if note is not None and (not isinstance(note, str) or len(note) > 2_000):
+        raise _invalid("note")
+    if fields is not None and not isinstance(fields, dict):
+        raise _invalid("fields")
+    return {"outcome": outcome, "note": note, "fields": fields, "version": _version(body)}
+
+
+def _version(body: dict[str, Any]) -> int:
+    version = body.get("version")
+    if type(version) is not int or not 0 < version < 2**31:
+        raise _invalid("version")
+    return version
+
+
+def _task_id(item: dict[str, Any]) -> UUID:
+    try:
+        return UUID(str(item.get("task_id")))
+    except ValueError:
+        raise _invalid("task_id") from None
+
+
+def _invalid(field: str) -> Problem:
+    return Problem(
+        422,
+        "invalid",
+        vi=f"Trường `{field[:60]}` thiếu hoặc không hợp lệ.",
+        en=f"The field `{field[:60]}` is missing or not valid.",
+        errors=[{"field": field[:60], "code": "invalid"}],
+    )

@@ -177,9 +177,10 @@ class Sender:
                 Letter(notice.reference, to, subject, text, repeated=notice.tries > 1), hand_over
             )
             fault_point("notify-after-send")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it becomes the row's reason; a lost task would strand the row
             if not is_passing(error):
-                log.exception("a channel raised", channel=notice.channel)
+                # Its text may quote an address.
+                log.error("a channel raised", channel=notice.channel, error=type(error).__name__)
             return rules.Answer("unknown" if handed else "again", f"error-{type(error).__name__}")
         return answer
 
@@ -189,20 +190,27 @@ class Sender:
             rows = [await self._settled.get()]
             while len(rows) < BATCH and not self._settled.empty():
                 rows.append(self._settled.get_nowait())
-            pause = 0.05
-            while True:
-                try:
-                    await self._commit(rows)
-                    break
-                except Exception as error:
-                    if not is_passing(error):
-                        log.exception("outcomes not written; their leases run out", rows=len(rows))
-                        break
-                    log.warning("outcomes not written yet", rows=len(rows), error=type(error).__name__)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
+            await self._commit_whatever_happens(rows)
             for _ in rows:
                 self._settled.task_done()
+
+    async def _commit_whatever_happens(self, rows: list[Settled]) -> None:
+        pause = 0.05
+        while True:
+            try:
+                await self._commit(rows)
+                return
+            except Exception as error:  # noqa: BLE001 - one bad row must not keep the others unwritten
+                if not is_passing(error):
+                    break
+                log.warning("outcomes not written yet", rows=len(rows), error=type(error).__name__)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+        if len(rows) > 1:
+            for row in rows:
+                await self._commit_whatever_happens([row])
+        else:
+            log.error("an outcome cannot be written; its lease runs out", notice_id=str(rows[0].notice.notice_id))
 
     async def _commit(self, rows: list[Settled]) -> None:
         async with self._pool().acquire() as tx, tx.transaction():

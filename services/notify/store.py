@@ -154,12 +154,14 @@ async def take_due(pool: Pool, channel: str, limit: int, lease_s: float) -> list
     """
     rows = await pool.fetch(
         f"""
+        with due as materialized (  -- a plain subquery may be run once a row, and then takes more than its limit
+          select notice_id from notices
+           where channel = $1 and state in ('due', 'sending') and try_at <= now()
+           order by try_at limit $2 for update skip locked)
         update notices n
            set state = 'sending', tries = n.tries + 1, taken_at = coalesce(n.taken_at, now()),
                try_at = now() + $3 * interval '1 second'
-          from (select notice_id from notices
-                 where channel = $1 and state in ('due', 'sending') and try_at <= now()
-                 order by try_at limit $2 for update skip locked) due
+          from due
          where n.notice_id = due.notice_id and n.channel = $1
         returning {", ".join(f"n.{name}" for name in COLUMNS)}
         """,

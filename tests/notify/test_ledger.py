@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 from services.notify import store
 from services.notify.rules import Answer, Patience
+from services.notify.sender import ALARM, PROBE_EVERY_S
 from shared.envelope import new_id
 from shared.events import NoticeRequestHeartbeat
 from tests.fixtures.databases import MakePool
@@ -126,14 +128,16 @@ async def test_a_late_sender_neither_sends_nor_overwrites_what_the_latest_try_fo
         assert len(outgoing) == len(saved)
 
 
-async def test_a_leased_row_is_taken_by_nobody_else(make_pool: MakePool) -> None:
+async def test_a_leased_row_is_taken_by_nobody_else_and_nobody_takes_more_than_asked(make_pool: MakePool) -> None:
     notify = Notify(await make_pool(*PACKAGES), {"sms": Scripted(sent)})
     records = []
     for _ in range(20):
         dossier_id = new_id()
         records.append(record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1))
     await notify.consumer.apply(records)
-    hands = await asyncio.gather(*(store.take_due(notify.pool, "sms", 7, 60.0) for _ in range(6)))
+    first = await store.take_due(notify.pool, "sms", 3, 60.0)
+    assert len(first) == 3
+    hands = [first, *await asyncio.gather(*(store.take_due(notify.pool, "sms", 5, 60.0) for _ in range(6)))]
     taken = [row.notice_id for hand in hands for row in hand]
     taken += [row.notice_id for row in await store.take_due(notify.pool, "sms", 100, 60.0)]
     assert len(taken) == len(set(taken)) == 20
@@ -156,7 +160,7 @@ async def test_many_outcomes_of_one_dossier_are_told_without_gaps(make_pool: Mak
     dossiers = [new_id() for _ in range(5)]
     await notify.consumer.apply([record_of(wanted(d, WITH_PHONE), d, n) for d in dossiers for n in range(1, 41)])
     async with sending(notify):
-        await wait_until(lambda: nothing_open(notify))
+        await wait_until(lambda: nothing_open(notify), 30)
     rows = await notify.pool.fetch(
         "select dossier_id, array_agg(sequence order by id) as told, count(*) as outcomes from events"
         " where dossier_id is not null group by 1"
@@ -190,16 +194,19 @@ async def test_what_is_settled_keeps_no_contact(make_pool: MakePool) -> None:
 async def test_a_silent_channel_is_probed_and_keeps_the_tries_of_the_rest(make_pool: MakePool) -> None:
     """An hour without the gateway must not send a whole commune to the call list."""
     silent = True
-    sms = Scripted(lambda _: Answer("again", "no-answer") if silent else Answer("sent"))
-    notify = Notify(await make_pool(*PACKAGES), {"sms": sms}, Patience(tries=3, first_pause_s=0.01))
-    ids = [new_id() for _ in range(300)]
+    sms = Scripted(lambda _: Answer("again", "no-answer") if silent else Answer("sent"), slots=4)
+    notify = Notify(await make_pool(*PACKAGES), {"sms": sms}, Patience(tries=2, first_pause_s=0.01))
+    ids = [new_id() for _ in range(80)]
     await notify.consumer.apply([record_of(wanted(d, WITH_PHONE), d, 1) for d in ids])
     async with sending(notify):
-        await wait_until(lambda: len(sms.letters) >= 64)
+        await wait_until(lambda: len(sms.letters) >= ALARM)
+        alarmed_at = time.monotonic()
+        await wait_until(lambda: len(sms.letters) >= ALARM + sms.slots + 2)
+        assert time.monotonic() - alarmed_at > PROBE_EVERY_S / 2
         silent = False
-        await wait_until(lambda: nothing_open(notify))
-    listed = [row for row in await notify.rows() if row["state"] == "listed"]
-    assert len(listed) < 64
+        await wait_until(lambda: nothing_open(notify), 30)
+    states = await notify.states()
+    assert states.count(("sms", "sent")) > 80 - ALARM
 
 
 async def nothing_open(notify: Notify) -> bool:

@@ -63,10 +63,8 @@ async def test_killed_around_a_send_one_message_goes_out(
     tmp_path: Path,
 ) -> None:
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
-    service = await start_service("notify", dsn, kafka, HOSO_SMS_URL=sms_gateway.url, **DEADLINE)
-    service.kill()
-    service.start(HOSO_FAULT=place, HOSO_FAULT_FILE=str(tmp_path / "died"))
-    await service.until_ready()
+    armed = {"HOSO_FAULT": place, "HOSO_FAULT_FILE": str(tmp_path / "died"), **DEADLINE}
+    service = await start_service("notify", dsn, kafka, HOSO_SMS_URL=sms_gateway.url, **armed)
     await until_listening(service)
     dossier_id = new_id()
     await say(kafka, [record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1)])

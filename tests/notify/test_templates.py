@@ -10,6 +10,7 @@ from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 
 from services.notify.texts import Subject, Texts
+from services.workflow.lifecycle.pen import NOTICES
 from services.workflow.procedures import shipped
 from shared import events
 from shared.office import VIETNAM
@@ -70,6 +71,10 @@ def test_a_short_message_fits_four_sms(about: Subject) -> None:
 def test_an_unknown_kind_is_told_by_the_national_status(status: int, name: str) -> None:
     vi, _ = texts.sentence(Subject("unheard-of", "Unheard", CODE, status))
     assert vi.rstrip(".") == name[0].lower() + name[1:]
+
+
+def test_whatever_workflow_tells_people_has_words_of_its_own() -> None:
+    assert set(NOTICES) <= set(texts.kinds)
 
 
 def test_every_kind_with_words_of_its_own_is_a_lifecycle_fact_or_a_kind_of_workflow() -> None:

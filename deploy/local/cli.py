@@ -23,7 +23,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    if importlib.util.find_spec("deploy.demo") is not None:
+    if importlib.util.find_spec("deploy.demo") and importlib.util.find_spec("deploy.demo.command"):
         demo: Any = importlib.import_module("deploy.demo.command")
         app.command("demo")(demo.demo)
     for group in (up, stages, parked, due, verify, doctor):

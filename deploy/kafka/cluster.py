@@ -34,6 +34,13 @@ def _die_with_parent() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _new_cluster_id() -> str:
+    # As Kafka's own Uuid.randomUuid: 16 bytes in URL-safe base64, never with a leading dash (an option to its tools).
+    while (found := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return found
+
+
 async def _listens(address: str) -> bool:
     host, port = address.rsplit(":", 1)
     try:
@@ -100,7 +107,7 @@ class KafkaCluster:
         identity = self.directory / "cluster_id"
         if not identity.is_file():
             self.directory.mkdir(parents=True, exist_ok=True)
-            identity.write_text(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=") + "\n")
+            identity.write_text(_new_cluster_id() + "\n")
         await asyncio.gather(*(asyncio.to_thread(self._format, i) for i in range(self.brokers)))
         self._require_ports()
         for i in range(self.brokers):

@@ -40,6 +40,8 @@ CHUNK = 500
 POLL_S = 1.0
 WATCH_S = 2.0
 SEND_DEADLINE_S = 30.0
+ANSWER_S = 5.0
+"""How long a database or a broker that is watched may be silent: a frozen one must not hold the watch up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +183,8 @@ class Relay:
 
     async def _watch(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
         """Is the lock's connection alive, and is it still the cluster we know?"""
-        await owner.execute("select 1")
-        found = await cluster_id(producer.client)
+        await asyncio.wait_for(owner.execute("select 1"), ANSWER_S)
+        found = await asyncio.wait_for(cluster_id(producer.client), ANSWER_S)
         if not await cursors.is_known_cluster(self._pool(), found):
             raise BrokerLost(f"cluster id is now {found}")
 

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-REFRESH_S = 2.0
-
 
 @dataclass(frozen=True)
 class Listening:
@@ -113,7 +111,7 @@ def build(
     """The service as an ASGI application. `on_ready` runs once, after the migrations and before anything else.
 
     `background` tasks run until the service stops and are started again when they raise; `refreshers` are called
-    every two seconds to set gauges.
+    every `refresh_s` to set gauges.
     """
     logs.configure(settings.service, settings.log_level)
     faults.arm(settings.fault, settings.fault_file)
@@ -258,7 +256,7 @@ async def _refresh(service: Service, refreshers: Sequence[Background]) -> None:
         except Exception as error:
             if not database.is_passing(error):
                 log.exception("gauges not refreshed")
-        await asyncio.sleep(REFRESH_S)
+        await asyncio.sleep(service.settings.refresh_s)
 
 
 def _health(service: Service) -> APIRouter:

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     speed: float = 1.0
     targets: dict[str, float] = {}
     """Changed stage targets, JSON {stage: seconds at speed 1}."""
+    refresh_s: float = 2.0
+    """Wall seconds between two looks at what the gauges show."""
     log_level: str = "INFO"
     pool_size: int = 6
 

@@ -20,6 +20,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 
+from shared import unreadable
 from shared.database import is_passing
 from shared.envelope import Record, records_from
 from shared.kafka import KafkaSettings, cluster_id, ensure_topics
@@ -35,6 +36,7 @@ BATCH_WAIT_MS = 10
 WATCH_S = 1.0
 MAX_POLL_MS = 300_000
 GAP_PATIENCE_S = 30.0
+MOST_GAP_PATIENCE_S = 3_600.0
 
 
 class Subscription:
@@ -90,6 +92,7 @@ class Subscription:
             title=f"{self._service}:records",
         )
         subscriber(self._on_batch)
+        subscriber.get_msg = self._get_batch  # type: ignore[method-assign] # FastStream has no hook between
         self._subscriber = subscriber
         return broker, subscriber
 
@@ -117,7 +120,7 @@ class Subscription:
     async def _watch(self, subscriber: Any) -> None:
         """Until the cluster is another one or nobody answers for long."""
         silent_since: float | None = None
-        gaps_looked_at = time.monotonic()
+        gaps_looked_at, gap_patience = time.monotonic(), GAP_PATIENCE_S
         while True:
             try:
                 found = await asyncio.wait_for(cluster_id(subscriber.consumer._client), 5.0)
@@ -125,11 +128,15 @@ class Subscription:
                 if self._cluster is not None and found != self._cluster:
                     log.warning("the broker is another one now", cluster_id=found)
                     return
-                self.connected = bool(subscriber.consumer.assignment())
+                subscriber.consumer._coordinator.check_errors()
+                assigned = set(subscriber.consumer.assignment())
+                if assigned and self._cluster is None:
+                    await self.rewind_if_new(assigned)
+                self.connected = bool(assigned)
                 self._measure(subscriber.consumer)
-                if time.monotonic() - gaps_looked_at > GAP_PATIENCE_S:
+                if time.monotonic() - gaps_looked_at > gap_patience:
+                    gap_patience = await self._look_for_gaps(subscriber.consumer, gap_patience)
                     gaps_looked_at = time.monotonic()
-                    await self._look_for_gaps(subscriber.consumer)
             except Exception as error:  # noqa: BLE001 - whatever it is, the broker did not answer
                 self.connected = False
                 silent_since = silent_since or time.monotonic()
@@ -138,15 +145,20 @@ class Subscription:
                     return
             await asyncio.sleep(WATCH_S)
 
-    async def _look_for_gaps(self, consumer: Any) -> None:
-        """An event held for long misses an earlier one: read the log again from the start, repeats cost little."""
+    async def _look_for_gaps(self, consumer: Any, patience_s: float) -> float:
+        """An event held for long misses an earlier one: read the log again from the start, repeats cost little.
+
+        Returns how many seconds to wait before the next look: longer each time that it did not help.
+        """
         old = await self._pool().fetchval(
             "select count(*) from held where reason = 'gap' and held_at < clock_timestamp() - $1 * interval '1 second'",
             GAP_PATIENCE_S,
         )
-        if old:
-            log.error("events wait for earlier ones that have not come: reading again from the oldest record", held=old)
-            await consumer.seek_to_beginning(*consumer.assignment())
+        if not old:
+            return GAP_PATIENCE_S
+        log.error("events wait for earlier ones that have not come: reading again from the oldest record", held=old)
+        await consumer.seek_to_beginning(*consumer.assignment())
+        return min(patience_s * 2, MOST_GAP_PATIENCE_S)
 
     async def rewind_if_new(self, assigned: set[TopicPartition]) -> None:
         """On a cluster that is not the one we heard last, the committed offsets mean nothing: begin at the oldest.
@@ -168,6 +180,12 @@ class Subscription:
             )
         self._cluster = found
 
+    async def _get_batch(self, consumer: Any) -> tuple[Any, ...]:
+        rows = await unreadable.fetch(consumer, timeout_ms=BATCH_WAIT_MS, max_records=MAX_RECORDS)
+        if not rows:
+            await asyncio.sleep(BATCH_WAIT_MS / 1000)
+        return rows
+
     async def _parse(self, rows: Any) -> KafkaAckableMessage:
         # FastStream's own parser decodes every header as UTF-8 and would raise, for ever, on a stranger's record.
         return KafkaAckableMessage(
@@ -180,7 +198,11 @@ class Subscription:
             moment = record.sent_at.timestamp()
             if moment < self._processing.get(record.topic, float("inf")):
                 self._processing[record.topic] = moment
-        await self._apply(records)
+        try:
+            await self._apply(records)
+        except Exception as error:
+            log.error("a batch is given back and fetched again", records=len(records), error=type(error).__name__)
+            raise
         self._processing.clear()
 
     def _measure(self, consumer: Any) -> None:

@@ -1,0 +1,140 @@
+"""`hoso demo`: start the stack, play the week, prove it, say the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from deploy.demo import conduct, show, waits
+from deploy.local.commands import options
+from deploy.local.commands.up import until_stopped
+from deploy.local.stack import EMBEDDED, Stack
+from deploy.verify import Report, exit_code, run
+from shared.office import OfficeClock
+
+DATA = Path(".hoso-demo")
+SPEED = 3600.0
+SINGLE_RUN_BOUND = 1.25
+MEMORY_BOUND_MB = 600.0
+
+
+def demo(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Ghi kết quả JSON. / Write the result as JSON.")
+    ] = None,
+    communes: Annotated[int, typer.Option("--communes", min=1, max=40, help="Số xã. / How many communes.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Hạt giống ngẫu nhiên. / The random seed.")] = 1,
+    port_base: options.PortBase = 8000,
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Thư mục, bị xóa trước. / Folder, wiped.")] = DATA,
+    broker: options.Broker = EMBEDDED,
+    postgres: options.Postgres = EMBEDDED,
+    speed: Annotated[float, typer.Option("--speed", min=60, help="Giây làm việc mỗi giây. / Office s per s.")] = SPEED,
+) -> None:
+    """Một tuần hồ sơ của một xã, cơ quan cấp số chậm giữa tuần. / A commune's week, the registry slow in the middle."""
+    console = Console()
+    began = time.monotonic()
+    _wipe(data)
+    stack = Stack(
+        data,
+        port_base=port_base,
+        broker=broker,
+        postgres=postgres,
+        now=conduct.BEGIN,
+        speed=speed,
+        seed=seed,
+        env={"HOSO_TARGETS": json.dumps(conduct.TARGETS), "HOSO_REFRESH_S": "0.5"},
+        say=lambda text: console.print(text, style="dim"),
+    )
+    with until_stopped():
+        try:
+            console.print("Đang khởi động… / Starting…")
+            stack.start()
+            stack.wait_ready()
+            ready_s = time.monotonic() - began
+            kind = "embedded, demo only" if broker == EMBEDDED else broker
+            console.print(f"Sẵn sàng sau / ready after {ready_s:.1f} s · Kafka: {kind} ({stack.endpoints['kafka']})")
+            result = asyncio.run(_play(stack, seed, communes, console))
+        finally:
+            stack.stop()
+    result["ready_s"], result["seconds"] = round(ready_s, 2), round(time.monotonic() - began, 1)
+    show.result(console, result)
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
+        console.print(f"JSON: {json_file}")
+    raise typer.Exit(0 if result["passed"] else 1)
+
+
+def _wipe(data: Path) -> None:
+    """Only what looks like a demo's folder is wiped."""
+    if data.exists() and (data / "secrets.json").exists():
+        shutil.rmtree(data)
+
+
+async def _play(stack: Stack, seed: int, communes: int, console: Console) -> dict[str, Any]:
+    endpoints = stack.endpoints
+    office = endpoints["office"]
+    clock = OfficeClock.of(datetime.fromisoformat(office["office0"]), office["wall0"], office["speed"])
+    watched = conduct.Watched()
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        filed, meant, refused = await conduct.week(
+            endpoints,
+            clock,
+            seed=seed,
+            communes=communes,
+            watched=watched,
+            watch=lambda now, verdict, count: live.update(show.table(now, verdict, count)),
+        )
+    console.print("Tuần đã hết; đang chờ lặng và đối chứng… / The week is over; waiting for quiet, then proving…")
+    report = await run(endpoints, settle_seconds=25)
+    return {
+        **await _outcome(endpoints, clock, watched, report),
+        "filed": filed,
+        "meant": meant,
+        "refused_calls": refused,
+    }
+
+
+async def _outcome(
+    endpoints: dict[str, Any], clock: OfficeClock, watched: conduct.Watched, report: Report
+) -> dict[str, Any]:
+    workflow = endpoints["databases"]["workflow"]
+    relay = []
+    for number in (waits.HEALTHY_DAY, waits.SLOW_DAY):
+        begin, end = (datetime.fromtimestamp(clock.wall(moment), UTC) for moment in waits.day(number))
+        relay.append(await waits.read_relay(workflow, begin, end))
+    isolation = waits.compare(
+        await waits.read(workflow, waits.HEALTHY_DAY), await waits.read(workflow, waits.SLOW_DAY), (relay[0], relay[1])
+    )
+    worst = watched.worst or {}
+    verdict = worst.get("verdict", {"stages": [], "bottleneck": None, "sentence": {"vi": "", "en": ""}})
+    figures = report.as_json()
+    named = verdict["bottleneck"] is not None and verdict["bottleneck"]["stage"] in waits.REGISTRY_STAGES
+    ratio = isolation.wait_p95_ratio
+    checks = {
+        "four_zeros": exit_code(report) == 0,
+        "quiet": bool(figures["quiet"]),
+        "registry_named": named,
+        "metrics_agree": named and worst.get("scraped") == verdict["bottleneck"]["stage"],
+        "isolation": ratio is not None and ratio <= SINGLE_RUN_BOUND,
+        "memory": watched.pss_mb <= MEMORY_BOUND_MB,
+    }
+    return {
+        **{name: figures[name] for name in ("lost", "repeated_effects", "numbers_issued_twice", "order_violations")},
+        **verdict,
+        "verdict_at": worst.get("office"),
+        "isolation": {name: getattr(isolation, name) for name in isolation.__slots__},
+        "verdict_samples": {"agreed": watched.agreed, "differed": watched.differed},
+        "pss_mb": round(watched.pss_mb, 1),
+        "checks": checks,
+        "passed": all(checks.values()),
+        "proof": figures,
+    }

@@ -1,0 +1,128 @@
+"""The people of the centre: counters, specialists, a records clerk, and a signatory who signs in rounds."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, time, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+from deploy.demo.centre import Centre
+from deploy.demo.people import body
+from deploy.demo.week import DAYS, MONDAY, Arrival
+from shared.office import VIETNAM
+
+NAMESPACE = UUID("6f0f8f2e-0000-4000-8000-486f736f3132")
+STAFF = {"counter": 4, "specialist": 3, "records_clerk": 1}
+MINUTES = {
+    "same_visit": 5.0,
+    "reception": 6.0,
+    "return": 3.0,
+    "financial_obligation": 4.0,
+    "appraisal": 15.0,
+    "consultation": 20.0,
+    "issuing": 5.0,
+    "identity_check": 8.0,
+    "id_number": 8.0,
+}
+"""Office minutes a stage's work takes: always the same, so that two equal days are worked alike."""
+ROUNDS = (time(10, 30), time(16, 0), time(16, 40))
+"""Signing rounds; at 16:40 the signatory looks at births whose hour has come."""
+
+
+async def file_arrivals(
+    centre: Centre, week: list[Arrival], examples: dict[str, dict[str, Any]], filed: list[str]
+) -> None:
+    """Each at their time, as their own request; the ids of what was accepted go to `filed`."""
+
+    async def file(arrival: Arrival) -> None:
+        await centre.until(arrival.at)
+        role = "counter" if arrival.channel in ("assisted", "direct", "post") else "system"
+        key = str(uuid5(NAMESPACE, f"{arrival.seed}/{arrival.commune}"))
+        papers = body(examples[arrival.procedure_code], arrival, centre.agency(arrival.commune))
+        status, answer = await centre.call("intake", "POST", "/v1/dossiers", role, papers, **{"Idempotency-Key": key})
+        if status in (200, 201):
+            filed.append(answer["dossier_id"])
+
+    await asyncio.gather(*(file(arrival) for arrival in week))
+
+
+async def officer(centre: Centre, role: str, name: str, commune: int) -> None:
+    """Takes the task that is due first, works on it, ends it; sleeps when there is none or the office is closed."""
+    while True:
+        await centre.until_open()
+        task = await _take(centre, role, name, commune)
+        if task is None:
+            await centre.some_news(0.5)
+            continue
+        await centre.work(MINUTES["same_visit" if _is_same_visit(task) else task["stage"]] * 60)
+        await _finish(centre, role, name, task, _choice(task))
+
+
+async def signatory(centre: Centre, commune: int) -> None:
+    """Signs what lies there, twice a day; decides about births held for their number when their hour has come."""
+    turn = 0
+    while True:
+        await centre.until(_next_round(centre.clock.now()))
+        while tasks := await _list(centre, "signatory", commune):
+            done = 0
+            for task in tasks:
+                await centre.work(30)
+                choice = _choice(task)
+                if choice == "return_without_number":
+                    # One family takes the certificate as it is, the next one waits for the number.
+                    turn += 1
+                    choice = "wait" if turn % 2 else choice
+                done += await _finish(centre, "signatory", f"ky-{commune}", task, choice)
+            if not done:
+                break
+
+
+def _next_round(now: datetime) -> datetime:
+    for day in range(7):
+        date = now.date() + timedelta(days=day)
+        for hour in ROUNDS:
+            moment = datetime.combine(date, hour, VIETNAM)
+            if moment > now and date.weekday() < 5:
+                return moment
+    raise AssertionError("a week has working days")
+
+
+async def _list(centre: Centre, role: str, commune: int, limit: int = 50) -> list[dict[str, Any]]:
+    path = f"/v1/tasks?role={role}&agency={centre.agency(commune)}&limit={limit}"
+    status, answer = await centre.call("workflow", "GET", path, role)
+    return [task for task in answer["items"] if not task["waiting_for"]] if status == 200 else []
+
+
+async def _take(centre: Centre, role: str, name: str, commune: int) -> dict[str, Any] | None:
+    """The first task that nobody holds; somebody may be faster, then the next one."""
+    for task in await _list(centre, role, commune):
+        if task["holder"] not in (None, name):
+            continue
+        path = f"/v1/tasks/{task['task_id']}/start"
+        status, answer = await centre.call(
+            "workflow", "POST", path, role, {"version": task["version"]}, **{"X-Officer": name}
+        )
+        if status == 200:
+            return {**task, "version": answer["version"]}
+    return None
+
+
+async def _finish(centre: Centre, role: str, name: str, task: dict[str, Any], outcome: str) -> bool:
+    path = f"/v1/tasks/{task['task_id']}/complete"
+    said = {"outcome": outcome, "version": task["version"]}
+    status, _ = await centre.call("workflow", "POST", path, role, said, **{"X-Officer": name})
+    return status == 200
+
+
+def _choice(task: dict[str, Any]) -> str:
+    return str(next(outcome["code"] for outcome in task["outcomes"] if outcome["forward"]))
+
+
+def _is_same_visit(task: dict[str, Any]) -> bool:
+    return task["stage"] == "return" and "signed_by" in task["outcomes"][0]["fields"]
+
+
+def last_moment() -> datetime:
+    """When the demo's week is over."""
+    return datetime.combine(MONDAY + timedelta(days=DAYS - 1), time(17, 0), VIETNAM)

@@ -1,0 +1,92 @@
+"""Records that the client library cannot even unpack: named, stepped over, and never paid for by another partition.
+
+aiokafka hands out the records of many partitions at once. When one of them cannot be unpacked it raises, although the
+positions of the partitions before it have moved: their records would be committed unseen. And it raises again at the
+next try, for ever (a header name that is not UTF-8 is enough).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+
+log = structlog.get_logger(__name__)
+
+STEP_MS = 100
+
+
+async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -> tuple[Any, ...]:
+    """The next records of all partitions; in place of one that cannot be unpacked a bare one that says so.
+
+    Raises KafkaError (then nothing was skipped) and ConsumerStoppedError.
+    """
+    before = _Positions(consumer)
+    try:
+        batches = await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        return tuple(row for rows in batches.values() for row in rows)
+    except ConsumerStoppedError:
+        raise
+    except KafkaError:
+        before.restore()
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever unpacking raises
+        before.restore()
+        return await _step(consumer, before, error)
+
+
+async def _step(consumer: AIOKafkaConsumer, before: _Positions, error: Exception) -> tuple[Any, ...]:
+    """One record of each partition: the one that raises is then known."""
+    found: list[Any] = []
+    for place, position in before.of.items():
+        if not before.hold_still():
+            break
+        try:
+            rows = await consumer.getmany(place, timeout_ms=STEP_MS, max_records=1)
+            found += rows.get(place, [])
+        except (ConsumerStoppedError, KafkaError):
+            before.restore()
+            raise
+        except Exception:  # noqa: BLE001 - this is the one
+            log.error("a record cannot be unpacked", topic=place.topic, partition=place.partition, offset=position)
+            found.append(_bare(place, position, error))
+            consumer.seek(place, position + 1)
+    return tuple(found)
+
+
+def _bare(place: TopicPartition, offset: int, error: Exception) -> Any:
+    said = f"partition {place.partition}, offset {offset}: {type(error).__name__}".encode()
+    return ConsumerRecord(place.topic, place.partition, offset, -1, 0, None, said, None, -1, len(said), ())
+
+
+class _Positions:
+    """Where each partition's next record was; those whose place is not known yet are left out."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._assignment = _assignment(consumer)
+        self.of = self._now()
+
+    def _now(self) -> dict[TopicPartition, int]:
+        if self._assignment is None:
+            return {}
+        states = {place: self._assignment.state_value(place) for place in self._assignment.tps}
+        return {place: state.position for place, state in states.items() if state and state.has_valid_position}
+
+    def hold_still(self) -> bool:
+        """Whether no rebalance came between: after one, positions begin at what was committed."""
+        return self._assignment is not None and _assignment(self._consumer) is self._assignment
+
+    def restore(self) -> None:
+        """Back where they were; one that went back meanwhile (a rewind) stays there."""
+        if self.hold_still():
+            for place, position in self._now().items():
+                if position > self.of.get(place, position):
+                    self._consumer.seek(place, self.of[place])
+
+
+def _assignment(consumer: AIOKafkaConsumer) -> Any:
+    subscription = consumer._subscription.subscription
+    return subscription.assignment if subscription else None

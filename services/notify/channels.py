@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
@@ -11,10 +10,14 @@ from email.message import EmailMessage
 from email.policy import SMTP as SMTP_LINES
 from email.utils import formatdate
 from typing import Protocol
+from urllib.parse import quote
 
 import aiosmtplib
-import httpx2
+import orjson
 
+from shared.body import dumps
+
+from .lines import Lines
 from .rules import Answer
 
 SLOTS = 64
@@ -65,41 +68,29 @@ class Gateway:
 
     def __init__(self, url: str, channel: str, deadline_s: float) -> None:
         """`deadline_s`: wall seconds for one call."""
-        self._channel, self._deadline_s = channel, deadline_s
-        self._client = httpx2.AsyncClient(
-            base_url=url.rstrip("/"),
-            timeout=deadline_s,
-            limits=httpx2.Limits(max_connections=SLOTS, max_keepalive_connections=SLOTS, keepalive_expiry=20),
-            trust_env=False,
-        )
+        self._channel = channel
+        self._lines = Lines(url, deadline_s)
 
     async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> Answer:
+        body = {"to": letter.to, "channel": self._channel, "text": letter.text, "reference": letter.reference}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": letter.reference}
         try:
             if letter.repeated and (known := await self._ask(letter.reference)) is not None:
                 return known
-            body = {
-                "to": letter.to,
-                "channel": self._channel,
-                "text": letter.text,
-                "reference": letter.reference,
-            }
-            async with asyncio.timeout(self._deadline_s):
-                answer = await self._client.post("/messages", json=body, headers={"Idempotency-Key": letter.reference})
-        except (httpx2.HTTPError, TimeoutError, OSError) as lost:
+            return _read((await self._lines.ask("POST", "/messages", headers, dumps(body))).status)
+        except (OSError, TimeoutError) as lost:
             return Answer("again", f"no-answer-{type(lost).__name__}")
-        return _read(answer)
 
     async def _ask(self, reference: str) -> Answer | None:
         """What the gateway knows under our reference; None when it knows nothing, so that it may be sent."""
-        async with asyncio.timeout(self._deadline_s):
-            answer = await self._client.get("/messages", params={"reference": reference})
-        if answer.status_code == 404:
+        answer = await self._lines.ask("GET", f"/messages?reference={quote(reference, safe='')}", {})
+        if answer.status == 404:
             return None
-        if answer.status_code != 200:
-            return Answer("again", f"gateway-{answer.status_code}")
+        if answer.status != 200:
+            return Answer("again", f"gateway-{answer.status}")
         try:
-            said = answer.json()
-        except ValueError:
+            said = orjson.loads(answer.body)
+        except orjson.JSONDecodeError:
             return Answer("again", "gateway-nonsense")
         found = said.get("items", said) if isinstance(said, dict) else said
         if isinstance(found, list):
@@ -109,11 +100,10 @@ class Gateway:
         return Answer("refused", "gateway-failed") if found.get("status") == "failed" else Answer("sent")
 
     async def close(self) -> None:
-        await self._client.aclose()
+        self._lines.close()
 
 
-def _read(answer: httpx2.Response) -> Answer:
-    status = answer.status_code
+def _read(status: int) -> Answer:
     if 200 <= status < 300:
         return Answer("sent")
     if status >= 500 or status in (401, 403, 404, 408, 409, 425, 429):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -137,7 +138,7 @@ class NoticeWork:
             await add_notices(tx, self.wanted)
             outgoing = await number_facts(tx, [(notice, told_sent(notice)) for notice in listed], sequences)
             self.meter.enter(len(self.wanted))
-            self.meter.take_up([0.0] * len(listed))
+            self.meter.take_up([time.time() - notice.wanted_at.timestamp() for notice in listed])
             for _ in listed:
                 self.meter.leave("listed")
             self.knock()

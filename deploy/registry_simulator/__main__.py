@@ -1,0 +1,21 @@
+"""python -m deploy.registry_simulator --host 127.0.0.1 --port 8005 [--seed 1]"""
+
+from __future__ import annotations
+
+import argparse
+
+from .api import build
+from .faults import serve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deploy.registry_simulator", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8005)
+    parser.add_argument("--seed", type=int, default=1)
+    chosen = parser.parse_args()
+    serve(build(chosen.seed), chosen.host, chosen.port)
+
+
+if __name__ == "__main__":
+    main()

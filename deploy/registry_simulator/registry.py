@@ -1,0 +1,244 @@
+"""The registry's own life: requests wait in a queue, are served oldest first, and end with a number or another answer.
+
+A key is registered when its number is issued. Until then the request is known only to the queue of this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import heapq
+import math
+import random
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from .faults import BadInput
+from .numbers import agrees, head_of, number_for, why_refused
+
+PENDING, ISSUED, DUPLICATE, TECHNICAL = "pending", "issued", "duplicate-suspected", "technical-error"
+FORGETTABLE = {PENDING, DUPLICATE, TECHNICAL}
+BURST_S = 0.05
+"""Seconds of capacity that an idle registry saves up."""
+SHORTEST_PAUSE_S = 0.002
+Z95 = 1.6449
+"""The 95th percentile of the standard normal distribution."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """What PUT /control changes. Times in wall seconds; rates from 0 to 1."""
+
+    latency_p50_s: float = 0.02
+    latency_p95_s: float = 0.06
+    capacity_per_s: float = 200.0
+    error_rate: float = 0.0
+    lost_answer_rate: float = 0.0
+    duplicate_rate: float = 0.0
+    hang: bool = False
+    down: bool = False
+    forget_keys: bool = False
+    """Set once; it is false again as soon as the keys not yet issued are forgotten."""
+
+    def latency_s(self, z: float) -> float:
+        """The latency at `z` standard deviations of a lognormal distribution through both percentiles."""
+        if self.latency_p50_s <= 0:
+            return 0.0
+        return self.latency_p50_s * math.exp(z * math.log(max(1.0, self.latency_p95_s / self.latency_p50_s)) / Z95)
+
+
+@dataclass(slots=True)
+class Request:
+    """One key. `subject` says of whom, `head` what the number begins with; no name is kept."""
+
+    key: str
+    kind: str
+    subject: bytes
+    verdict: str
+    """What it comes to when nothing goes wrong."""
+    head: str = ""
+    reason: str = ""
+    request_id: str = field(default_factory=lambda: str(uuid4()))
+    state: str = PENDING
+    number: str = ""
+    confirmed: bool = False
+    accepted_at: float = 0.0
+    z: float = 0.0
+    attempt: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        said = {"request_id": self.request_id, "key": self.key, "kind": self.kind, "state": self.state}
+        if self.state == ISSUED:
+            said["number"] = self.number
+        elif self.state == "rejected":
+            said["reason"] = self.reason
+        return said
+
+
+class Registry:
+    """All in memory. `run` serves the queue; everything else answers at once."""
+
+    def __init__(self, seed: int) -> None:
+        self.settings = Settings()
+        self.chance = random.Random(seed)
+        self._seed = seed
+        self._by_key: dict[str, Request] = {}
+        self._by_id: dict[str, Request] = {}
+        self._queue: deque[tuple[Request, int]] = deque()
+        self._ripening: list[tuple[float, int, Request, int]] = []
+        self._ripened = 0
+        self._numbers: set[str] = set()
+        self._numbers_of: Counter[bytes] = Counter()
+        self._requests = 0
+        self._in_flight = 0
+        self._wake = asyncio.Event()
+
+    def refuse_at_the_door(self) -> bool:
+        """Half of the error rate: the call is refused before anything is accepted."""
+        return self.chance.random() < self.settings.error_rate / 2
+
+    def accept(self, key: str, body: dict[str, Any]) -> Request:
+        """Accept, or recognise the key. Raises BadInput; 409 `key-reused` for a key of another request."""
+        wanted = _read(key, body)
+        known = self._by_key.get(key)
+        if known is None:
+            known = self._by_key[key] = self._by_id[wanted.request_id] = wanted
+            self._requests += 1
+        elif (known.kind, known.subject) != (wanted.kind, wanted.subject):
+            raise BadInput("key-reused", "This key belongs to a request about somebody or something else.", 409)
+        elif not (known.state == TECHNICAL or (known.state == DUPLICATE and wanted.confirmed)):
+            return known
+        known.confirmed = known.confirmed or wanted.confirmed
+        known.state = PENDING
+        known.attempt += 1
+        known.accepted_at, known.z = time.monotonic(), self.chance.gauss(0, 1)
+        self._in_flight += 1
+        self._queue.append((known, known.attempt))
+        self._wake.set()
+        return known
+
+    def find_by_id(self, request_id: str) -> dict[str, Any]:
+        found = self._by_id.get(request_id)
+        return found.as_json() if found else {"request_id": request_id, "state": "unknown"}
+
+    def find_by_key(self, key: str) -> dict[str, Any]:
+        found = self._by_key.get(key)
+        return found.as_json() if found else {"key": key, "state": "unknown"}
+
+    def stats(self) -> dict[str, int]:
+        return {
+            "requests": self._requests,
+            "numbers_issued": len(self._numbers),
+            "numbers_issued_twice": len(self._numbers) - len(self._numbers_of),
+            "in_flight": self._in_flight,
+        }
+
+    def on_settings_changed(self) -> None:
+        if self.settings.forget_keys:
+            self.settings.forget_keys = False
+            self._forget()
+        self._ripening = [
+            (request.accepted_at + self.settings.latency_s(request.z), order, request, attempt)
+            for _, order, request, attempt in self._ripening
+        ]
+        heapq.heapify(self._ripening)
+        self._wake.set()
+
+    def _forget(self) -> None:
+        """Forget every key without a number or a final answer. What was in the queue is never issued."""
+        for request in [one for one in self._by_key.values() if one.state in FORGETTABLE]:
+            del self._by_key[request.key], self._by_id[request.request_id]
+            self._in_flight -= request.state == PENDING
+            request.state = "unknown"
+
+    async def run(self) -> None:
+        """Serve for ever: as many a second as the capacity, oldest first, each ready after its own latency."""
+        allowance, last = 1.0, time.monotonic()
+        while True:
+            self._wake.clear()
+            now, capacity = time.monotonic(), self.settings.capacity_per_s
+            allowance = min(max(1.0, capacity * BURST_S), allowance + (now - last) * capacity)
+            last = now
+            while self._queue and (allowance >= 1 or not self._is_awaited(*self._queue[0])):
+                request, attempt = self._queue.popleft()
+                if self._is_awaited(request, attempt):
+                    allowance -= 1
+                    self._ripened += 1
+                    due_at = request.accepted_at + self.settings.latency_s(request.z)
+                    heapq.heappush(self._ripening, (due_at, self._ripened, request, attempt))
+            while self._ripening and self._ripening[0][0] <= now:
+                _, _, request, attempt = heapq.heappop(self._ripening)
+                if self._is_awaited(request, attempt):
+                    self._decide(request)
+            pauses = [self._ripening[0][0] - now] if self._ripening else []
+            if self._queue and capacity > 0:
+                pauses.append((1 - allowance) / capacity)
+            if not pauses:
+                await self._wake.wait()
+                continue
+            # A thousand requests a second must not mean a thousand rounds.
+            await asyncio.sleep(SHORTEST_PAUSE_S)
+            if (pause := min(pauses) - SHORTEST_PAUSE_S) > 0 and not self._wake.is_set():
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+
+    @staticmethod
+    def _is_awaited(request: Request, attempt: int) -> bool:
+        return request.state == PENDING and request.attempt == attempt
+
+    def _decide(self, request: Request) -> None:
+        self._in_flight -= 1
+        half = self.settings.error_rate / 2
+        if self.chance.random() < half / (1 - half):
+            request.state = TECHNICAL
+        elif request.verdict != ISSUED:
+            request.state = request.verdict
+        elif not request.confirmed and self.chance.random() < self.settings.duplicate_rate:
+            request.state = DUPLICATE
+        else:
+            request.number = number_for(request.head, self._seed, request.key, self._numbers)
+            request.state = ISSUED
+            self._numbers.add(request.number)
+            self._numbers_of[request.subject] += 1
+
+
+def _read(key: str, body: dict[str, Any]) -> Request:
+    if not isinstance(key, str) or not 0 < len(key) <= 200 or not key.isprintable() or "," in key:
+        raise BadInput("key-missing", "A request needs a key of 1 to 200 printable characters without a comma.")
+    confirmed = body.get("confirmed", False)
+    if not isinstance(confirmed, bool):
+        raise BadInput("confirmed-not-a-switch", "confirmed is true or false.")
+    if body.get("kind") == "verify":
+        person = {name: body.get(name) for name in ("personal_id", "full_name", "birth_date", "sex")}
+        if not isinstance(person["personal_id"], str) or not person["personal_id"]:
+            raise BadInput("personal-id-missing", "verify needs personal_id.")
+        known = agrees(person["personal_id"], person["birth_date"], person["sex"])
+        return Request(key, "verify", _identity(person), "match" if known else "mismatch")
+    if body.get("kind") != "issue":
+        raise BadInput("kind-unknown", "kind is issue or verify.")
+    subject = body.get("subject")
+    if not isinstance(subject, dict) or not subject:
+        raise BadInput("subject-missing", "issue needs a subject: what is known of the person.")
+    reason = why_refused(subject)
+    return Request(
+        key,
+        "issue",
+        _identity(subject),
+        "rejected" if reason else ISSUED,
+        head_of(subject),
+        reason or "",
+        confirmed=confirmed,
+    )
+
+
+def _identity(subject: dict[str, Any]) -> bytes:
+    """Who somebody is to this registry: SHA-256 of the canonical JSON."""
+    return hashlib.sha256(orjson.dumps(subject, option=orjson.OPT_SORT_KEYS)).digest()

@@ -18,16 +18,19 @@ log = structlog.get_logger(__name__)
 COLUMNS = "id, topic, partition, record_offset, dossier_id, sequence, ce_id, blocks, reason, detail, parked_at, state"
 
 
+# Not inside the function: FastAPI looks annotations up in the module and takes what it does not find for a parameter.
+Ops = Annotated[Caller, Depends(allow("ops"))]
+Number = Annotated[int, Path(ge=1, lt=2**63)]
+
+
 def router() -> APIRouter:
     """`/v1/parked`, the same on every service. Values are never shown: they may be personal data."""
     routes = APIRouter(prefix="/v1/parked", tags=["operations"])
-    ops = Annotated[Caller, Depends(allow("ops"))]
-    number = Annotated[int, Path(ge=1, lt=2**63)]
 
     @routes.get("")
     async def list_parked(
         request: Request,
-        _: ops,
+        _: Ops,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
     ) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def router() -> APIRouter:
         return {"items": items, "next": str(rows[-1]["id"]) if len(rows) == limit else None}
 
     @routes.get("/{id}")
-    async def get_parked(request: Request, _: ops, id: number) -> dict[str, Any]:
+    async def get_parked(request: Request, _: Ops, id: Number) -> dict[str, Any]:
         row = await request.app.state.service.pool().fetchrow(
             f"select {COLUMNS}, settled_at, settled_why, header_names, length(value) as value_bytes,"
             " (select count(*) from held h where h.dossier_id = p.dossier_id and h.topic::text = p.topic) as held"
@@ -50,7 +53,7 @@ def router() -> APIRouter:
         return _shown(row)
 
     @routes.post("/{id}/replay")
-    async def replay(request: Request, caller: ops, id: number) -> dict[str, Any]:
+    async def replay(request: Request, caller: Ops, id: Number) -> dict[str, Any]:
         """Apply it in its place, and then what was held behind it. 409 when it still cannot be applied."""
         service = request.app.state.service
         try:
@@ -75,7 +78,7 @@ def router() -> APIRouter:
         return {"id": id, "state": "replayed"}
 
     @routes.post("/{id}/discard")
-    async def discard(request: Request, caller: ops, id: number) -> dict[str, Any]:
+    async def discard(request: Request, caller: Ops, id: Number) -> dict[str, Any]:
         """Its dossier goes on without it. Body `{reason}`."""
         reason = (await read_object(request)).get("reason")
         if not isinstance(reason, str) or not 3 <= len(reason.strip()) <= 500:

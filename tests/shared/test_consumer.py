@@ -1,0 +1,298 @@
+"""The consumer against a real database: once, in order, held, parked, and never lost over a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from shared.brake import Brake
+from shared.consumer import _Braked
+from shared.envelope import Received, Record
+from shared.events import SUBMISSIONS, SubmissionHeartbeat, WithdrawalRequested
+from tests.fixtures.waiting import wait_until
+from tests.shared import world
+from tests.shared.telling import NOON, record, stranger
+from tests.shared.world import doubles, effects, held, parked
+
+if TYPE_CHECKING:
+    from shared.database import Pool, Tx
+    from tests.fixtures.databases import MakePool
+
+
+@pytest_asyncio.fixture
+async def pool(make_pool: MakePool) -> Pool:
+    made = await make_pool("shared")
+    await made.execute(world.TABLE)
+    return made
+
+
+# ---- in order, once ----------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_takes_effect_in_order_and_a_repeat_has_none(pool: Pool) -> None:
+    first, second = uuid4(), uuid4()
+    batch = [record(first, 1), record(second, 1), record(first, 2)]
+    listener = world.consumer(pool)
+    await listener.apply(batch)
+    await listener.apply(batch)
+    done = await effects(pool)
+    assert [n for d, n in done if d == first] == [1, 2]
+    assert [n for d, n in done if d == second] == [1]
+    assert await doubles(pool) == 0
+
+
+async def test_an_early_event_is_held_over_batches_and_applied_with_the_one_it_waited_for(pool: Pool) -> None:
+    dossier_id = uuid4()
+    listener = world.consumer(pool)
+    await listener.apply([record(dossier_id, 3)])
+    await listener.apply([record(dossier_id, 2)])
+    assert await effects(pool) == []
+    assert await held(pool) == {(dossier_id, 2): "gap", (dossier_id, 3): "gap"}
+    await listener.apply([record(dossier_id, 1)])
+    assert await effects(pool) == [(dossier_id, n) for n in (1, 2, 3)]
+    assert await held(pool) == {}
+
+
+async def test_two_consumers_that_meet_a_new_dossier_at_once_do_not_miss_each_other(pool: Pool) -> None:
+    """Without a row to lock, a held 2 would miss the 1 that is being applied, for ever."""
+    one, other = world.consumer(pool), world.consumer(pool)
+    dossiers = [uuid4() for _ in range(60)]
+    for dossier_id in dossiers:
+        await asyncio.gather(one.apply([record(dossier_id, 1)]), other.apply([record(dossier_id, 2)]))
+    assert await held(pool) == {}
+    assert sorted(await effects(pool)) == sorted((d, n) for d in dossiers for n in (1, 2))
+
+
+async def test_the_effect_and_the_memory_of_it_commit_together(pool: Pool) -> None:
+    """Killed just before the commit: nothing. Killed just after it: a repeat."""
+    dossier_id = uuid4()
+    batch = [record(dossier_id, 1)]
+
+    class Dies(world.Effects):
+        async def save(self, tx: Tx) -> Sequence[Any]:
+            await super().save(tx)
+            pid = await tx.fetchval("select pg_backend_pid()")
+            await pool.execute("select pg_terminate_backend($1)", pid)
+            return []
+
+    died = False
+
+    async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
+        nonlocal died
+        first, died = not died, True
+        return Dies() if first else world.Effects()
+
+    await world.consumer(pool, open_work=open_work).apply(batch)
+    assert await effects(pool) == [(dossier_id, 1)]
+    assert await doubles(pool) == 0
+
+
+async def test_a_fact_without_a_handler_advances_the_sequence(pool: Pool) -> None:
+    dossier_id = uuid4()
+    listener = world.consumer(pool, handlers={})
+    await listener.apply([record(dossier_id, 1), record(dossier_id, 2)])
+    assert await pool.fetchval("select last from heads") == 2
+    assert await parked(pool) == []
+
+
+async def test_a_heartbeat_has_no_place_in_a_sequence_and_acts_each_time(pool: Pool) -> None:
+    beat = SubmissionHeartbeat(sent_at=NOON)
+    batch = [record(uuid4(), 0, fact=beat)] * 2
+    await world.consumer(pool).apply(batch)
+    assert len(await effects(pool)) == 2
+    assert await pool.fetchval("select count(*) from heads") == 0
+
+
+# ---- poison ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("note", "reason"), [("against the rule", "no-such-thing"), ("a bug", "rule"), ("cannot be stored", "data")]
+)
+async def test_one_poison_in_a_batch_of_500_parks_alone(pool: Pool, note: str, reason: str) -> None:
+    dossiers = [uuid4() for _ in range(250)]
+    batch = [record(d, n) for n in (1, 2) for d in dossiers]
+    bad = dossiers[137]
+    batch[137] = record(bad, 1, note)
+    await world.consumer(pool).apply(batch)
+    assert await parked(pool) == [(bad, 1, reason)]
+    assert await held(pool) == {(bad, 2): "behind"}
+    assert sorted(await effects(pool)) == sorted((d, n) for d in dossiers if d != bad for n in (1, 2))
+
+
+async def test_a_data_error_is_not_blamed_on_the_event_that_released_it(pool: Pool) -> None:
+    dossier_id = uuid4()
+    listener = world.consumer(pool)
+    await listener.apply([record(dossier_id, 2, "cannot be stored"), record(dossier_id, 3)])
+    await listener.apply([record(dossier_id, 1)])
+    assert await effects(pool) == [(dossier_id, 1)]
+    assert await parked(pool) == [(dossier_id, 2, "data")]
+    assert await held(pool) == {(dossier_id, 3): "behind"}
+
+
+async def test_the_poison_of_one_dossier_does_not_stop_another_of_the_same_partition(pool: Pool) -> None:
+    good, bad = uuid4(), uuid4()
+    listener = world.consumer(pool)
+    await listener.apply([record(bad, 1, "cannot be stored"), record(good, 1), record(bad, 2), record(good, 2)])
+    await listener.apply([record(good, 3), record(bad, 3)])
+    assert [row for row in await effects(pool) if row[0] == good] == [(good, n) for n in (1, 2, 3)]
+    assert await held(pool) == {(bad, 2): "behind", (bad, 3): "behind"}
+
+
+async def test_a_type_this_release_does_not_know_is_parked_and_its_successors_are_held(pool: Pool) -> None:
+    dossier_id = uuid4()
+    await world.consumer(pool).apply([record(dossier_id, 1, type="DossierDreamt"), record(dossier_id, 2)])
+    assert await parked(pool) == [(dossier_id, 1, "unknown-type")]
+    assert await held(pool) == {(dossier_id, 2): "behind"}
+
+
+async def test_a_poison_that_is_sent_again_is_parked_once(pool: Pool) -> None:
+    batch = [record(uuid4(), 1, "against the rule"), stranger()]
+    listener = world.consumer(pool)
+    for _ in range(3):
+        await listener.apply(batch)
+    assert len(await parked(pool)) == 2
+
+
+async def test_a_second_event_under_one_sequence_is_parked_and_blocks_nobody(pool: Pool) -> None:
+    dossier_id = uuid4()
+    listener = world.consumer(pool)
+    await listener.apply([record(dossier_id, 1)])
+    await listener.apply([record(dossier_id, 1), record(dossier_id, 2)])
+    assert await parked(pool) == [(dossier_id, 1, "identity-conflict")]
+    assert await effects(pool) == [(dossier_id, 1), (dossier_id, 2)]
+
+
+NUL_SOURCE = {"ce_source": b"/hoso/\x00intake"}
+STRANGERS = [
+    pytest.param(lambda d: stranger(), "no-envelope", id="no headers"),
+    pytest.param(lambda d: record(d, 1, headers={"ce_id": None}), "no-envelope", id="one header missing"),
+    pytest.param(lambda d: record(d, 1, headers={"ce_type": b"\xff\xfe"}), "no-envelope", id="not UTF-8"),
+    pytest.param(lambda d: record(d, 1, headers={"ce_source": b"/somebody"}), "unknown-source", id="unknown source"),
+    pytest.param(lambda d: record(d, 1, headers=NUL_SOURCE), "unknown-source", id="NUL in a header"),
+    pytest.param(lambda d: record(d, 1, key=b"another"), "key-mismatch", id="wrong key"),
+    pytest.param(lambda d: record(d, 1, headers={"ce_sequence": b"-1"}), "no-envelope", id="not a sequence"),
+    pytest.param(lambda d: record(d, 0), "no-envelope", id="sequence 0"),
+    pytest.param(lambda d: record(d, 1, headers={"ce\x00": b"x", "ce_id": None}), "no-envelope", id="NUL in a name"),
+]
+
+
+@pytest.mark.parametrize(("make", "reason"), STRANGERS)
+async def test_a_record_that_is_not_ours_is_parked_and_blocks_nobody(pool: Pool, make: Any, reason: str) -> None:
+    dossier_id = uuid4()
+    await asyncio.wait_for(world.consumer(pool).apply([make(dossier_id), record(dossier_id, 1)]), 5)
+    assert [row[2] for row in await parked(pool)] == [reason]
+    assert await effects(pool) == [(dossier_id, 1)]
+
+
+async def test_an_unknown_type_with_a_nul_in_its_name_is_parked_too(pool: Pool) -> None:
+    dossier_id = uuid4()
+    listener = world.consumer(pool)
+    await asyncio.wait_for(listener.apply([record(dossier_id, 1, headers={"ce_type": b"vn.hoso.\x00.v1"})]), 5)
+    assert await parked(pool) == [(dossier_id, 1, "unknown-type")]
+
+
+# ---- errors that pass ------------------------------------------------------------------------------------------------
+
+PASSING = [
+    asyncpg.DeadlockDetectedError("deadlock"),
+    asyncpg.SerializationError("could not serialize"),
+    asyncpg.LockNotAvailableError("lock timeout"),
+    asyncpg.QueryCanceledError("statement timeout"),
+    asyncpg.DiskFullError("no space left"),
+    asyncpg.TooManyConnectionsError("too many"),
+    asyncpg.AdminShutdownError("shutdown"),
+    asyncpg.ReadOnlySQLTransactionError("read only"),
+    asyncpg.InterfaceError("connection is closed"),
+    asyncpg.InvalidCachedStatementError("cached plan must not change result type"),
+    ConnectionResetError(),
+    TimeoutError(),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+async def test_an_error_that_passes_is_tried_again_and_parks_nobody(pool: Pool, error: Exception) -> None:
+    left, sizes = 3, []
+
+    async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
+        nonlocal left
+        sizes.append(len(events))
+        left -= 1
+        if left >= 0:
+            raise error
+        return world.Effects()
+
+    batch = [record(uuid4(), 1) for _ in range(4)]
+    await world.consumer(pool, open_work=open_work).apply(batch)
+    assert len(await effects(pool)) == 4
+    assert await parked(pool) == []
+    assert sizes == [4, 4, 4, 4], "the batch is never split for an error that passes"
+
+
+async def test_an_error_that_does_not_pass_soon_is_raised_so_that_the_batch_is_fetched_again(pool: Pool) -> None:
+    async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
+        raise ConnectionResetError
+
+    listener = world.consumer(pool, open_work=open_work, patience_s=0.3)
+    with pytest.raises(ConnectionResetError):
+        await listener.apply([record(uuid4(), 1)])
+    assert await parked(pool) == []
+
+
+# ---- the brake -------------------------------------------------------------------------------------------------------
+
+
+async def test_above_five_per_cent_and_twenty_parked_the_consumer_stops_and_parks_nothing_more(pool: Pool) -> None:
+    broken = True
+
+    def handler(work: world.Effects, event: Received) -> None:
+        if broken:
+            raise KeyError("the seal key is wrong")
+        world.on_withdrawal_requested(work, event)
+
+    listener = world.consumer(pool, handlers={WithdrawalRequested: handler}, brake=Brake(window_s=0.3))
+    batch = [record(uuid4(), 1) for _ in range(40)]
+    applying = asyncio.create_task(listener.apply(batch))
+    await wait_until(lambda: listener._metrics.brake._value.get() == 1)
+    assert await parked(pool) == []
+    broken = False
+    await asyncio.wait_for(applying, 5)
+    assert len(await effects(pool)) == 40
+    assert listener._metrics.brake._value.get() == 0
+
+
+@pytest.mark.parametrize(("good", "bad"), [(0, 19), (500, 24)])
+async def test_fewer_than_twenty_or_less_than_five_per_cent_are_parked_without_the_brake(
+    pool: Pool, good: int, bad: int
+) -> None:
+    batch = [record(uuid4(), 1) for _ in range(good)] + [record(uuid4(), 1, "against the rule") for _ in range(bad)]
+    await asyncio.wait_for(world.consumer(pool).apply(batch), 20)
+    assert len(await parked(pool)) == bad
+
+
+async def test_strangers_are_not_counted_again_each_time_they_are_read(pool: Pool) -> None:
+    """Twenty-five of them in a topic that is read again from its start must not stop the consumer for ever."""
+    listener = world.consumer(pool, brake=Brake(window_s=0.2))
+    batch: list[Record] = [stranger(str(n)) for n in range(30)]
+    await asyncio.wait_for(listener.apply(batch), 5)
+    assert len(await parked(pool)) == 30
+
+
+async def test_a_consumer_on_the_brake_gives_its_batch_back_before_it_is_taken_for_dead(pool: Pool) -> None:
+    listener = world.consumer(pool, brake=Brake(window_s=0.1), patience_s=0.3)
+    with pytest.raises(_Braked):
+        await asyncio.wait_for(listener.apply([record(uuid4(), 1, "a bug") for _ in range(40)]), 5)
+    assert await parked(pool) == []
+
+
+async def test_what_is_parked_says_why_but_never_what(pool: Pool) -> None:
+    await world.consumer(pool).apply([record(uuid4(), 1, "cannot be stored"), record(uuid4(), 1, "a bug")])
+    details = {row[0]: row[1] for row in await pool.fetch("select reason, detail from parked")}
+    assert details == {"data": "CheckViolationError 23514", "rule": "KeyError"}
+    assert await pool.fetchval("select count(*) from parked where topic = $1", SUBMISSIONS) == 2

@@ -1,0 +1,135 @@
+"""Consumers, officers' commands and replays on the same dossiers at once: nobody waits for ever, nobody is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import pytest_asyncio
+
+from shared.consumer import Consumer, Handler, Unappliable
+from shared.envelope import Outgoing, Received, Record, new_id
+from shared.events import LIFECYCLE, SUBMISSIONS, DossierWithdrawn, Fact, WithdrawalRequested
+from shared.outbox import stage
+from tests.shared import world
+from tests.shared.telling import NOON, record
+
+if TYPE_CHECKING:
+    from shared.database import Pool, Tx
+    from tests.fixtures.databases import MakePool
+
+WITHDRAWN = DossierWithdrawn(office_at=NOON, procedure_code="1", procedure_version=1, receiving_agency="a")
+
+
+class Answering(world.Effects):
+    """Each event it hears it answers with one of its own, numbered by the dossier's row, as workflow does."""
+
+    async def save(self, tx: Tx) -> Sequence[Outgoing]:
+        await super().save(tx)
+        return [await answer(tx, dossier_id) for dossier_id, _, _ in self.rows if dossier_id]
+
+
+async def answer(tx: Tx, dossier_id: UUID) -> Outgoing:
+    number = await tx.fetchval(
+        "update dossiers set heard = heard + 1 where dossier_id = $1 returning heard", dossier_id
+    )
+    return Outgoing(dossier_id, number, WITHDRAWN, new_id(), new_id())
+
+
+async def open_answering(tx: Tx, events: Sequence[Received]) -> Answering:
+    await world.open_work(tx, events)
+    return Answering()
+
+
+async def command(pool: Pool, dossiers: Sequence[UUID]) -> None:
+    """An officer's command on some dossiers: locked by id in one statement, lanes last."""
+    async with pool.acquire() as tx, tx.transaction():
+        await tx.fetch(
+            "select 1 from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update", dossiers
+        )
+        await stage(tx, [await answer(tx, dossier_id) for dossier_id in dossiers])
+
+
+@pytest_asyncio.fixture
+async def pool(make_pool: MakePool) -> Pool:
+    made = await make_pool("shared", size=20)
+    await made.execute(world.TABLE)
+    return made
+
+
+async def deadlocks(pool: Pool) -> int:
+    await pool.execute("select pg_stat_force_next_flush()")
+    return int(await pool.fetchval("select deadlocks from pg_stat_database where datname = current_database()"))
+
+
+async def test_consumers_commands_and_replays_on_the_same_dossiers_do_not_deadlock(pool: Pool) -> None:
+    dossiers = [uuid4() for _ in range(30)]
+    await pool.execute("insert into dossiers select unnest($1::uuid[])", dossiers)
+    refused = {(dossier_id, 5) for dossier_id in dossiers[:5]}
+
+    def handler(work: world.Effects, event: Received) -> None:
+        if (event.dossier_id, event.sequence) in refused:
+            raise Unappliable("no-such-thing")
+        world.on_withdrawal_requested(work, event)
+
+    handlers: dict[type[Fact], Handler] = {WithdrawalRequested: handler, DossierWithdrawn: handler_of_nothing}
+    consumers = [world.consumer(pool, handlers=handlers, open_work=open_answering) for _ in range(3)]
+    log = [record(dossier_id, n) for n in range(1, 11) for dossier_id in dossiers]
+    other = [record(dossier_id, n, fact=WITHDRAWN, topic=LIFECYCLE) for n in range(1, 11) for dossier_id in dossiers]
+
+    async def consume(consumer: Consumer, records: Sequence[Record], seed: int) -> None:
+        shuffled = list(records)
+        random.Random(seed).shuffle(shuffled)
+        for at in range(0, len(shuffled), 25):
+            await consumer.apply(shuffled[at : at + 25])
+
+    async def command_at_random(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(40):
+            await command(pool, chance.sample(dossiers, 6))
+
+    async def replay_what_is_parked(consumer: Consumer) -> None:
+        for _ in range(30):
+            refused.clear()
+            for row in await pool.fetch("select id, dossier_id from parked where state = 'parked'"):
+                await replay(pool, consumer, row["id"])
+            await asyncio.sleep(0)
+
+    work = [consume(consumer, log + other, number) for number, consumer in enumerate(consumers)]
+    work += [command_at_random(number) for number in range(3)]
+    work += [replay_what_is_parked(consumers[0])]
+    await asyncio.wait_for(asyncio.gather(*work), 60)
+    for row in await pool.fetch("select id from parked where state = 'parked'"):
+        await replay(pool, consumers[0], row["id"])
+    assert await deadlocks(pool) == 0
+    assert await world.held(pool) == {}
+    assert await world.doubles(pool) == 0
+    done = await world.effects(pool)
+    assert sorted(done) == sorted((d, n) for n in range(1, 11) for d in dossiers)
+    for dossier_id in dossiers:
+        assert [n for d, n in done if d == dossier_id] == list(range(1, 11))
+        said = await pool.fetch("select sequence from events where dossier_id = $1 order by id", dossier_id)
+        assert [row[0] for row in said] == list(range(1, len(said) + 1))
+
+
+def handler_of_nothing(work: world.Effects, event: Received) -> None:
+    """Loaded and locked like the others, without an effect of its own."""
+
+
+async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
+    """As `/v1/parked/{id}/replay` does it."""
+    from shared import journal, parked
+    from shared.problems import Problem
+
+    try:
+        async with pool.acquire() as tx, tx.transaction():
+            row = await parked._settle(tx, number, "replayed", "ops")
+            event, _ = journal.readable(journal.record_from(row))
+            assert event is not None
+            await consumer.resume(tx, event)
+    except (Problem, Unappliable):
+        return
+    await consumer.drain((SUBMISSIONS, row["dossier_id"]))

@@ -1,0 +1,224 @@
+"""What was put aside: listed, shown without its content, replayed in order, or passed over by a person."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest_asyncio
+from fastapi import FastAPI
+
+from shared import parked, problems
+from shared.access import Access
+from shared.body import dumps
+from shared.consumer import Consumer, Unappliable
+from shared.envelope import Received
+from shared.events import PROCEDURES, ProcedurePublished, WithdrawalRequested
+from shared.outbox import Wake
+from tests.fixtures.services import TOKENS
+from tests.shared import world
+from tests.shared.telling import record, stranger
+from tests.shared.world import effects, held
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+    from tests.fixtures.databases import MakePool
+
+
+class Rule:
+    """A rule that can be mended while the service runs."""
+
+    mended = False
+
+    def __call__(self, work: world.Effects, event: Received) -> None:
+        assert isinstance(event.fact, WithdrawalRequested)
+        if event.fact.sealed_reason == "against the rule" and not self.mended:
+            raise Unappliable("no-such-thing")
+        work.rows.append((event.dossier_id, event.sequence, event.fact.sealed_reason))
+
+
+class Office:
+    """One service's parked records and the officer who looks after them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.rule = Rule()
+        self.procedures: list[int] = []
+        handlers: Any = {WithdrawalRequested: self.rule, ProcedurePublished: self._publish}
+        self.consumer: Consumer = world.consumer(pool, handlers=handlers)
+        app = FastAPI()
+        app.state.service = SimpleNamespace(
+            pool=lambda: pool, consumer=self.consumer, wake=Wake(), access=Access(dumps(TOKENS).decode())
+        )
+        problems.install(app)
+        app.include_router(parked.router())
+        self.client = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=app),
+            base_url="http://service",
+            headers={"Authorization": f"Bearer {TOKENS['ops']}", "X-Officer": "lan"},
+        )
+
+    def _publish(self, work: world.Effects, event: Received) -> None:
+        assert isinstance(event.fact, ProcedurePublished)
+        if not self.rule.mended:
+            raise KeyError("an old release")
+        self.procedures.append(event.fact.version)
+
+    async def ids(self) -> list[int]:
+        return [row["id"] for row in (await self.client.get("/v1/parked")).json()["items"]]
+
+    async def replay(self, number: int) -> httpx2.Response:
+        return await self.client.post(f"/v1/parked/{number}/replay")
+
+    async def discard(self, number: int) -> httpx2.Response:
+        return await self.client.post(f"/v1/parked/{number}/discard", json={"reason": "double by mistake"})
+
+
+@pytest_asyncio.fixture
+async def office(make_pool: MakePool) -> AsyncIterator[Office]:
+    pool = await make_pool("shared")
+    await pool.execute(world.TABLE)
+    made = Office(pool)
+    yield made
+    await made.client.aclose()
+
+
+async def park_second(office: Office, note: str = "against the rule") -> UUID:
+    """A dossier whose second event is parked and whose third and fourth are held behind it."""
+    dossier_id = uuid4()
+    notes = {1: "", 2: note, 3: "", 4: ""}
+    await office.consumer.apply([record(dossier_id, n, text) for n, text in notes.items()])
+    assert await held(office.pool) == {(dossier_id, 3): "behind", (dossier_id, 4): "behind"}
+    return dossier_id
+
+
+async def test_a_parked_record_is_listed_without_its_content(office: Office) -> None:
+    dossier_id = await park_second(office)
+    (item,) = (await office.client.get("/v1/parked")).json()["items"]
+    assert (item["dossier_id"], item["sequence"], item["reason"]) == (str(dossier_id), 2, "no-such-thing")
+    shown = (await office.client.get(f"/v1/parked/{item['id']}")).json()
+    assert shown["held"] == 2
+    assert "against the rule" not in str(shown)
+
+
+async def test_replay_applies_it_and_what_waited_behind_it_in_order(office: Office) -> None:
+    dossier_id = await park_second(office)
+    office.rule.mended = True
+    answer = await office.replay((await office.ids())[0])
+    assert answer.json()["state"] == "replayed"
+    assert await effects(office.pool) == [(dossier_id, n) for n in (1, 2, 3, 4)]
+    assert await held(office.pool) == {}
+    assert await office.ids() == []
+
+
+async def test_replay_of_what_still_fails_changes_nothing(office: Office) -> None:
+    await park_second(office)
+    (number,) = await office.ids()
+    answer = await office.replay(number)
+    assert (answer.status_code, answer.json()["code"]) == (409, "still-cannot-be-applied")
+    assert await office.ids() == [number]
+    assert len(await effects(office.pool)) == 1
+
+
+async def test_replay_of_what_cannot_be_stored_says_so(office: Office) -> None:
+    await park_second(office, "cannot be stored")
+    answer = await office.replay((await office.ids())[0])
+    assert (answer.status_code, answer.json()["reason"]) == (409, "data")
+
+
+async def test_discard_lets_the_dossier_go_on_without_it(office: Office) -> None:
+    dossier_id = await park_second(office)
+    answer = await office.discard((await office.ids())[0])
+    assert answer.json()["state"] == "discarded"
+    assert await effects(office.pool) == [(dossier_id, n) for n in (1, 3, 4)]
+    row = await office.pool.fetchrow("select state, settled_why from parked")
+    assert tuple(row or ()) == ("discarded", "lan: double by mistake")
+
+
+async def test_a_discarded_record_that_is_sent_again_is_a_repeat(office: Office) -> None:
+    dossier_id = uuid4()
+    bad = record(dossier_id, 1, "against the rule")
+    await office.consumer.apply([bad])
+    await office.discard((await office.ids())[0])
+    await office.consumer.apply([bad, record(dossier_id, 2)])
+    assert await office.ids() == []
+    assert await effects(office.pool) == [(dossier_id, 2)]
+
+
+async def test_the_next_poison_behind_a_replayed_one_is_parked_in_its_turn(office: Office) -> None:
+    dossier_id = uuid4()
+    notes = {1: "against the rule", 2: "", 3: "cannot be stored", 4: ""}
+    await office.consumer.apply([record(dossier_id, n, text) for n, text in notes.items()])
+    office.rule.mended = True
+    assert (await office.replay((await office.ids())[0])).status_code == 200
+    assert await effects(office.pool) == [(dossier_id, 1), (dossier_id, 2)]
+    assert await world.parked(office.pool) == [(dossier_id, 3, "data")]
+    assert await held(office.pool) == {(dossier_id, 4): "behind"}
+
+
+async def test_a_gap_behind_a_discarded_one_counts_as_a_gap_again(office: Office) -> None:
+    dossier_id = uuid4()
+    await office.consumer.apply([record(dossier_id, 1, "against the rule"), record(dossier_id, 3)])
+    assert await held(office.pool) == {(dossier_id, 3): "behind"}
+    await office.discard((await office.ids())[0])
+    assert await held(office.pool) == {(dossier_id, 3): "gap"}
+    await office.consumer.apply([record(dossier_id, 2)])
+    assert await effects(office.pool) == [(dossier_id, 2), (dossier_id, 3)]
+
+
+async def test_a_record_outside_any_sequence_can_be_replayed(office: Office) -> None:
+    fact = ProcedurePublished(code="1.1", version=3, procedure={})
+    published = record(uuid4(), 3, fact=fact, topic=PROCEDURES, key=b"1.1", headers={"ce_subject": b"1.1"})
+    await office.consumer.apply([published])
+    (number,) = await office.ids()
+    assert (await office.replay(number)).status_code == 409
+    office.rule.mended = True
+    assert (await office.replay(number)).status_code == 200
+    assert office.procedures == [3]
+    assert await office.ids() == []
+
+
+async def test_a_stranger_can_be_discarded_but_not_replayed(office: Office) -> None:
+    await office.consumer.apply([stranger()])
+    (number,) = await office.ids()
+    assert (await office.replay(number)).json()["reason"] == "no-envelope"
+    assert (await office.discard(number)).status_code == 200
+
+
+async def test_an_impostor_can_never_take_the_place_of_the_first(office: Office) -> None:
+    dossier_id = uuid4()
+    await office.consumer.apply([record(dossier_id, 1), record(dossier_id, 1)])
+    (number,) = await office.ids()
+    assert (await office.replay(number)).json()["reason"] == "identity-conflict"
+    assert len(await effects(office.pool)) == 1
+
+
+async def test_two_officers_at_once_settle_it_once(office: Office) -> None:
+    dossier_id = await park_second(office)
+    office.rule.mended = True
+    (number,) = await office.ids()
+    answers = await asyncio.gather(*(office.replay(number) for _ in range(4)), office.discard(number))
+    assert sorted(answer.status_code for answer in answers) == [200, 404, 404, 404, 404]
+    done = [n for d, n in await effects(office.pool) if d == dossier_id]
+    assert done in ([1, 2, 3, 4], [1, 3, 4])
+
+
+async def test_only_ops_may_touch_it_and_nonsense_is_answered_as_such(office: Office) -> None:
+    counter = {"Authorization": f"Bearer {TOKENS['counter']}"}
+    assert (await office.client.get("/v1/parked", headers=counter)).status_code == 403
+    assert (await office.client.get("/v1/parked", headers={"Authorization": ""})).status_code == 401
+    assert (await office.client.get("/v1/parked/999")).status_code == 404
+    assert (await office.client.post("/v1/parked/999/replay")).status_code == 404
+    assert (await office.client.post("/v1/parked/1/discard", json={"reason": "x"})).status_code == 422
+    assert (await office.client.get("/v1/parked/99999999999999999999")).status_code == 422
+
+
+async def test_the_list_goes_on_where_it_ended(office: Office) -> None:
+    await office.consumer.apply([stranger(str(n)) for n in range(5)])
+    first = (await office.client.get("/v1/parked?limit=3")).json()
+    rest = (await office.client.get(f"/v1/parked?limit=3&after={first['next']}")).json()
+    assert [len(first["items"]), len(rest["items"]), rest["next"]] == [3, 2, None]

@@ -1,0 +1,332 @@
+"""Listening through FastStream and a real broker: nothing is lost over exceptions, strangers, restarts, rebalances."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaProducer
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from faststream import AckPolicy
+
+from shared import subscription, unreadable
+from shared.envelope import Record, lane_of
+from shared.events import PARTITIONS, SUBMISSIONS
+from shared.kafka import KafkaSettings, ensure_topics
+from shared.subscription import Subscription
+from tests.fixtures.waiting import wait_until
+from tests.shared import world
+from tests.shared.telling import record, stranger
+from tests.shared.world import doubles, effects, held, parked
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+    from tests.fixtures.brokers import Apache, Embedded, Given
+    from tests.fixtures.databases import MakePool
+
+
+class Listener:
+    """A subscription that runs in the background, as one process's."""
+
+    def __init__(self, pool: Pool, kafka: KafkaSettings, apply: Any = None) -> None:
+        self.subscription = Subscription(
+            service="workflow",
+            topics=[SUBMISSIONS],
+            kafka=kafka,
+            pool=lambda: pool,
+            apply=apply or world.consumer(pool).apply,
+            metrics=world.metrics(),
+        )
+        self._task = asyncio.create_task(self.subscription.run())
+
+    @property
+    def partitions(self) -> set[int]:
+        subscriber = self.subscription._subscriber
+        consumer = subscriber and subscriber.consumer
+        return {place.partition for place in consumer.assignment()} if consumer else set()
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+@pytest_asyncio.fixture
+async def pool(make_pool: MakePool) -> Pool:
+    made = await make_pool("shared")
+    await made.execute(world.TABLE)
+    return made
+
+
+@pytest_asyncio.fixture
+async def listen(pool: Pool, kafka: KafkaSettings) -> AsyncIterator[Callable[..., Listener]]:
+    await ensure_topics(kafka)
+    started: list[Listener] = []
+
+    def begin(apply: Any = None) -> Listener:
+        started.append(Listener(pool, kafka, apply))
+        return started[-1]
+
+    yield begin
+    await asyncio.gather(*(listener.stop() for listener in started))
+
+
+@pytest_asyncio.fixture
+async def producer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaProducer]:
+    made = kafka.producer("test")
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def send(producer: AIOKafkaProducer, records: Sequence[Record]) -> None:
+    for one in records:
+        await producer.send_and_wait(one.topic, one.value, one.key, partition=one.partition, headers=list(one.headers))
+
+
+async def all_heard(pool: Pool, expected: Sequence[tuple[UUID, int]], bound_s: float = 20) -> None:
+    wanted = sorted(expected)
+
+    async def heard() -> bool:
+        return sorted(await effects(pool)) == wanted
+
+    await wait_until(heard, bound_s, what="every event took effect")
+
+
+def test_the_subscriber_is_declared_so_that_nothing_is_acknowledged_before_it_is_done() -> None:
+    heard = Subscription(
+        service="workflow",
+        topics=["one", "two"],
+        kafka=KafkaSettings("127.0.0.1:1", "tansu"),
+        pool=lambda: None,  # type: ignore[arg-type, return-value] # not asked
+        apply=None,  # type: ignore[arg-type] # not called
+        metrics=world.metrics(),
+    )
+    broker, subscriber = heard.broker()
+    assert list(broker.subscribers) == [subscriber], "one subscriber for all of a service's topics"
+    options = subscriber._connection_args
+    assert subscriber.ack_policy is AckPolicy.NACK_ON_ERROR
+    assert subscriber.group_id == "workflow"
+    assert subscriber.topic_names == ["one", "two"]
+    assert options["enable_auto_commit"] is False
+    assert options["auto_offset_reset"] == "earliest"
+    assert options["partition_assignment_strategy"] == [RoundRobinPartitionAssignor]
+    assert options["session_timeout_ms"] == 3_000
+    assert options["max_poll_interval_ms"] > 120_000, "longer than the consumer's patience"
+    assert KafkaSettings("", "apache").session_timeout_ms == 10_000
+
+
+async def test_what_was_there_before_the_first_start_is_heard(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool
+) -> None:
+    dossiers = [uuid4() for _ in range(20)]
+    await send(producer, [record(d, n) for n in (1, 2) for d in dossiers])
+    listen()
+    await all_heard(pool, [(d, n) for n in (1, 2) for d in dossiers])
+
+
+async def test_nothing_is_lost_over_exceptions(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
+    """An error gives the batch back whole: all its partitions, not only the first record's."""
+    apply, failures = world.consumer(pool).apply, 3
+
+    async def failing(records: Sequence[Record]) -> None:
+        nonlocal failures
+        if records and failures:
+            failures -= 1
+            raise RuntimeError("three times")
+        await apply(records)
+
+    listen(failing)
+    dossiers = [uuid4() for _ in range(30)]
+    for sequence in (1, 2, 3):
+        await send(producer, [record(d, sequence) for d in dossiers])
+    await all_heard(pool, [(d, n) for n in (1, 2, 3) for d in dossiers])
+    assert failures == 0
+    assert await doubles(pool) == 0
+
+
+async def test_strangers_do_not_stall_it(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
+    dossier_id = uuid4()
+    batch = [
+        stranger("no headers"),
+        stranger("not UTF-8", ce_id=b"\xff\xfe", name=b"\x80"),
+        record(dossier_id, 1),
+        stranger("NUL", ce_source=b"\x00"),
+        record(dossier_id, 2),
+    ]
+    listen()
+    await send(producer, batch)
+    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
+    assert [row[2] for row in await parked(pool)] == ["no-envelope"] * 3
+
+
+async def send_unreadable(producer: AIOKafkaProducer, partition: int) -> None:
+    """A record whose header name is not UTF-8: aiokafka raises when it unpacks it."""
+
+    class NotText(str):
+        def encode(self, *_: Any) -> bytes:
+            return b"\xff\xfe"
+
+    batch = producer.create_batch()
+    batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 10_000)
+    batch.append(key=b"k", value=b"v", timestamp=None, headers=[(NotText("x"), b"1")])
+    batch.close()
+    await (await producer.send_batch(batch, SUBMISSIONS, partition=partition))
+
+
+async def test_a_record_that_cannot_be_unpacked_is_stepped_over_and_costs_nobody_anything(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool
+) -> None:
+    dossiers = [uuid4() for _ in range(40)]
+    await send(producer, [record(d, 1) for d in dossiers])
+    await send_unreadable(producer, lane_of(str(dossiers[0])))
+    await send_unreadable(producer, lane_of(str(dossiers[0])))
+    await send(producer, [record(d, 2) for d in dossiers])
+    listen()
+    await all_heard(pool, [(d, n) for n in (1, 2) for d in dossiers], 30)
+    assert [row[2] for row in await parked(pool)] == ["no-envelope", "no-envelope"]
+
+
+async def test_positions_that_moved_before_an_error_go_back(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka moves the positions of the partitions it has unpacked before it raises for another."""
+    from aiokafka.consumer.fetcher import FetchResult
+    from aiokafka.errors import CorruptRecordException
+
+    getall, failures = FetchResult.getall, 0
+
+    def sometimes(self: Any, max_records: int | None = None) -> Any:
+        nonlocal failures
+        rows = getall(self, max_records)
+        if rows and failures < 1:
+            failures += 1
+            raise CorruptRecordException
+        return rows
+
+    monkeypatch.setattr(FetchResult, "getall", sometimes)
+    dossiers = [uuid4() for _ in range(30)]
+    await send(producer, [record(d, 1) for d in dossiers])
+    listen()
+    await all_heard(pool, [(d, 1) for d in dossiers], 20)
+    assert failures == 1
+
+
+async def test_a_new_cluster_is_read_from_its_start(
+    listen: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings, pool: Pool
+) -> None:
+    listener = listen()
+    dossiers = [uuid4() for _ in range(20)]
+
+    ids: dict[tuple[UUID, int], UUID] = {}
+
+    def same_record(dossier_id: UUID, sequence: int) -> Record:
+        ids.setdefault((dossier_id, sequence), uuid4())
+        return record(dossier_id, sequence, ce_id=ids[dossier_id, sequence])
+
+    async def tell(sequences: Sequence[int]) -> None:
+        await ensure_topics(kafka)
+        producer = kafka.producer("test")
+        await producer.start()
+        await send(producer, [same_record(d, n) for n in sequences for d in dossiers])
+        await producer.stop()
+
+    await tell([1, 2, 3])
+    await all_heard(pool, [(d, n) for n in (1, 2, 3) for d in dossiers])
+    await broker.lose_everything()
+    await tell([1, 2, 3, 4])
+    await all_heard(pool, [(d, n) for n in (1, 2, 3, 4) for d in dossiers], 40)
+    assert await parked(pool) == []
+    assert await doubles(pool) == 0
+    assert listener.subscription.connected
+
+
+async def test_a_service_that_was_down_while_the_cluster_changed_reads_from_the_start(
+    listen: Any, producer: AIOKafkaProducer, kafka: KafkaSettings, pool: Pool
+) -> None:
+    """Offsets that were committed to another cluster mean nothing here, even where this one knows them."""
+    dossier_id = uuid4()
+    await send(producer, [record(dossier_id, 1), record(dossier_id, 2)])
+    before = Listener(pool, kafka)
+    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
+    await before.stop()
+    await pool.execute("update broker_cluster set cluster_id = 'a former one' where side = 'consumer'")
+    apply, came = world.consumer(pool).apply, 0
+
+    async def counting(records: Sequence[Record]) -> None:
+        nonlocal came
+        came += len(records)
+        await apply(records)
+
+    listen(counting)
+    await wait_until(lambda: came >= 2, 20)
+    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
+    assert await pool.fetchval("select cluster_id from broker_cluster where side = 'consumer'") != "a former one"
+
+
+async def test_two_members_share_the_partitions_and_one_goes_on_alone(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool
+) -> None:
+    first, second = listen(), listen()
+    dossiers = [uuid4() for _ in range(40)]
+
+    def shared() -> bool:
+        return len(first.partitions | second.partitions) == PARTITIONS and bool(first.partitions and second.partitions)
+
+    await wait_until(shared, 30)
+    await send(producer, [record(d, 1) for d in dossiers])
+    await all_heard(pool, [(d, 1) for d in dossiers])
+    assert not first.partitions & second.partitions
+    await first.stop()
+    await send(producer, [record(d, 2) for d in dossiers])
+    await all_heard(pool, [(d, n) for n in (1, 2) for d in dossiers], 30)
+    assert await doubles(pool) == 0
+
+
+async def test_an_event_held_for_long_makes_it_read_again_from_the_start(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever made the position jump over an event: the log still has it."""
+    monkeypatch.setattr(subscription, "GAP_PATIENCE_S", 0.5)
+    apply, dropped = world.consumer(pool).apply, 0
+    dossier_id = uuid4()
+
+    async def forgetful(records: Sequence[Record]) -> None:
+        nonlocal dropped
+        if not dropped and records:
+            dropped = len(records)
+            return
+        await apply(records)
+
+    listen(forgetful)
+    await send(producer, [record(dossier_id, 1)])
+    await wait_until(lambda: dropped, 20)
+    await send(producer, [record(dossier_id, 2)])
+    await wait_until(lambda: held(pool), 10)
+    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
+
+
+async def test_http_may_serve_while_the_broker_is_down_and_it_connects_later(
+    listen: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings, pool: Pool
+) -> None:
+    await broker.stop()
+    listener = listen()
+    await wait_until(lambda: not listener.subscription.connected)
+    await broker.start()
+    await wait_until(lambda: listener.subscription.connected, 40)
+
+
+def test_positions_without_an_assignment_are_none() -> None:
+    class NotYet:
+        class _subscription:
+            subscription = None
+
+    positions = unreadable._Positions(NotYet())
+    assert positions.of == {}
+    positions.restore()

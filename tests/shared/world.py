@@ -1,0 +1,118 @@
+"""A listener with a table of what it did, and a way to tell: the smallest service there can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prometheus_client import CollectorRegistry
+
+from shared.brake import Brake
+from shared.consumer import Consumer, Handler, Unappliable
+from shared.envelope import Outgoing, Received, new_id
+from shared.events import Fact, SubmissionHeartbeat, WithdrawalRequested
+from shared.metrics import DeliveryMetrics
+from shared.outbox import Wake, stage
+from tests.shared.telling import told
+
+if TYPE_CHECKING:
+    from shared.database import Pool, Tx
+
+TABLE = """
+create table effects (id bigint generated always as identity, dossier_id uuid, sequence int,
+                      note text check (note <> 'cannot be stored'));
+create table dossiers (dossier_id uuid primary key, heard int not null default 0)
+"""
+
+
+class Effects:
+    """One transaction's work: rows to write. A note that begins with `raise` is refused by the rule."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[UUID | None, int, str]] = []
+
+    async def save(self, tx: Tx) -> Sequence[Outgoing]:
+        await tx.executemany("insert into effects (dossier_id, sequence, note) values ($1, $2, $3)", self.rows)
+        return []
+
+
+def on_withdrawal_requested(work: Effects, event: Received) -> None:
+    assert isinstance(event.fact, WithdrawalRequested)
+    note = event.fact.sealed_reason
+    if note == "against the rule":
+        raise Unappliable("no-such-thing", "and here is why")
+    if note == "a bug":
+        raise KeyError(note)
+    work.rows.append((event.dossier_id, event.sequence, note))
+
+
+def on_submission_heartbeat(work: Effects, event: Received) -> None:
+    work.rows.append((None, event.sequence, "heartbeat"))
+
+
+HANDLERS: dict[type[Fact], Handler] = {
+    WithdrawalRequested: on_withdrawal_requested,
+    SubmissionHeartbeat: on_submission_heartbeat,
+}
+
+
+async def open_work(tx: Tx, events: Sequence[Received]) -> Effects:
+    """Locks the dossiers as a service would."""
+    await tx.execute(
+        "insert into dossiers select distinct unnest($1::uuid[]) order by 1 on conflict do nothing",
+        [event.dossier_id for event in events if event.dossier_id],
+    )
+    await tx.fetch(
+        "select 1 from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update",
+        [event.dossier_id for event in events if event.dossier_id],
+    )
+    return Effects()
+
+
+def consumer(
+    pool: Pool,
+    *,
+    handlers: dict[type[Fact], Handler] | None = None,
+    open_work: Callable[..., Any] = open_work,
+    brake: Brake | None = None,
+    patience_s: float = 20.0,
+) -> Consumer:
+    return Consumer(
+        pool=lambda: pool,
+        open_work=open_work,
+        handlers=HANDLERS if handlers is None else handlers,
+        wake=Wake(),
+        metrics=metrics(),
+        brake=brake,
+        patience_s=patience_s,
+    )
+
+
+def metrics() -> DeliveryMetrics:
+    return DeliveryMetrics(CollectorRegistry(), service="test")
+
+
+async def effects(pool: Pool) -> list[tuple[UUID | None, int]]:
+    """(dossier, sequence) in the order in which they took effect."""
+    return [(row[0], row[1]) for row in await pool.fetch("select dossier_id, sequence from effects order by id")]
+
+
+async def held(pool: Pool) -> dict[tuple[UUID, int], str]:
+    return {(row[0], row[1]): row[2] for row in await pool.fetch("select dossier_id, sequence, reason from proof.held")}
+
+
+async def parked(pool: Pool) -> list[tuple[UUID | None, int | None, str]]:
+    rows = await pool.fetch("select dossier_id, sequence, reason from parked where state = 'parked' order by id")
+    return [tuple(row) for row in rows]
+
+
+async def doubles(pool: Pool) -> int:
+    """Effects that happened more than once, by the log of effects."""
+    return int(await pool.fetchval("select count(*) from proof.applied where times > 1"))
+
+
+async def tell(pool: Pool, *events: tuple[UUID, int], note: str = "") -> set[int]:
+    """Stage and commit; returns the lanes to wake."""
+    async with pool.acquire() as tx, tx.transaction():
+        return await stage(tx, [Outgoing(d, n, told(note), new_id(), new_id()) for d, n in events])

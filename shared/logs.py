@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -18,9 +18,18 @@ LONG_DIGITS = re.compile(r"(?<![\w-])(?:\+?84|0)?\d{9,12}(?![\w-])")
 def mask_numbers(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Any lone run of 9 to 12 digits may be somebody's number: it does not go into a log."""
     for key, value in event.items():
-        if isinstance(value, str) and value.isascii() and LONG_DIGITS.search(value):
-            event[key] = LONG_DIGITS.sub("*********", value)
+        event[key] = _masked(value)
     return event
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return LONG_DIGITS.sub("*********", value)
+    if isinstance(value, Mapping):
+        return {name: _masked(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_masked(item) for item in value]
+    return value
 
 
 def configure(service: str, level: str) -> None:

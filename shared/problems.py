@@ -103,7 +103,10 @@ def install(app: FastAPI) -> None:
             }
             for row in error.errors()[:20]
         ]
-        syntax = any(row["type"] in ("json_invalid", "missing_header") for row in error.errors())
+        syntax = any(
+            row["type"] == "json_invalid" or (row["type"] == "missing" and row["loc"][0] == "header")
+            for row in error.errors()
+        )
         return Problem(
             400 if syntax else 422,
             "malformed" if syntax else "invalid",

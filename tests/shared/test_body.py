@@ -1,0 +1,96 @@
+"""JSON from strangers: strict, bounded, and an answer for everything."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from shared.body import LIMIT, digest, dumps, parse_object, read_object
+from shared.problems import Problem
+
+REFUSED = [
+    (b"", 400, "not-json"),
+    (b"{", 400, "not-json"),
+    (b"[]", 400, "not-an-object"),
+    (b'"x"', 400, "not-an-object"),
+    (b'{"a": NaN}', 400, "not-json"),
+    (b'{"a": Infinity}', 400, "not-json"),
+    (b'{"a": "\xff"}', 400, "not-json"),
+    (b'{"a": "\\ud800"}', 400, "not-json"),
+    (b'{"a": "\\u0000"}', 400, "nul"),
+    (b'{"\\u0000": 1}', 400, "nul"),
+    (b'{"a": ["\\u0000"]}', 400, "nul"),
+    (b'{"a": "\x00"}', 400, "not-json"),
+    (b'{"a":' * 5000, 400, "not-json"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code"), REFUSED, ids=[repr(row[0][:14]) for row in REFUSED])
+def test_what_is_not_a_clean_object_is_refused(body: bytes, status: int, code: str) -> None:
+    with pytest.raises(Problem) as refused:
+        parse_object(body)
+    assert (refused.value.status, refused.value.code) == (status, code)
+
+
+def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
+    assert parse_object(b'{"a": "\\\\u0000"}') == {"a": "\\u0000"}
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_an_object_or_a_problem(body: bytes) -> None:
+    with contextlib.suppress(Problem):
+        assert isinstance(parse_object(body), dict)
+
+
+def request(body: bytes, kind: str = "application/json", length: str | None = None, chunk: int = 10_000) -> Request:
+    parts = [body[at : at + chunk] for at in range(0, len(body), chunk)] or [b""]
+
+    async def receive() -> Any:
+        part = parts.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(parts)}
+
+    headers = [(b"content-type", kind.encode())] + ([(b"content-length", length.encode())] if length else [])
+    return Request({"type": "http", "method": "POST", "headers": headers}, receive)
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
+)
+async def test_json_is_read_whatever_its_spelling(kind: str) -> None:
+    assert await read_object(request(b'{"a": 1}', kind)) == {"a": 1}
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+async def test_anything_else_is_415(kind: str) -> None:
+    with pytest.raises(Problem) as refused:
+        await read_object(request(b"{}", kind))
+    assert refused.value.status == 415
+
+
+@pytest.mark.parametrize("length", [None, str(LIMIT + 1), "99999999999999999999", "-5", "many"])
+async def test_a_body_over_the_limit_is_413_whatever_its_length_header_says(length: str | None) -> None:
+    with pytest.raises(Problem) as refused:
+        await read_object(request(b'{"a": "' + b"x" * LIMIT + b'"}', length=length))
+    assert refused.value.status == 413
+
+
+async def test_a_body_of_exactly_the_limit_is_read() -> None:
+    body = b'{"a": "' + b"x" * (LIMIT - 9) + b'"}'
+    assert len(body) == LIMIT
+    assert len((await read_object(request(body)))["a"]) == LIMIT - 9
+
+
+def test_two_bodies_are_the_same_when_only_their_order_and_spacing_differ() -> None:
+    one, other = parse_object(b'{"a": 1, "b": {"c": 2, "d": 3}}'), parse_object(b'{"b":{"d":3,"c":2},"a":1}')
+    assert digest(one) == digest(other)
+    assert digest(one) != digest(parse_object(b'{"a": 1, "b": {"c": 2, "d": 4}}'))
+    assert digest({"a": 1}) != digest({"a": "1"})
+
+
+def test_what_is_written_is_utf_8_without_escapes() -> None:
+    assert dumps({"tên": "Hoa"}) == '{"tên":"Hoa"}'.encode()

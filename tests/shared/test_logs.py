@@ -1,0 +1,53 @@
+"""A log line never shows a person's number or phone, and is always one JSON object."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from shared.logs import mask_numbers
+
+SCRIPT = """
+import logging, sys
+import structlog
+from shared import logs
+logs.configure("intake", "INFO")
+log = structlog.get_logger("t")
+log.info("said", number="079123456789", text="phone 0912345678 of A", dossier_id="019c5b2e-7f00-7abc-8def-001234567890")
+logging.getLogger("library").warning("number %s", "079123456789")
+try:
+    raise ValueError("duplicate key 079123456789")
+except ValueError:
+    log.exception("failed")
+log.info("vi", text="số 079123456789 của bà Nguyễn Thị Hoa")
+log.info("listed", numbers=["079123456789"], row={"phone": "+84912345678"})
+"""
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_every_line_is_one_json_object_with_the_service(lines: list[str]) -> None:
+    assert len(lines) == 5
+    assert {json.loads(line)["service"] for line in lines} == {"intake"}
+
+
+def test_no_line_holds_a_run_of_a_persons_number_or_phone(lines: list[str]) -> None:
+    for line in lines:
+        assert "079123456789" not in line
+        assert "912345678" not in line
+
+
+def test_an_id_of_ours_stays_readable(lines: list[str]) -> None:
+    assert "019c5b2e-7f00-7abc-8def-001234567890" in lines[0]
+
+
+@pytest.mark.parametrize("kept", ["2026-02-13T08:00:00", "12345678", "1234567890123456", "a079123456789b"])
+def test_what_is_no_persons_number_stays(kept: str) -> None:
+    assert mask_numbers(None, "", {"text": kept})["text"] == kept

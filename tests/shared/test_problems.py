@@ -1,0 +1,97 @@
+"""Every error is a problem+json with a code, in Vietnamese and English, and shows no value and no trace."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import asyncpg
+import httpx2
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI, Header, Query
+
+from shared import problems
+from shared.database import NotReady
+from shared.problems import Problem, not_found
+
+SECRET = "079123456789"
+RAISED: dict[str, Exception] = {
+    "problem": Problem(409, "stale-version", vi="Đã có người làm trước.", en="Somebody was faster.", version=4),
+    "missing": not_found(),
+    "down": ConnectionRefusedError(SECRET),
+    "notready": NotReady("intake"),
+    "deadlock": asyncpg.DeadlockDetectedError(SECRET),
+    "timeout": TimeoutError(SECRET),
+    "disk": asyncpg.DiskFullError(SECRET),
+    "conflict": asyncpg.UniqueViolationError(SECRET),
+    "bug": KeyError(SECRET),
+}
+
+
+@pytest_asyncio.fixture
+async def client() -> AsyncIterator[httpx2.AsyncClient]:
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/raise/{name}")
+    async def fail(name: str) -> None:
+        raise RAISED[name]
+
+    @app.get("/typed")
+    async def typed(count: Annotated[int, Query(ge=1)], idempotency_key: Annotated[str, Header()]) -> None: ...
+
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://service") as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", RAISED)
+async def test_an_error_never_shows_what_it_was_about(client: httpx2.AsyncClient, name: str) -> None:
+    answer = await client.get(f"/raise/{name}")
+    assert SECRET not in answer.text
+    assert "Traceback" not in answer.text
+
+
+async def test_a_problem_says_code_and_sentence_in_both_languages(client: httpx2.AsyncClient) -> None:
+    answer = await client.get("/raise/problem")
+    assert answer.status_code == 409
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json() == {
+        "type": "urn:hoso:problem:stale-version",
+        "title": "Conflict",
+        "status": 409,
+        "code": "stale-version",
+        "detail": "Đã có người làm trước.",
+        "detail_en": "Somebody was faster.",
+        "version": 4,
+    }
+
+
+@pytest.mark.parametrize("name", ["down", "notready", "deadlock", "timeout", "disk"])
+async def test_what_passes_by_itself_is_503_with_retry_after(client: httpx2.AsyncClient, name: str) -> None:
+    answer = await client.get(f"/raise/{name}")
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_what_does_not_pass_is_500(client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/raise/conflict")).status_code == 500
+    assert (await client.get("/raise/bug")).status_code == 500
+
+
+async def test_a_wrong_value_is_422_and_a_missing_key_400(client: httpx2.AsyncClient) -> None:
+    wrong = await client.get("/typed?count=0", headers={"idempotency-key": "x"})
+    assert (wrong.status_code, wrong.json()["code"], wrong.json()["errors"][0]["field"]) == (
+        422,
+        "invalid",
+        "query/count",
+    )
+    missing = await client.get("/typed?count=1")
+    assert (missing.status_code, missing.json()["code"]) == (400, "malformed")
+
+
+async def test_no_such_address_and_no_such_method_are_problems_too(client: httpx2.AsyncClient) -> None:
+    nowhere, wrong = await client.get("/nowhere"), await client.post("/typed")
+    assert (nowhere.status_code, nowhere.json()["code"]) == (404, "not-found")
+    assert (wrong.status_code, wrong.json()["code"]) == (405, "method-not-allowed")

@@ -18,7 +18,7 @@ from .registry import Registry
 
 BATCH = 1000
 """Requests or keys in one call, at most."""
-HTTP_SHARE, LONGEST_HTTP_S = 0.05, 1.0
+HTTP_SHARE, LONGEST_HTTP_S = 0.05, 0.2
 """The share of a latency that an HTTP answer takes by itself, and the most it takes, in wall seconds."""
 
 

@@ -19,25 +19,31 @@ def year_of(birth_date: Any) -> int | None:
     return year if FIRST_YEAR <= year <= LAST_YEAR else None
 
 
-def why_refused(subject: dict[str, Any]) -> str | None:
+def person_in(subject: dict[str, Any]) -> dict[str, Any]:
+    """Whom the number is for: the child of a birth registration sent as a whole, or else the subject itself."""
+    child = subject.get("child")
+    return child if isinstance(child, dict) else subject
+
+
+def why_refused(person: dict[str, Any]) -> str | None:
     """Why no number can be given: a blank name, or a date of birth no calendar has or no number can express."""
-    if "full_name" in subject and not str(subject["full_name"] or "").strip():
+    if "full_name" in person and not str(person["full_name"] or "").strip():
         return "full-name-missing"
-    if "birth_date" in subject:
+    if "birth_date" in person:
         try:
-            date.fromisoformat(str(subject["birth_date"]))
+            date.fromisoformat(str(person["birth_date"]))
         except ValueError:
             return "birth-date-invalid"
-        if year_of(subject["birth_date"]) is None:
+        if year_of(person["birth_date"]) is None:
             return "birth-date-out-of-range"
     return None
 
 
-def head_of(subject: dict[str, Any]) -> str:
+def head_of(person: dict[str, Any]) -> str:
     """The first six digits. What is not told: province 025, male, 2025."""
-    year = year_of(subject.get("birth_date")) or 2025
-    province = str(subject.get("province", ""))
-    sex = str(subject.get("sex", subject.get("gender", ""))).strip().lower()
+    year = year_of(person.get("birth_date")) or 2025
+    province = str(person.get("province", ""))
+    sex = str(person.get("sex", person.get("gender", ""))).strip().lower()
     century = (year - FIRST_YEAR) // 100 * 2 + (sex in FEMALE)
     return f"{province if _are_digits(province, 3) else PROVINCE}{century}{year % 100:02d}"
 

@@ -19,7 +19,7 @@ from uuid import uuid4
 import orjson
 
 from .faults import BadInput
-from .numbers import agrees, head_of, number_for, why_refused
+from .numbers import agrees, head_of, number_for, person_in, why_refused
 
 PENDING, ISSUED, DUPLICATE, TECHNICAL = "pending", "issued", "duplicate-suspected", "technical-error"
 FORGETTABLE = {PENDING, DUPLICATE, TECHNICAL}
@@ -227,13 +227,13 @@ def _read(key: str, body: dict[str, Any]) -> Request:
     subject = body.get("subject")
     if not isinstance(subject, dict) or not subject:
         raise BadInput("subject-missing", "issue needs a subject: what is known of the person.")
-    reason = why_refused(subject)
+    reason = why_refused(person_in(subject))
     return Request(
         key,
         "issue",
         _identity(subject),
         "rejected" if reason else ISSUED,
-        head_of(subject),
+        head_of(person_in(subject)),
         reason or "",
         confirmed=confirmed,
     )

@@ -8,7 +8,7 @@ PY := $(BIN)/python
 READY := .venv/installed.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up doctor test check format docs lock
+.PHONY: help demo up doctor test test-kafka check format docs lock
 
 help:
 	@printf '%s\n' \
@@ -55,3 +55,7 @@ lock:
 	@command -v uv >/dev/null || { echo 'Cần uv: https://docs.astral.sh/uv / uv is needed.' >&2; exit 1; }
 	uv pip compile --universal --generate-hashes --python-version 3.11 requirements/run.in -o requirements/run.lock $(ARGS)
 	uv pip compile --universal --generate-hashes --python-version 3.11 requirements/dev.in -o requirements/dev.lock $(ARGS)
+
+# The delivery tests on a real Apache Kafka: Java >= 17 and Maven.
+test-kafka: $(READY)
+	@HOSO_TEST_KAFKA=apache exec $(PY) -m pytest tests/kafka tests/shared tests/notify tests/verify tests/journeys $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import weakref
@@ -102,9 +103,9 @@ def pin(client: Any, expected: str) -> None:
             return connection
         try:
             answer = await connection.send(_quiet([]))
-        except Exception:
+        except Exception:  # noqa: BLE001 - raised in here it would end aiokafka's metadata task for good
             connection.close()
-            raise
+            return None
         if str(answer.cluster_id) != expected:
             connection.close()
             return None
@@ -116,8 +117,14 @@ def pin(client: Any, expected: str) -> None:
 
 async def abort(producer: AIOKafkaProducer) -> None:
     """End a producer at once; what is under way is neither waited for nor sent later (stop() would do either)."""
-    with contextlib.suppress(Exception):
-        await producer._sender.close()
+    for connection in list(producer.client._conns.values()):
+        connection.close()
+    sending = producer._sender.sender_task
+    if sending is not None:
+        sending.cancel()  # it then waits for its requests under way,
+        await asyncio.sleep(0)
+        sending.cancel()  # but not twice
+        await asyncio.wait({sending}, timeout=1.0)
     with contextlib.suppress(Exception):
         await producer.client.close()
     producer._closed = True
@@ -132,8 +139,7 @@ async def ensure_topics(settings: KafkaSettings) -> None:
         known = set(await admin.list_topics())
         missing = [topic for topic in TOPICS if topic not in known]
         if missing:
-            brokers = len((await admin.describe_cluster())["brokers"])
-            answer = await admin.create_topics([_topic(topic, brokers) for topic in missing])
+            answer = await admin.create_topics([_topic(topic) for topic in missing])
             for topic, code, *_ in answer.topic_errors:
                 if code and for_code(code) is not TopicAlreadyExistsError:
                     raise for_code(code)(f"topic {topic} could not be created")
@@ -146,12 +152,10 @@ async def ensure_topics(settings: KafkaSettings) -> None:
         await admin.close()
 
 
-def _topic(name: str, brokers: int) -> NewTopic:
-    """Three copies where there are three brokers, and then two must have a record before it counts as sent."""
-    copies = min(brokers, 3)
+def _topic(name: str) -> NewTopic:
+    """With the cluster's own replication factor: how many brokers happen to be up now says nothing about it."""
     if name in COMPACTED:
         configs = {"cleanup.policy": "compact"}
     else:
         configs = {"cleanup.policy": "delete", "retention.ms": str(LIFECYCLE_RETENTION_MS if name == LIFECYCLE else -1)}
-    configs["min.insync.replicas"] = str(max(copies - 1, 1))
-    return NewTopic(name, PARTITIONS, copies, topic_configs=configs)
+    return NewTopic(name, PARTITIONS, -1, replica_assignments={}, topic_configs=configs)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 
 from deploy import verify
+from tests.fixtures.outside import outside
+from tests.fixtures.waiting import wait_until
 from tests.verify.conftest import Statistics
 from tests.verify.world import FOUND, HEALTHY, LIFECYCLE, SUBMISSIONS, World, kinds
 
@@ -159,6 +162,22 @@ async def test_a_submission_recorded_twice_is_a_repeated_effect(world: World) ->
 async def test_a_number_issued_twice_is_the_registrys_word(world: World, statistics: Statistics) -> None:
     statistics.twice = 1
     report = await world.prove()
+    assert report.figures() == HEALTHY | {"numbers_issued_twice": 1}
+    assert verify.exit_code(report) == 1
+
+
+async def test_two_keys_for_one_person_are_seen_through_the_real_simulator(world: World, tmp_path: Path) -> None:
+    async with outside("deploy.registry_simulator", tmp_path) as registry:
+        for key in ("first", "second"):
+            body = {"kind": "issue", "subject": {"full_name": "Nguyễn Minh Mẫu", "birth_date": "2025-06-20"}}
+            await registry.http.post("/v1/requests", headers={"Idempotency-Key": key}, json=body)
+
+        async def both_issued() -> bool:
+            return (await registry.stats())["numbers_issued"] == 2
+
+        await wait_until(both_issued)
+        world.registry = registry.url
+        report = await world.prove()
     assert report.figures() == HEALTHY | {"numbers_issued_twice": 1}
     assert verify.exit_code(report) == 1
 

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from shared import cursors, relay
 from shared.envelope import Received, lane_of, parse, records_from
-from shared.events import LIFECYCLE, PARTITIONS, STATE, SUBMISSIONS, WithdrawalRequested
+from shared.events import PARTITIONS, STATE, SUBMISSIONS, WithdrawalRequested
 from shared.kafka import KafkaSettings, ensure_topics
 from shared.metrics import DeliveryMetrics, StageMetrics
 from shared.outbox import Wake, stage
@@ -137,6 +137,16 @@ async def test_the_record_has_the_ids_and_times_of_the_row(start: Any, kafka: Ka
     assert (event.ce_id, event.trace_id, event.recorded_at) == (row["ce_id"], row["trace_id"], row["recorded_at"])
     assert event.fact == told()
     assert dict(event.record.headers)["content-type"] == b"application/json"
+
+
+async def test_sending_and_refilling_leave_the_events_as_they_were_written(start: Any) -> None:
+    _, pool, sender = await start()
+    await tell_many(pool, sender, [uuid4() for _ in range(10)], [1, 2])
+    written = await pool.fetch("select e.*, xmin from events e order by id")
+    await wait_until(lambda: everything_sent(pool))
+    await pool.execute("update lanes set sent_to = 0, epoch = epoch + 1")
+    await wait_until(lambda: everything_sent(pool))
+    assert await pool.fetch("select e.*, xmin from events e order by id") == written
 
 
 async def test_each_lane_has_one_owner(start: Any) -> None:
@@ -357,23 +367,6 @@ async def _read_into(values: list[bytes | None], consumer: AIOKafkaConsumer) -> 
     for rows in (await consumer.getmany(timeout_ms=50)).values():
         values += [row.value for row in rows]
     return len(values) >= 4
-
-
-async def test_topics_have_twelve_partitions_and_a_service_says_so_when_they_have_not(
-    broker: Embedded | Apache | Given, kafka: KafkaSettings
-) -> None:
-    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-
-    from shared.kafka import WrongTopics
-
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(LIFECYCLE, 3, 1)])
-    finally:
-        await admin.close()
-    with pytest.raises(WrongTopics, match="3 partitions"):
-        await ensure_topics(kafka)
 
 
 async def test_a_large_backlog_of_mixed_sizes_arrives_whole(start: Any, kafka: KafkaSettings) -> None:

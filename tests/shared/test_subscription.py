@@ -151,6 +151,36 @@ async def test_nothing_is_lost_over_exceptions(listen: Any, producer: AIOKafkaPr
     assert await doubles(pool) == 0
 
 
+async def test_a_commit_that_fails_costs_repeats_and_nothing_else(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done is what the database says, never what was acknowledged."""
+    from aiokafka import AIOKafkaConsumer
+    from aiokafka.errors import CommitFailedError
+
+    commit, refused = AIOKafkaConsumer.commit, 0
+
+    async def refuse(self: AIOKafkaConsumer, offsets: Any = None) -> None:
+        nonlocal refused
+        if refused < 2:
+            refused += 1
+            raise CommitFailedError("the group has moved on")
+        await commit(self, offsets)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", refuse)
+    dossiers = [uuid4() for _ in range(10)]
+    first = listen()
+    for sequence in (1, 2):
+        await send(producer, [record(d, sequence) for d in dossiers])
+        await all_heard(pool, [(d, n) for n in range(1, sequence + 1) for d in dossiers])
+    await first.stop()
+    listen()
+    await send(producer, [record(d, 3) for d in dossiers])
+    await all_heard(pool, [(d, n) for n in (1, 2, 3) for d in dossiers])
+    assert refused == 2
+    assert await doubles(pool) == 0
+
+
 async def test_strangers_do_not_stall_it(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
     dossier_id = uuid4()
     batch = [

@@ -1,0 +1,78 @@
+"""The topics as this major version needs them, and a broker that makes none of its own accord."""
+
+from __future__ import annotations
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+
+from shared.events import COMPACTED, LIFECYCLE, PARTITIONS, STATE, SUBMISSIONS, TOPICS
+from shared.kafka import KafkaSettings, WrongTopics, ensure_topics
+
+
+async def configs(kafka: KafkaSettings) -> dict[str, dict[str, str]]:
+    """Topic -> setting -> value."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
+    await admin.start()
+    try:
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in TOPICS]
+        answers = await admin.describe_configs(wanted)
+        return {row[3]: {one[0]: one[1] for one in row[4]} for answer in answers for row in answer.resources}
+    finally:
+        await admin.close()
+
+
+async def test_what_a_reader_has_not_read_yet_is_never_trimmed_and_states_are_compacted(kafka: KafkaSettings) -> None:
+    await ensure_topics(kafka)
+    found = await configs(kafka)
+    for topic in TOPICS:
+        if topic in COMPACTED:
+            assert found[topic]["cleanup.policy"] == "compact"
+        elif topic != LIFECYCLE:
+            assert found[topic]["retention.ms"] == "-1"
+    assert int(found[LIFECYCLE]["retention.ms"]) == 90 * 24 * 3600 * 1000
+    assert STATE in COMPACTED
+
+
+async def test_topics_are_made_once_with_twelve_partitions(kafka: KafkaSettings) -> None:
+    await ensure_topics(kafka)
+    await ensure_topics(kafka)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
+    await admin.start()
+    try:
+        rows = await admin.describe_topics(list(TOPICS))
+    finally:
+        await admin.close()
+    assert {row["topic"]: len(row["partitions"]) for row in rows} == dict.fromkeys(TOPICS, PARTITIONS)
+
+
+async def test_a_topic_with_another_count_stops_the_service_with_a_sentence(kafka: KafkaSettings) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(LIFECYCLE, 3, 1)])
+    finally:
+        await admin.close()
+    with pytest.raises(WrongTopics, match="3 partitions"):
+        await ensure_topics(kafka)
+
+
+async def test_asking_for_a_topic_does_not_make_it(kafka: KafkaSettings) -> None:
+    """The broker would give it a partition count of its own, and the order would be broken for good."""
+    await ensure_topics(kafka)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.servers, request_timeout_ms=500)
+    await producer.start()
+    try:
+        with pytest.raises(KafkaError):
+            await producer.send_and_wait("not.a.topic.v1", b"")
+    finally:
+        await producer.stop()
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
+    await admin.start()
+    try:
+        assert "not.a.topic.v1" not in await admin.list_topics()
+        assert SUBMISSIONS in await admin.list_topics()
+    finally:
+        await admin.close()

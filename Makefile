@@ -47,7 +47,7 @@ format: $(READY)
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-# The generated documents: events, AsyncAPI, roles.
+# The generated documents: events, AsyncAPI, JSON Schemas, roles.
 docs: $(READY)
 	$(PY) -m deploy.docs
 

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from deploy.docs import access, events
 
 ROOT = Path(__file__).resolve().parents[2]
+SCHEMAS = "docs/schemas"
 
 
 def documents() -> dict[str, str]:
     """Path below the project's root -> text."""
-    return {"docs/events.md": events.page(), "docs/asyncapi.json": events.asyncapi(), "docs/roles.md": access.page()}
+    return {
+        "docs/events.md": events.page(),
+        "docs/asyncapi.json": events.asyncapi(),
+        "docs/roles.md": access.page(),
+        **{f"{SCHEMAS}/{name}.json": text for name, text in events.schemas().items()},
+    }
+
+
+def left_over(current: Collection[str]) -> list[str]:
+    """Schema files of facts that are no more."""
+    return sorted(name for file in (ROOT / SCHEMAS).glob("*.json") if (name := f"{SCHEMAS}/{file.name}") not in current)
 
 
 def main() -> int:
-    stale = []
-    for name, text in documents().items():
+    wanted = documents()
+    stale = left_over(wanted)
+    if "--check" not in sys.argv:
+        for name in stale:
+            (ROOT / name).unlink()
+    for name, text in wanted.items():
         file = ROOT / name
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             stale.append(name)

@@ -55,7 +55,23 @@ def schema_of(kind: type[Fact]) -> dict[str, Any]:
 
 
 def state_schema() -> dict[str, Any]:
-    return {"title": "DossierState", "type": "object", "properties": STATE_FIELDS, "required": list(STATE_FIELDS)}
+    return {
+        "$id": "urn:hoso:event:vn.hoso.DossierState.v1",
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "DossierState",
+        "type": "object",
+        "properties": STATE_FIELDS,
+        "required": list(STATE_FIELDS),
+    }
+
+
+def schemas() -> dict[str, str]:
+    """Fact name -> its JSON Schema as text, the compacted state among them: the files of `docs/schemas`."""
+    whole = {kind.__name__: schema_of(kind) for kind in CATALOGUE.values()} | {"DossierState": state_schema()}
+    return {
+        name: json.dumps(schema, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+        for name, schema in sorted(whole.items())
+    }
 
 
 def page() -> str:

@@ -1,0 +1,1 @@
+"""What the services tell each other, held against files that were written once and are not written again."""

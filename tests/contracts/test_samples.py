@@ -1,0 +1,164 @@
+"""Every fact's golden sample: written once, read by today's class, written back equal; the public ones hold nobody."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
+from jsonschema import Draft202012Validator
+
+from deploy.docs import events as documents
+from shared.envelope import Record, cloud_event, headers_of, lane_of, new_id, parse
+from shared.events import CATALOGUE, COMPACTED, PUBLIC, STATE, Fact, Heartbeat
+
+SAMPLES = Path(__file__).parent / "samples"
+STATE_NAME = "DossierState"
+FACTS = {kind.__name__: kind for kind in CATALOGUE.values()}
+PUBLIC_NAMES = sorted([STATE_NAME, *(name for name, kind in FACTS.items() if kind.topic in PUBLIC)])
+FORBIDDEN = re.compile(r"name|phone|address|note|personal_id|email|birth|sealed|file|officer|contact", re.IGNORECASE)
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+LONG_NUMBER = re.compile(r"[0-9]{12}")
+SEALED = re.compile(r"[A-Za-z0-9]+\.[A-Za-z0-9+/]{38,}={0,2}")
+NOW = datetime(2025, 8, 25, 1, 12, 30, 125_000, UTC)
+
+
+def sample(name: str) -> Any:
+    return json.loads((SAMPLES / f"{name}.json").read_text("utf-8"))
+
+
+def keys_of(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from keys_of(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from keys_of(item)
+
+
+def property_names(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        for word, value in schema.items():
+            if word == "properties":
+                yield from value
+            yield from property_names(value)
+    elif isinstance(schema, list):
+        for item in schema:
+            yield from property_names(item)
+
+
+def headers_for(kind: type[Fact], subject: str) -> list[tuple[str, bytes]]:
+    return headers_of(
+        topic=kind.topic,
+        subject=subject,
+        sequence=7,
+        ce_id=new_id(),
+        type=kind.__name__,
+        trace_id=new_id(),
+        recorded_at=NOW,
+    )
+
+
+def test_every_fact_has_a_sample_and_every_sample_a_fact() -> None:
+    assert {file.stem for file in SAMPLES.iterdir()} == {*FACTS, STATE_NAME}
+
+
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_todays_class_reads_the_sample_and_writes_it_back_equal(name: str) -> None:
+    said = sample(name)
+    fact = FACTS[name].model_validate_json(json.dumps(said))
+    assert json.loads(fact.model_dump_json()) == said
+
+
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_a_sample_says_every_field(name: str) -> None:
+    assert set(sample(name)) == set(FACTS[name].model_fields)
+
+
+@pytest.mark.parametrize("name", sorted([*FACTS, STATE_NAME]))
+def test_a_sample_fits_the_published_schema(name: str) -> None:
+    schema = json.loads(documents.schemas()[name])
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    assert [error.message for error in validator.iter_errors(sample(name))] == []
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+def test_a_public_fact_has_no_field_for_a_person(name: str) -> None:
+    schema = json.loads(documents.schemas()[name])
+    assert [key for key in (*property_names(schema), *keys_of(sample(name))) if FORBIDDEN.search(key)] == []
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+def test_a_public_sample_has_no_run_of_twelve_digits(name: str) -> None:
+    without_ids = re.sub(
+        r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "", (SAMPLES / f"{name}.json").read_text("utf-8")
+    )
+    assert not LONG_NUMBER.search(without_ids)
+
+
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_personal_fields_of_internal_facts_are_sealed(name: str) -> None:
+    for key, value in sample(name).items():
+        if key.startswith("sealed_"):
+            assert value is None or SEALED.fullmatch(value), key
+
+
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_the_cloudevents_sdk_reads_our_record(name: str) -> None:
+    kind = FACTS[name]
+    subject = sample(name)["code"] if kind.topic in COMPACTED else str(new_id())
+    headers = dict(headers_for(kind, subject))
+    value = json.dumps(sample(name)).encode()
+    event = from_binary_event(KafkaMessage(headers=headers, key=subject.encode(), value=value))
+    assert event.get_id() == headers["ce_id"].decode()
+    assert event.get_source() == headers["ce_source"].decode()
+    assert event.get_type() == f"vn.hoso.{name}.v1"
+    assert event.get_specversion() == "1.0"
+    assert event.get_subject() == subject
+    assert event.get_time() == NOW
+    assert event.get_extension("sequence") == "0000000007"
+    assert event.get_datacontenttype() == "application/json"
+    assert event.get_data() == sample(name)
+
+
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_our_own_reader_reads_our_record(name: str) -> None:
+    kind = FACTS[name]
+    subject = sample(name)["code"] if kind.topic in COMPACTED else str(new_id())
+    headers = tuple(headers_for(kind, subject))
+    value = json.dumps(sample(name)).encode()
+    read = parse(Record(kind.topic, lane_of(subject), 0, subject.encode(), headers, value, NOW))
+    assert (read.type, read.defect) == (name, "")
+    assert read.fact == kind.model_validate(sample(name))
+    assert read.sequenced == (kind.topic not in COMPACTED and not issubclass(kind, Heartbeat))
+
+
+def test_the_feed_tells_an_event_as_the_broker_does() -> None:
+    kind, ce_id, trace_id, subject = FACTS["DossierReceived"], new_id(), new_id(), str(new_id())
+    envelope: dict[str, Any] = {
+        "topic": kind.topic,
+        "subject": subject,
+        "sequence": 7,
+        "ce_id": ce_id,
+        "type": kind.__name__,
+        "trace_id": trace_id,
+        "recorded_at": NOW,
+    }
+    said = cloud_event(**envelope, data=json.dumps(sample("DossierReceived")).encode())
+    headers = {name.removeprefix("ce_"): value.decode() for name, value in headers_of(**envelope)}
+    headers["datacontenttype"] = headers.pop("content-type")
+    assert {name: value for name, value in said.items() if name != "data"} == headers
+    assert said["data"] == sample("DossierReceived")
+
+
+def test_the_state_is_on_a_compacted_topic_without_a_class_of_its_own() -> None:
+    assert STATE in COMPACTED
+    assert not [kind for kind in FACTS.values() if kind.topic == STATE]
+    assert set(sample(STATE_NAME)) == set(documents.STATE_FIELDS)

@@ -1,0 +1,98 @@
+"""The committed JSON Schemas: current, and no promise of version 1 broken.
+
+`schemas_v1` is what subscribers were promised. A fact added later gets its file there once, and files there never
+change: a change that breaks one needs a new major version of the fact.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsoncompat
+import pytest
+
+from deploy.docs import events as documents
+from shared.events import CATALOGUE, COMPACTED, PARTITIONS, TOPICS
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "docs" / "schemas"
+PROMISED = Path(__file__).parent / "schemas_v1"
+NAMES = sorted(documents.schemas())
+
+
+def promised(name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((PROMISED / f"{name}.json").read_text("utf-8"))
+    return schema
+
+
+def keeps(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether all that is written by `new` can be read by who knows `old`."""
+    # The checker takes a schema's own $id for a reference to another document.
+    before, after = (
+        json.dumps({word: value for word, value in schema.items() if word != "$id"}) for schema in (old, new)
+    )
+    return bool(jsoncompat.check_compat(before, after, "serializer"))
+
+
+def test_every_fact_has_a_published_and_a_promised_schema() -> None:
+    assert {file.stem for file in PUBLISHED.glob("*.json")} == set(NAMES)
+    assert {file.stem for file in PROMISED.glob("*.json")} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_published_schema_is_current(name: str) -> None:
+    assert (PUBLISHED / f"{name}.json").read_text("utf-8") == documents.schemas()[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_we_write_today_is_read_by_those_who_know_version_1(name: str) -> None:
+    assert keeps(promised(name), json.loads(documents.schemas()[name]))
+
+
+def _drop(schema: dict[str, Any]) -> None:
+    schema["required"].remove("dossier_code")
+    del schema["properties"]["dossier_code"]
+
+
+def _retype(schema: dict[str, Any]) -> None:
+    schema["properties"]["procedure_version"] = {"type": "string"}
+
+
+def _loosen(schema: dict[str, Any]) -> None:
+    schema["required"].remove("due_at")
+
+
+def _nullable(schema: dict[str, Any]) -> None:
+    schema["properties"]["dossier_code"] = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+
+
+@pytest.mark.parametrize("change", [_drop, _retype, _loosen, _nullable])
+def test_a_broken_promise_is_noticed(change: Callable[[dict[str, Any]], None]) -> None:
+    changed = copy.deepcopy(promised("DossierReceived"))
+    change(changed)
+    assert not keeps(promised("DossierReceived"), changed)
+
+
+def test_a_new_field_breaks_no_promise() -> None:
+    changed = copy.deepcopy(promised("DossierReceived"))
+    changed["properties"]["counter_place"] = {"type": "string"}
+    assert keeps(promised("DossierReceived"), changed)
+
+
+def test_the_asyncapi_document_is_current_and_names_every_topic_and_fact() -> None:
+    text = (ROOT / "docs" / "asyncapi.json").read_text("utf-8")
+    assert text == documents.asyncapi()
+    whole = json.loads(text)
+    channels = {channel["address"]: channel for channel in whole["channels"].values()}
+    assert set(channels) == set(TOPICS)
+    for topic, channel in channels.items():
+        settings = channel["bindings"]["kafka"]
+        assert settings["partitions"] == PARTITIONS
+        assert settings["topicConfiguration"]["cleanup.policy"] == ["compact" if topic in COMPACTED else "delete"]
+    said = {(address, name) for address, channel in channels.items() for name in channel["messages"]}
+    assert said == {(kind.topic, kind.__name__) for kind in CATALOGUE.values()} | {("dossier.state.v1", "DossierState")}
+    assert set(whole["components"]["messages"]) == set(NAMES)

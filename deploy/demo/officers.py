@@ -19,9 +19,9 @@ MINUTES = {
     "reception": 6.0,
     "return": 3.0,
     "financial_obligation": 4.0,
-    "appraisal": 15.0,
-    "consultation": 20.0,
-    "issuing": 5.0,
+    "appraisal": 10.0,
+    "consultation": 12.0,
+    "issuing": 2.0,
     "identity_check": 8.0,
     "id_number": 8.0,
 }

@@ -14,8 +14,8 @@ from shared.office import VIETNAM
 
 REGISTRY_STAGES = ("identity_check", "id_number")
 QUERY = """
-  select wait_s from tasks
-   where state = 'closed' and stage <> all($1::text[]) and entered_office_at >= $2 and entered_office_at < $3
+  select t.wait_s from tasks t join dossiers d using (dossier_id)
+   where t.state = 'closed' and t.stage <> all($1::text[]) and d.recorded_at >= $2 and d.recorded_at < $3
 """
 RELAY = """
   select extract(epoch from sent_at - recorded_at)::float8 as wait_s from proof.events
@@ -51,7 +51,10 @@ def day(number: int) -> tuple[datetime, datetime]:
 
 
 async def read(dsn: str, number: int) -> list[float]:
-    """Waits (working office seconds) of the stays that began on that day, outside the registry's stages."""
+    """Waits (working office seconds) of the dossiers filed on that day, in every stage but the registry's.
+
+    By the day of filing, not of waiting: Tuesday's queues hold Monday's larger crowd, Wednesday's do not.
+    """
     connection = await asyncpg.connect(dsn)
     try:
         return [row["wait_s"] for row in await connection.fetch(QUERY, list(REGISTRY_STAGES), *day(number))]

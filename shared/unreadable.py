@@ -24,8 +24,11 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
     Raises KafkaError (then nothing was skipped) and ConsumerStoppedError.
     """
     before = _Positions(consumer)
+    if not before.of:
+        return ()
     try:
-        batches = await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        # Only those whose place is known: another would have none to go back to.
+        batches = await consumer.getmany(*before.of, timeout_ms=timeout_ms, max_records=max_records)
         return tuple(row for rows in batches.values() for row in rows)
     except ConsumerStoppedError:
         raise

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from shared.database import is_passing
@@ -23,6 +25,7 @@ TITLES = {
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
     429: "Too Many Requests",
+    500: "Internal Server Error",
     503: "Service Unavailable",
 }
 
@@ -69,8 +72,8 @@ def not_found(what_vi: str = "Không tìm thấy.", what_en: str = "Not found.",
     return Problem(404, code, vi=what_vi, en=what_en)
 
 
-def malformed(code: str, vi: str, en: str) -> Problem:
-    return Problem(400, code, vi=vi, en=en)
+def malformed(code: str, vi: str, en: str, errors: list[dict[str, Any]] | None = None) -> Problem:
+    return Problem(400, code, vi=vi, en=en, errors=errors)
 
 
 def too_large() -> Problem:
@@ -86,6 +89,27 @@ def wrong_type() -> Problem:
     )
 
 
+HTTP = {
+    404: ("not-found", "Không có địa chỉ này.", "There is no such address."),
+    405: ("method-not-allowed", "Địa chỉ này không nhận phương thức đó.", "This address does not take that method."),
+}
+SENTENCES = {
+    "missing": ("còn thiếu", "is missing"),
+    "string_too_short": ("quá ngắn hoặc để trống", "is too short or empty"),
+    "string_too_long": ("quá dài", "is too long"),
+    "greater_than_equal": ("nhỏ hơn mức cho phép", "is below the least allowed"),
+    "less_than_equal": ("lớn hơn mức cho phép", "is above the most allowed"),
+    "less_than": ("lớn hơn mức cho phép", "is above the most allowed"),
+}
+
+
+def _row(error: Mapping[str, Any]) -> dict[str, Any]:
+    """A framework's complaint in our words: its own message may quote what was sent."""
+    field = "/".join(str(part) for part in error["loc"] if part != "body")
+    vi, en = SENTENCES.get(error["type"], ("không đúng dạng", "does not have the required form"))
+    return {"field": field, "code": error["type"].replace("_", "-"), "vi": f"{field}: {vi}.", "en": f"{field} {en}."}
+
+
 def install(app: FastAPI) -> None:
     """Turn every error of a route into a problem; nothing leaks a stack trace or a value."""
 
@@ -95,30 +119,37 @@ def install(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        rows = [
-            {
-                "field": "/".join(str(part) for part in row["loc"] if part != "body"),
-                "code": row["type"],
-                "en": row["msg"],
-            }
-            for row in error.errors()[:20]
-        ]
-        syntax = any(
-            row["type"] == "json_invalid" or (row["type"] == "missing" and row["loc"][0] == "header")
-            for row in error.errors()
-        )
+        rows = error.errors()[:20]
+        # A header is syntax: a key that is missing or too long is wrong whatever the body says.
+        if any(row["type"] == "json_invalid" or row["loc"][0] == "header" for row in rows):
+            return malformed(
+                "malformed", "Yêu cầu không đúng dạng.", "The request is not of the expected form.", [*map(_row, rows)]
+            ).response()
         return Problem(
-            400 if syntax else 422,
-            "malformed" if syntax else "invalid",
-            vi="Yêu cầu không đúng dạng.",
-            en="The request is not of the expected form.",
-            errors=rows,
+            422,
+            "invalid",
+            vi="Có tham số không hợp lệ.",
+            en="A parameter is not valid.",
+            errors=[*map(_row, rows)],
         ).response()
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http-error")
-        return Problem(error.status_code, code, vi="Không có địa chỉ này.", en=str(error.detail)).response()
+        code, vi, en = HTTP.get(error.status_code, ("http-error", "Yêu cầu không thực hiện được.", "Not possible."))
+        answer = Problem(error.status_code, code, vi=vi, en=en).response()
+        answer.headers.update(error.headers or {})
+        return answer
+
+    async def unforeseen(_: Request, __: Exception) -> Response:
+        return Problem(
+            500,
+            "internal-error",
+            vi="Hệ thống gặp lỗi ngoài dự kiến; lỗi đã được ghi lại.",
+            en="An unforeseen error; it has been recorded.",
+        ).response()
+
+    async def gone(_: Request, __: Exception) -> Response:
+        return malformed("interrupted", "Kết nối bị ngắt giữa chừng.", "The connection broke off.").response()
 
     async def database(_: Request, error: Exception) -> Response:
         if is_passing(error):
@@ -128,6 +159,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(Exception, unforeseen)
     for kind in _database_errors():
         app.add_exception_handler(kind, database)
 

@@ -91,7 +91,21 @@ async def test_a_wrong_value_is_422_and_a_missing_key_400(client: httpx2.AsyncCl
     assert (missing.status_code, missing.json()["code"]) == (400, "malformed")
 
 
+async def test_an_error_nobody_foresaw_is_a_problem_too(client: httpx2.AsyncClient) -> None:
+    answer = await client.get("/raise/bug")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.json()["code"], bool(answer.json()["detail"])) == ("internal-error", True)
+
+
+async def test_a_parameters_complaint_is_in_both_languages_and_does_not_repeat_it(client: httpx2.AsyncClient) -> None:
+    answer = await client.get(f"/typed?count={SECRET}x", headers={"idempotency-key": "x"})
+    row = answer.json()["errors"][0]
+    assert (row["field"], row["code"], bool(row["vi"]), bool(row["en"])) == ("query/count", "int-parsing", True, True)
+    assert SECRET not in answer.text
+
+
 async def test_no_such_address_and_no_such_method_are_problems_too(client: httpx2.AsyncClient) -> None:
     nowhere, wrong = await client.get("/nowhere"), await client.post("/typed")
     assert (nowhere.status_code, nowhere.json()["code"]) == (404, "not-found")
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method-not-allowed")
+    assert wrong.headers["allow"] == "GET"

@@ -116,6 +116,7 @@ async def advance(pool: Pool, sent: Sequence[Sent]) -> str:
 async def _start_over(tx: Tx) -> None:
     await tx.execute("update lanes set sent_to = 0, epoch = epoch + 1")
     await tx.execute("delete from broker_marks")
+    await tx.execute("delete from sent")
 
 
 async def meet_cluster(pool: Pool, cluster_id: str) -> bool:
@@ -133,6 +134,18 @@ async def meet_cluster(pool: Pool, cluster_id: str) -> bool:
         if known is not None:
             await _start_over(tx)
         return known is not None
+
+
+async def list_marks(pool: Pool) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> the last offset the broker acknowledged there."""
+    rows = await pool.fetch("select topic, partition, last_offset from broker_marks")
+    return {(row["topic"], row["partition"]): row["last_offset"] for row in rows}
+
+
+async def start_over(pool: Pool) -> None:
+    """The broker has lost something: every lane goes back to its oldest event, and former owners' updates miss."""
+    async with pool.acquire() as tx, tx.transaction():
+        await _start_over(tx)
 
 
 async def is_known_cluster(pool: Pool, cluster_id: str) -> bool:

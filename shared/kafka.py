@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import functools
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiokafka.admin.client
 import aiokafka.client
 import structlog
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
@@ -86,6 +87,25 @@ async def cluster_id(client: Any) -> str:
         raise OSError("no broker is known")
     answer = await client.send(node, _quiet([]))
     return str(answer.cluster_id)
+
+
+async def find_shortened(settings: KafkaSettings, marks: Mapping[tuple[str, int], int]) -> str:
+    """Which partition of the same cluster ends before what it had acknowledged (`marks`); empty when none does.
+
+    Only Apache Kafka's end offsets can be trusted (docs/brokers.md). Raises KafkaError or OSError.
+    """
+    if settings.flavour != "apache" or not marks:
+        return ""
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.servers, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets([TopicPartition(*place) for place in marks])
+    finally:
+        await consumer.stop()
+    for (topic, partition), last in marks.items():
+        if ends[TopicPartition(topic, partition)] <= last:
+            return f"{topic}-{partition} had acknowledged offset {last} and ends before it"
+    return ""
 
 
 def pin(client: Any, expected: str) -> None:

@@ -24,7 +24,7 @@ from shared.database import is_passing, open_connection
 from shared.envelope import headers_of
 from shared.events import PARTITIONS
 from shared.faults import fault_point
-from shared.kafka import KafkaSettings, abort, cluster_id, ensure_topics, pin
+from shared.kafka import KafkaSettings, abort, cluster_id, ensure_topics, find_shortened, pin
 from shared.metrics import DeliveryMetrics, StageMetrics
 from shared.outbox import CHANNEL, Wake
 
@@ -134,6 +134,9 @@ class Relay:
         if await cursors.meet_cluster(self._pool(), found):
             self._metrics.refills.inc()
             log.warning("a cluster that is new to us: everything is sent to it from the oldest event", cluster_id=found)
+        elif lost := await find_shortened(self._kafka, await cursors.list_marks(self._pool())):
+            await cursors.start_over(self._pool())
+            raise BrokerLost(lost)
         pin(producer.client, found)
 
     async def _session(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:

@@ -31,7 +31,7 @@ create table lanes (
 );
 insert into lanes (lane) select generate_series(0, 11);
 
--- One row for each acknowledged batch: which ids, when, to which cluster.
+-- One row for each acknowledged batch: which ids, when. Emptied when the broker has lost what it had.
 create table sent (
   lane smallint not null,
   to_id bigint not null,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request
@@ -21,12 +22,15 @@ from shared.service import Service
 from . import store
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.database import Pool, Tx
 
 LIMIT = 50 * 1024 * 1024
 """Bytes of one component's content."""
 PIECE = 256 * 1024
 TYPES = re.compile(r"^(application/pdf|application/octet-stream|image/(jpeg|png|tiff))$")
+CONTENT_DIGEST = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/=]*):")
+ABANDONED_AFTER_S = 86_400.0
+SWEEP_EVERY_S = 3_600.0
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 
@@ -45,9 +49,11 @@ def router(service: Service, who: object) -> APIRouter:
         code: Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,60}$")],
         secret: Annotated[str | None, Query()] = None,
     ) -> Response:
-        """Store a component's content. Header `Content-SHA256` (hex) is checked; nothing is kept when it differs."""
+        """Store a component's content. It is checked against the hash it was announced with (`sha256` of the component)
+        and the one sent with it (`Content-SHA256` in hex, or RFC 9530's `Content-Digest`); nothing is kept when it
+        differs."""
         who(service, request, dossier_id, secret, "counter", "system")  # type: ignore[operator]
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
         if not TYPES.match(kind):
             raise Problem(
                 415,
@@ -55,23 +61,18 @@ def router(service: Service, who: object) -> APIRouter:
                 vi="Chỉ nhận PDF, JPEG, PNG, TIFF hoặc application/octet-stream.",
                 en="Only PDF, JPEG, PNG, TIFF or application/octet-stream.",
             )
-        promised = request.headers.get("content-sha256", "").lower()
-        if not SHA256.match(promised):
-            raise Problem(
-                400,
-                "hash-needed",
-                vi="Cần tiêu đề Content-SHA256 (hex).",
-                en="The header Content-SHA256 (hex) is needed.",
-            )
+        sent_hash = _hash_of(request)
         if int_or_zero(request.headers.get("content-length")) > LIMIT:
             raise _too_large()
         pool = service.pool()
         async with pool.acquire() as tx:
-            _check_component(await store.find_submission(tx, dossier_id), code)
+            announced = await _announced_hash(tx, dossier_id, code)
         upload_id = new_id()
         try:
             digest, size = await _store_pieces(request, pool, upload_id)
-            if digest != promised:
+            if size == 0:
+                raise Problem(422, "empty-content", vi="Tệp rỗng; chưa lưu gì.", en="The file is empty.")
+            if {sent_hash, announced} - {None, digest}:
                 raise Problem(
                     422,
                     "hash-differs",
@@ -84,12 +85,12 @@ def router(service: Service, who: object) -> APIRouter:
         lanes: set[int] = set()
         async with pool.acquire() as tx, tx.transaction():
             submission = await store.lock_submission(tx, dossier_id)
-            if await store.set_content(tx, dossier_id, code, upload_id, bytes.fromhex(promised), size, kind):
-                fact = ComponentStored(office_at=service.office.now(), component_code=code, sha256=promised, size=size)
+            if await store.set_content(tx, dossier_id, code, upload_id, bytes.fromhex(digest), size, kind):
+                fact = ComponentStored(office_at=service.office.now(), component_code=code, sha256=digest, size=size)
                 lanes = await stage(tx, [await store.next_event(tx, submission, fact)])
         service.wake(lanes)
         return Response(
-            dumps({"dossier_id": dossier_id, "code": code, "sha256": promised, "size": size}),
+            dumps({"dossier_id": dossier_id, "code": code, "sha256": digest, "size": size}),
             201,
             media_type="application/json",
         )
@@ -97,11 +98,49 @@ def router(service: Service, who: object) -> APIRouter:
     return routes
 
 
-def _check_component(submission: Any | None, code: str) -> None:
+async def sweep(service: Service) -> None:
+    """Now and then, take away what interrupted uploads left when this process died under them."""
+    while True:
+        await store.drop_abandoned(service.pool(), ABANDONED_AFTER_S)
+        await asyncio.sleep(SWEEP_EVERY_S)
+
+
+async def _announced_hash(tx: Tx, dossier_id: UUID, code: str) -> str | None:
+    submission = await store.find_submission(tx, dossier_id)
     if submission is None:
         raise not_found("Không có hồ sơ này.", "There is no such dossier.", "unknown-dossier")
-    if code not in {part["code"] for part in store.components_of(submission)}:
+    components = await store.list_components(tx, submission)
+    if code not in components:
         raise not_found("Hồ sơ không có thành phần này.", "The dossier has no such component.", "unknown-component")
+    return components[code]
+
+
+def _hash_of(request: Request) -> str | None:
+    """The hash sent with the content, as hex; none when there is none. Raises Problem 400 for one that is no hash."""
+    plain = request.headers.get("content-sha256", "").strip().lower()
+    if plain:
+        if SHA256.match(plain):
+            return plain
+        raise _no_hash()
+    found = CONTENT_DIGEST.search(request.headers.get("content-digest", ""))
+    if found is None:
+        return None
+    try:
+        raw = base64.b64decode(found[1], validate=True)
+    except ValueError:
+        raise _no_hash() from None
+    if len(raw) != 32:
+        raise _no_hash()
+    return raw.hex()
+
+
+def _no_hash() -> Problem:
+    return Problem(
+        400,
+        "malformed-hash",
+        vi="Mã băm gửi kèm không phải SHA-256.",
+        en="The hash sent with the content is no SHA-256.",
+    )
 
 
 async def _store_pieces(request: Request, pool: Pool, upload_id: UUID) -> tuple[str, int]:

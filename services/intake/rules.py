@@ -5,7 +5,7 @@ A procedure arrives as the plain document of `ProcedurePublished`; `ProcedureRul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "Withdrawal",
     "accept",
     "check",
+    "check_supplement",
     "read_supplement",
     "read_withdrawal",
 ]
@@ -80,6 +81,17 @@ def read_supplement(body: Mapping[str, Any]) -> Supplement:
     return given
 
 
+def check_supplement(given: Supplement, procedure: ProcedureRules, known: Collection[str]) -> None:
+    """Whether what is handed in later belongs to the procedure, or to the dossier as submitted. Raises Problem 422."""
+    complaints = [
+        complaint(f"components/{place}/code", "unknown-component")
+        for place, component in enumerate(given.components)
+        if component.code not in known and not procedure.takes(component.code)
+    ]
+    if complaints:
+        raise _refused(complaints)
+
+
 def read_withdrawal(body: Mapping[str, Any]) -> Withdrawal:
     """Why a citizen withdraws. Raises Problem 422."""
     body, complaints = clean(body)
@@ -118,6 +130,10 @@ class ProcedureRules:
             *self.about_subject(submission.subject, office_now),
         ]
         return complaints[:MOST_COMPLAINTS]
+
+    def takes(self, code: str) -> bool:
+        """Whether the procedure has a component of this code."""
+        return code in self._components
 
     def about_components(self, components: Sequence[Component]) -> list[Complaint]:
         """Missing, unknown and doubled components, and kinds the procedure does not take."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from shared.envelope import Outgoing, Received, new_id
-from shared.events import DossierSubmitted, Fact, ProcedurePublished
+from shared.events import DossierSubmitted, Fact, ProcedurePublished, SubmittedComponent
 
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
@@ -74,6 +74,17 @@ async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[tuple[st
     return {(row["caller"], row["idempotency_key"]): StoredSubmission(*list(row.values())[2:]) for row in found}
 
 
+async def find_by_key(tx: Tx, caller: str, key: str) -> StoredSubmission | None:
+    """What was accepted under an idempotency key."""
+    row = await tx.fetchrow(
+        "select dossier_id, body_digest, procedure_code, procedure_version, submitted_at from submissions"
+        " where caller = $1 and idempotency_key = $2",
+        caller,
+        key,
+    )
+    return StoredSubmission(*row.values()) if row is not None else None
+
+
 async def find_submission(tx: Tx, dossier_id: UUID) -> Any | None:
     return await tx.fetchrow("select * from submissions where dossier_id = $1", dossier_id)
 
@@ -92,17 +103,24 @@ async def next_event(tx: Tx, submission: Any, fact: Fact) -> Outgoing:
 
 
 async def add_request(
-    tx: Tx, caller: str, key: str, dossier_id: UUID, kind: str, body_digest: bytes
+    tx: Tx,
+    caller: str,
+    key: str,
+    dossier_id: UUID,
+    kind: str,
+    body_digest: bytes,
+    components: Sequence[SubmittedComponent] = (),
 ) -> tuple[bool, UUID, str, bytes]:
     """(whether it is new, dossier, kind, digest) of what is stored under the key."""
     row = await tx.fetchrow(
-        "insert into requests (caller, idempotency_key, dossier_id, kind, body_digest) values ($1, $2, $3, $4, $5)"
-        " on conflict do nothing returning 1",
+        "insert into requests (caller, idempotency_key, dossier_id, kind, body_digest, components)"
+        " values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning 1",
         caller,
         key,
         dossier_id,
         kind,
         body_digest,
+        json.dumps([part.model_dump() for part in components]),
     )
     stored = await tx.fetchrow(
         "select dossier_id, kind, body_digest from requests where caller = $1 and idempotency_key = $2", caller, key
@@ -114,6 +132,16 @@ async def add_request(
 async def add_piece(pool: Pool, upload_id: UUID, number: int, piece: bytes) -> None:
     await pool.execute(
         "insert into content_pieces (upload_id, number, piece) values ($1, $2, $3)", upload_id, number, piece
+    )
+
+
+async def drop_abandoned(pool: Pool, older_than_s: float) -> None:
+    """Pieces of uploads that nobody finished, where the process died before it could take them away itself."""
+    await pool.execute(
+        "delete from content_pieces p where p.upload_id in (select upload_id from content_pieces where number = 0"
+        " and stored_at < clock_timestamp() - $1 * interval '1 second')"
+        " and not exists (select 1 from contents c where c.upload_id = p.upload_id)",
+        older_than_s,
     )
 
 
@@ -158,6 +186,18 @@ async def list_procedures(tx: Tx, known: Mapping[str, int]) -> list[dict[str, An
         list(known.values()),
     )
     return [json.loads(row["procedure"]) for row in rows]
+
+
+async def list_components(tx: Tx, submission: Any) -> dict[str, str | None]:
+    """code -> the SHA-256 it was announced with (hex), as submitted and as supplemented; the latest word wins."""
+    later = await tx.fetch(
+        "select components from requests where dossier_id = $1 and kind = 'supplement' order by accepted_at",
+        submission["dossier_id"],
+    )
+    found: dict[str, str | None] = {}
+    for row in (submission, *later):
+        found.update((part["code"], part["sha256"]) for part in components_of(row))
+    return found
 
 
 def components_of(submission: Any) -> list[dict[str, Any]]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import CollectorRegistry
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
 from shared import body, database, faults, gauges, logs, parked, problems
@@ -282,8 +282,8 @@ def _health(service: Service) -> APIRouter:
         return Response(body.dumps({**fields, **service.ready_when()}), status, headers, "application/json")
 
     @router.get("/metrics")
-    async def metrics() -> Response:
-        text = generate_latest(service.registry)  # type: ignore[no-untyped-call]
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+    async def metrics(request: Request) -> Response:
+        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(service.registry), media_type=kind)
 
     return router

@@ -22,7 +22,7 @@ from deploy.verify import Report, exit_code, run
 from shared.office import OfficeClock
 
 DATA = Path(".hoso-demo")
-SPEED = 3600.0
+SPEED = 3000.0
 SINGLE_RUN_BOUND = 1.25
 MEMORY_BOUND_MB = 600.0
 

@@ -105,10 +105,8 @@ async def _look(centre: Centre, watched: Watched, watch: Any, filed: list[str]) 
     while True:
         began = time.monotonic()
         status, verdict = await centre.call("workflow", "GET", "/v1/stages", "ops")
-        scraped = None
-        with contextlib.suppress(Exception):
-            pages = await bottleneck.scrape(centre.endpoints)
-            scraped = bottleneck.find_bottleneck(pages)
+        pages = await bottleneck.scrape(centre.endpoints)
+        scraped = bottleneck.find_bottleneck(pages.values())
         if status == 200:
             _keep(watched, centre.clock.now(), verdict, scraped)
             watch(centre.clock.now(), verdict, len(filed))
@@ -125,7 +123,7 @@ def _keep(watched: Watched, office: datetime, verdict: dict[str, Any], scraped: 
         watched.differed += 1
     score = max((row["score"] for row in verdict["stages"]), default=0.0)
     row = {"office": office, "score": score, "verdict": verdict, "scraped": counted}
-    if said is not None and said == counted and (watched.worst is None or score > watched.worst["score"]):
+    if said is not None and (watched.worst is None or score > watched.worst["score"]):
         watched.worst = row
     watched.samples.append({"office": office, "said": said, "scraped": counted, "score": score})
 

@@ -97,7 +97,7 @@ def complete(
     note: str | None = None,
     fields: dict[str, Any] | None = None,
 ) -> Decision:
-    """A task ends with one of its outcomes. Raises Refused; then nothing may be stored."""
+    """A task ends with one of its outcomes. Raises Refused; then nothing has changed."""
     _check(task, version)
     chosen = find_outcome(task.kind, outcome)
     if chosen is None:
@@ -114,13 +114,12 @@ def complete(
     match task.kind, outcome:
         case "reception", "accept":
             pen.close_task(task, outcome)
-            reception.receive(pen)
+            reception.receive(pen, moment.office)
         case "reception", "not_accepted":
             pen.close_task(task, outcome)
             reception.not_accept(pen)
         case "reception" | "appraisal", "ask_supplement":
-            pen.close_task(task, outcome)
-            reception.ask_supplement(pen, said.get("components"))
+            reception.ask_supplement(pen, task, outcome, said.get("components"))
         case "identity_mismatch", "confirmed":
             registry.confirm_identity(pen, task, outcome)
         case "number_held", _:
@@ -131,6 +130,7 @@ def complete(
             registry.settle_late_number(pen, task, outcome)
         case _:
             steps.complete(pen, task, outcome, said, holder)
+    pen.write_note(task, outcome, holder, note)
     return pen.made
 
 

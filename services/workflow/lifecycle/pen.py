@@ -30,6 +30,7 @@ NOTICES = {
     "DossierWithdrawn": "withdrawn",
     "DossierResolved": "ready",
     "ResultReturned": "returned",
+    "ClockRestarted": "supplement_received",
     "IdNumberIssued": "number_issued",
     "RequestDeclined": "request_declined",
 }
@@ -59,13 +60,13 @@ class Pen:
         )
         self.made.told.append(Telling(dossier.lifecycle_sequence, self.moment.new_id(), fact))
 
-    def notify(self, cause: type[LifecycleFact]) -> None:
-        """Somebody is told of this fact: code and status, nothing else."""
+    def notify(self, cause: type[LifecycleFact], kind: str | None = None) -> None:
+        """Somebody is told of this fact: code and status, nothing else. `kind` where the table's would mislead."""
         dossier = self.dossier
         dossier.notice_sequence += 1
         fact = NoticeWanted(
             office_at=self.moment.office,
-            kind=NOTICES[cause.__name__],
+            kind=kind or NOTICES[cause.__name__],
             cause=cause.__name__,
             dossier_code=dossier.dossier_code,
             national_status=dossier.national_status,
@@ -93,7 +94,10 @@ class Pen:
         self.open_task("identity_check", "awaited", None)
 
     def ask_number(self) -> None:
-        """A new request, with a key of its own: never while an older one may still be answered."""
+        """A new request, with a key of its own: never while an older one may still be answered.
+
+        After an end it is made quietly: then only the number itself is a public fact.
+        """
         dossier = self.dossier
         dossier.number_key = self._request(
             IdNumberWanted(
@@ -103,7 +107,8 @@ class Pen:
         dossier.number_state = "wanted"
         dossier.number_asked_at = self.moment.office
         self.open_task("id_number", "awaited", None)
-        self.tell(IdNumberRequested)
+        if not dossier.ended:
+            self.tell(IdNumberRequested)
 
     def drop_number(self) -> None:
         """Nobody waits for the number any more; one that was issued already is still reported."""
@@ -140,6 +145,19 @@ class Pen:
         task.left_at, task.left_office_at = self.moment.wall, self.moment.office
         self.dossier.tasks.remove(task)
         self.made.tasks[task.task_id] = task
+
+    def write_note(self, task: Task, outcome: str, holder: str, note: str | None) -> None:
+        """The reason, for whoever takes the dossier up next and for the letter to the citizen."""
+        if note and note.strip():
+            self.dossier.notes.append(
+                {
+                    "stage": task.stage,
+                    "outcome": outcome,
+                    "by": holder,
+                    "office_at": self.moment.office.isoformat(),
+                    "note": note.strip(),
+                }
+            )
 
     def change_task(self, task: Task) -> None:
         task.version += 1

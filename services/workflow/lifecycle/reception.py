@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from shared.events import (
@@ -21,7 +22,7 @@ from shared.events import (
 
 from . import state, steps
 from .pen import Pen
-from .state import Dossier
+from .state import Dossier, Refused, Task
 
 RECEPTION_HOURS = 8.0
 """Working hours to answer what was filed online (decree 45/2020, mark C)."""
@@ -65,7 +66,7 @@ def on_submitted(pen: Pen, fact: DossierSubmitted, *, open_for_reception: bool) 
         waiting_for=waiting_for,
     )
     if open_for_reception:
-        _let_in(pen)
+        _let_in(pen, fact.office_at)
     else:
         pen.dossier.state = state.RECORDED
         pen.notify(DossierRecorded)
@@ -74,27 +75,32 @@ def on_submitted(pen: Pen, fact: DossierSubmitted, *, open_for_reception: bool) 
 def on_opened(pen: Pen) -> None:
     """The procedure receives again: what was only recorded goes the way it would have gone."""
     if pen.dossier.state == state.RECORDED:
-        _let_in(pen)
+        _let_in(pen, pen.moment.office)
+        if not pen.dossier.at_once:
+            pen.notify(DossierRecorded, "opened")
 
 
-def _let_in(pen: Pen) -> None:
+def _let_in(pen: Pen, at: datetime) -> None:
     if pen.dossier.at_once:
-        receive(pen)
+        receive(pen, at)
     else:
         pen.dossier.state = state.AWAITING_RECEPTION
         pen.open_task("reception", "reception", "counter", hours=RECEPTION_HOURS)
 
 
-def receive(pen: Pen) -> None:
-    """Code, due date and the version of the rules in force now; none of them changes again but the due date."""
+def receive(pen: Pen, at: datetime) -> None:
+    """Code, due date and the version of the rules in force now; none of them changes again but the due date.
+
+    `at` is when an officer took it: a submission that this service reads late was still received when it was filed.
+    """
     dossier, moment = pen.dossier, pen.moment
     in_force = moment.current(dossier.procedure_code)
     if in_force is not None:
         pen.procedure = in_force
         dossier.procedure_version = in_force.version
     dossier.dossier_code = moment.code_for(dossier.agency, moment.office)
-    dossier.received_at = moment.office
-    dossier.due_at = pen.due_from(moment.office)
+    dossier.received_at = at
+    dossier.due_at = pen.due_from(at)
     dossier.fee = pen.procedure.fee.amount(dossier.copies, dossier.pages)
     dossier.state = state.RECEIVED
     pen.tell(DossierReceived, status=2, dossier_code=dossier.dossier_code, due_at=dossier.due_at)
@@ -119,16 +125,17 @@ def not_accept(pen: Pen) -> None:
     pen.notify(DossierNotAccepted)
 
 
-def ask_supplement(pen: Pen, components: Any) -> None:
+def ask_supplement(pen: Pen, task: Task, outcome: str, components: Any) -> None:
     """Once, completely, in writing (decree 61/2018 art. 15(3), 17, 19(4)); the clock stands until it comes."""
     dossier = pen.dossier
     if dossier.supplements >= pen.procedure.supplement_allowed:
-        raise state.Refused(
+        raise Refused(
             "supplement-already-asked",
             "Chỉ được yêu cầu bổ sung một lần.",
             "A supplement may be asked for only once.",
         )
-    codes = tuple(str(code)[:60] for code in components) if isinstance(components, (list, tuple)) else ()
+    codes = _known_components(pen, components)
+    pen.close_task(task, outcome)
     dossier.supplements += 1
     dossier.state = state.SUPPLEMENT_REQUESTED
     pen.tell(SupplementRequested, status=5, components=codes)
@@ -136,6 +143,19 @@ def ask_supplement(pen: Pen, components: Any) -> None:
         pen.pause()
         pen.tell(ClockPaused, reason="supplement")
     pen.notify(SupplementRequested)
+
+
+def _known_components(pen: Pen, said: Any) -> tuple[str, ...]:
+    """Only the procedure's own codes: they go into a public fact, where nobody's free text may stand."""
+    codes = [] if said is None else said
+    known = {component.code for component in pen.procedure.components}
+    if not isinstance(codes, list) or not all(isinstance(code, str) and code in known for code in codes):
+        raise Refused(
+            "unknown-component",
+            "Thành phần hồ sơ không có trong thủ tục.",
+            "The procedure has no such component.",
+        )
+    return tuple(dict.fromkeys(codes))
 
 
 def on_supplement(pen: Pen, _: SupplementSubmitted) -> None:
@@ -154,6 +174,7 @@ def on_supplement(pen: Pen, _: SupplementSubmitted) -> None:
         dossier.hold_until = pen.hold_time(dossier.due_at)
     dossier.state = state.IN_PROGRESS
     pen.tell(ClockRestarted, status=4, reason="supplement", due_at=dossier.due_at)
+    pen.notify(ClockRestarted)
     steps.open_step(pen)
 
 

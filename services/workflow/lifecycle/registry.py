@@ -49,7 +49,8 @@ def on_still_pending(pen: Pen, fact: IdNumberStillPending) -> None:
 def on_duplicate_suspected(pen: Pen, fact: IdNumberDuplicateSuspected) -> None:
     """The registry thinks this person has a number: somebody has to look. The same request may still succeed."""
     dossier = pen.dossier
-    if fact.request_key == dossier.number_key and dossier.number_state in ("wanted", "delayed") and not dossier.ended:
+    still_cared_for = not dossier.ended or dossier.state == state.RETURNED
+    if fact.request_key == dossier.number_key and dossier.number_state in ("wanted", "delayed") and still_cared_for:
         dossier.number_state = "duplicate"
         pen.open_task("id_number", "number_doubtful", "specialist", hours=REGISTRY_TASK_HOURS)
 
@@ -104,14 +105,14 @@ def on_hold_over(pen: Pen) -> None:
 
 
 def take_up_doubt(pen: Pen, task: Task, outcome: str) -> None:
+    if outcome == "ask_again" and pen.dossier.number_state != "refused":
+        raise state.Refused(
+            "request-still-open",
+            "Yêu cầu trước chưa bị từ chối nên chưa được gửi yêu cầu mới.",
+            "The earlier request has not been rejected, so no new one may be made.",
+        )
     pen.close_task(task, outcome)
     if outcome == "ask_again":
-        if pen.dossier.number_state != "refused":
-            raise state.Refused(
-                "request-still-open",
-                "Yêu cầu trước chưa bị từ chối nên chưa được gửi yêu cầu mới.",
-                "The earlier request has not been rejected, so no new one may be made.",
-            )
         pen.ask_number()
 
 
@@ -133,7 +134,8 @@ def _is_held(pen: Pen) -> bool:
 def _free_approval(pen: Pen) -> None:
     step = steps.current_step(pen)
     at_approval = step is not None and step.stage == "approval"
-    if at_approval and pen.dossier.state == state.IN_PROGRESS and pen.dossier.standing_in("approval") is None:
+    under_way = pen.dossier.state in (state.RECEIVED, state.IN_PROGRESS)
+    if at_approval and under_way and pen.dossier.standing_in("approval") is None:
         steps.open_step(pen)
 
 

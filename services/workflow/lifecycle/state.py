@@ -108,6 +108,8 @@ class Dossier:
     received_at: datetime | None = None
     due_at: datetime | None = None
     paused_at: datetime | None = None
+    paid: bool = False
+    """The financial obligation is met: it is not asked for again when a step is sent back."""
     fee: int | None = None
     step: int = -1
     """Which of the procedure's steps is under way; -1 before the first."""
@@ -126,6 +128,8 @@ class Dossier:
     number_asked_at: datetime | None = None
     number_waived: bool = False
     hold_until: datetime | None = None
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    """What officers wrote when they ended a task: {stage, outcome, by, office_at, note}. Never public."""
     lifecycle_sequence: int = 0
     request_sequence: int = 0
     notice_sequence: int = 0

@@ -34,8 +34,11 @@ def current_step(pen: Pen) -> Step | None:
 
 
 def go_on(pen: Pen) -> None:
-    """To the next step."""
+    """To the next step; with nothing left but the return, it is resolved."""
     pen.dossier.step += 1
+    step = current_step(pen)
+    if step is not None and step.stage == "return" and pen.dossier.step > 0:
+        _resolve(pen)
     open_step(pen)
 
 
@@ -56,6 +59,10 @@ def open_step(pen: Pen) -> None:
     pen.tell(StepStarted, status=4 if first else None, stage=step.stage, task_id=task.task_id)
     if step.stage == "consultation":
         pen.tell(ConsultationAsked, answer_due_at=task.due_at)
+    if step.stage == "return" and pen.dossier.state == state.RESOLVED:
+        # Only now: while it is held for the number nobody should come for it.
+        without = pen.dossier.number_state in AWAITED
+        pen.notify(DossierResolved, "ready_without_number" if without else None)
 
 
 def check_holds(pen: Pen) -> bool:
@@ -93,7 +100,7 @@ def _finish(pen: Pen, task: Task, outcome: str) -> None:
 def agree(pen: Pen, task: Task, outcome: str, _: dict[str, Any], holder: str) -> None:
     pen.dossier.appraised_by = holder
     _finish(pen, task, outcome)
-    if pen.procedure.financial_obligation:
+    if pen.procedure.financial_obligation and not pen.dossier.paid:
         pen.pause()
         pen.dossier.state = state.PAYMENT_REQUIRED
         pen.tell(PaymentRequired, status=6)
@@ -107,6 +114,7 @@ def agree(pen: Pen, task: Task, outcome: str, _: dict[str, Any], holder: str) ->
 def paid(pen: Pen, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
     pen.close_task(task, outcome)
     pen.resume()
+    pen.dossier.paid = True
     pen.dossier.state = state.IN_PROGRESS
     pen.tell(PaymentMade, status=4)
     pen.tell(ClockResumed, reason="financial_obligation", due_at=pen.dossier.due_at)
@@ -137,12 +145,11 @@ def issue(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], _: str) ->
     result = dossier.result or {}
     dossier.result = {
         **result,
-        "number": _word(fields, "number") or result.get("number") or dossier.dossier_code,
+        "number": _word(fields, "number") or result.get("number"),
         "book": _word(fields, "book") or result.get("book"),
         "blank": dossier.blank,
     }
     _finish(pen, task, outcome)
-    _resolve(pen)
     go_on(pen)
 
 
@@ -156,10 +163,14 @@ def hand_over(pen: Pen, task: Task, outcome: str, _: dict[str, Any], __: str) ->
 def hand_over_at_once(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
     """Same visit: signed, resolved and returned in one act."""
     _set_signature(pen, fields, holder)
-    pen.dossier.result = {**(pen.dossier.result or {}), "number": _word(fields, "number") or pen.dossier.dossier_code}
+    result = pen.dossier.result or {}
+    pen.dossier.result = {
+        **result,
+        "number": _word(fields, "number") or result.get("number"),
+        "book": _word(fields, "book") or result.get("book"),
+    }
     pen.close_task(task, outcome)
-    pen.dossier.state = state.RESOLVED
-    pen.tell(DossierResolved, status=9)
+    _resolve(pen)
     _return(pen)
     pen.notify(ResultReturned)
 
@@ -177,6 +188,8 @@ FORWARD = {
 
 def refuse(pen: Pen, task: Task) -> None:
     """A reasoned letter, inside the processing time (decree 61/2018 art. 19(8)); not the same as not accepting."""
+    if pen.dossier.state == state.RESOLVED:
+        raise Refused("already-ended", "Hồ sơ đã giải quyết xong.", "The dossier has been decided already.")
     pen.drop_number()
     _finish(pen, task, "refuse")
     pen.close_all("refused")
@@ -194,14 +207,18 @@ def send_back(pen: Pen, task: Task) -> None:
     pen.dossier.step -= 1
     before = current_step(pen)
     assert before is not None
+    if before.stage == "approval":
+        _void_signature(pen)
     pen.tell(StepReturned, stage=task.stage, task_id=task.task_id, outcome="send_back", back_to=before.stage)
     open_step(pen)
 
 
 def _resolve(pen: Pen) -> None:
+    """Decided: the result has a number, the dossier's own code where nobody gave it another."""
+    result = pen.dossier.result or {}
+    pen.dossier.result = {**result, "number": result.get("number") or pen.dossier.dossier_code}
     pen.dossier.state = state.RESOLVED
     pen.tell(DossierResolved, status=9)
-    pen.notify(DossierResolved)
 
 
 def _return(pen: Pen) -> None:
@@ -213,19 +230,26 @@ def _return(pen: Pen) -> None:
 
 
 def _set_signature(pen: Pen, fields: dict[str, Any], holder: str) -> None:
-    capacity = _word(fields, "signed_as") or pen.procedure.signed_as
-    signature = _word(fields, "signature") or "digital"
+    """What was said with the outcome, else what was set on the result before, else the procedure's default."""
+    result = pen.dossier.result or {}
+    capacity = _word(fields, "signed_as") or result.get("signed_as") or pen.procedure.signed_as
+    signature = _word(fields, "signature") or result.get("signature") or "digital"
     if capacity not in ("TM.", "KT.", "TL.", "TUQ."):
         raise Refused("bad-field", "Thẩm quyền ký không hợp lệ.", "signed_as must be TM., KT., TL. or TUQ.")
     if signature not in ("digital", "wet", "wet_scanned"):
         raise Refused("bad-field", "Hình thức ký không hợp lệ.", "signature must be digital, wet or wet_scanned.")
     pen.dossier.result = {
-        **(pen.dossier.result or {}),
-        "signed_by": _word(fields, "signed_by") or holder,
+        **result,
+        "signed_by": _word(fields, "signed_by") or result.get("signed_by") or holder,
         "signed_as": capacity,
         "signature": signature,
     }
     pen.tell(ResultSigned, signed_as=capacity, signature=signature)
+
+
+def _void_signature(pen: Pen) -> None:
+    signature = ("signed_by", "signed_as", "signature")
+    pen.dossier.result = {name: value for name, value in (pen.dossier.result or {}).items() if name not in signature}
 
 
 def _word(fields: dict[str, Any], name: str) -> str | None:

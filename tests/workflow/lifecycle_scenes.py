@@ -1,0 +1,220 @@
+"""A centre with one dossier in it, for scenarios: commands and facts go through the same doors as in the service."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from services.workflow import lifecycle
+from services.workflow.lifecycle import Decision, Dossier, Moment, Task, Telling
+from services.workflow.procedures import Procedure, shipped
+from services.workflow.working_calendar import WorkingCalendar
+from shared import events
+from shared.events import Fact, LifecycleFact, NoticeWanted
+from shared.office import VIETNAM
+
+CALENDAR = WorkingCalendar()
+AGENCY = "H44.XXX"
+BIRTH, LAND, COPIES, BUSINESS = "1.001193", "1.013978", "2.000815", "1.001612"
+WALL0 = datetime(2025, 8, 27, 2, 0, tzinfo=UTC)
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=VIETNAM)
+
+
+NINE = at("2025-08-27T09:00")
+"""A Wednesday morning."""
+
+
+def rules(code: str, **changed: Any) -> Procedure:
+    """A shipped procedure with some rules changed."""
+    said = shipped()[code].model_dump(mode="json")
+    return Procedure.model_validate({**said, "intake_mode": "open", "record_only_reason": None, **changed})
+
+
+def steps(*stages: str) -> list[dict[str, Any]]:
+    """Steps of these stages, each with its usual role."""
+    role = {"approval": "signatory", "issuing": "records_clerk", "return": "counter"}
+    return [{"stage": stage, "role": role.get(stage, "specialist"), "working_hours": 4} for stage in stages]
+
+
+def submission(procedure: Procedure, **changed: Any) -> events.DossierSubmitted:
+    """As an officer files it at the counter, unless changed."""
+    said: dict[str, Any] = {
+        "procedure_code": procedure.code,
+        "procedure_version": procedure.version,
+        "receiving_agency": AGENCY,
+        "channel": "direct",
+        "caller_role": "counter",
+        "has_personal_id": True,
+        "sealed_contact": "contact",
+        "sealed_person": "person",
+        "sealed_subject": "subject",
+    }
+    return events.DossierSubmitted.model_validate({**said, **changed})
+
+
+@dataclass
+class Centre:
+    """One dossier and everything that was said about it. `now` is office time and moves when told to."""
+
+    procedure: Procedure
+    now: datetime = NINE
+    blanks: int = 0
+    round_trip: bool = False
+    """Store and load the state as JSON before every decision, as the service does."""
+    dossier: Dossier = field(init=False)
+    told: list[Telling] = field(default_factory=list)
+    closed: list[Task] = field(default_factory=list)
+    timers: dict[str, datetime] = field(default_factory=dict)
+    codes: Counter[date] = field(default_factory=Counter)
+    in_force: Procedure | None = None
+    _ids: Any = field(default_factory=lambda: count(1))
+
+    def moment(self) -> Moment:
+        return Moment(
+            wall=WALL0 + (self.now - NINE),
+            office=self.now,
+            calendar=CALENDAR,
+            current=lambda _: self.in_force or self.procedure,
+            new_id=lambda: UUID(int=next(self._ids)),
+            code_for=self._code,
+            take_blank=self._blank,
+        )
+
+    def _code(self, agency: str, office: datetime) -> str:
+        self.codes[office.date()] += 1
+        return f"{agency}-{office:%y%m%d}-{self.codes[office.date()]:04d}"
+
+    def _blank(self, _: str) -> int | None:
+        if not self.blanks:
+            return None
+        self.blanks -= 1
+        return 1000 + self.blanks
+
+    def submit(self, *, open_for_reception: bool = True, **changed: Any) -> list[str]:
+        fact = submission(self.procedure, **{"office_at": self.now, **changed})
+        self.dossier = lifecycle.begin(fact, UUID(int=7), UUID(int=8), self.procedure.group)
+        return self._take(
+            lifecycle.submitted(
+                self.dossier, self.procedure, fact, self.moment(), open_for_reception=open_for_reception
+            )
+        )
+
+    def hear(self, fact: Fact) -> list[str]:
+        """A fact from intake or idlookup."""
+        return self._decide(lambda dossier: lifecycle.decide(dossier, self.rules, fact, self.moment()))
+
+    def supplement(self) -> list[str]:
+        return self.hear(events.SupplementSubmitted(office_at=self.now, components=()))
+
+    def withdraw(self) -> list[str]:
+        return self.hear(events.WithdrawalRequested(office_at=self.now, sealed_reason="reason"))
+
+    def found(self, key: UUID | None = None) -> list[str]:
+        return self.hear(events.IdNumberFound(request_key=key or self.number_key, sealed_number="sealed"))
+
+    def delayed(self) -> list[str]:
+        return self.hear(events.IdNumberStillPending(request_key=self.number_key, since=self.now))
+
+    def doubted(self) -> list[str]:
+        return self.hear(events.IdNumberDuplicateSuspected(request_key=self.number_key))
+
+    def rejected(self) -> list[str]:
+        return self.hear(events.IdNumberRefused(request_key=self.number_key, reason="rejected"))
+
+    def checked(self, answer: str) -> list[str]:
+        return self.hear(events.IdCheckAnswered(request_key=self.dossier.check_key or UUID(int=0), answer=answer))
+
+    def hour_comes(self) -> list[str]:
+        """The number's hour: time passes to it and its timer fires."""
+        self.now = max(self.now, self.timers.pop("number_hold"))
+        return self._decide(lambda dossier: lifecycle.hold_over(dossier, self.rules, self.moment()))
+
+    def open_procedure(self) -> list[str]:
+        return self._decide(lambda dossier: lifecycle.opened(dossier, self.rules, self.moment()))
+
+    def complete(self, stage: str, outcome: str | None = None, **said: Any) -> list[str]:
+        """End the human task in `stage`; forward unless told otherwise. Raises Refused."""
+        task = self.task(stage)
+        code = outcome or next(o.code for o in lifecycle.OUTCOMES[task.kind] if o.forward)
+        said = {"version": task.version, "holder": task.role, **said}
+
+        def act(dossier: Dossier) -> Decision:
+            same = dossier.find_task(task.task_id)
+            assert same is not None
+            return lifecycle.complete(dossier, self.rules, same, self.moment(), outcome=code, **said)
+
+        return self._decide(act)
+
+    def forward(self, *stages: str) -> None:
+        for stage in stages:
+            self.complete(stage)
+
+    def task(self, stage: str) -> Task:
+        task = self.dossier.standing_in(stage, machine=False)
+        assert task is not None, f"no officer's task in {stage}, but {self.open_stages}"
+        return task
+
+    @property
+    def rules(self) -> Procedure:
+        pinned = self.in_force is not None and self.dossier.procedure_version == self.in_force.version
+        return self.in_force if pinned and self.in_force is not None else self.procedure
+
+    @property
+    def number_key(self) -> UUID:
+        return self.dossier.number_key or UUID(int=0)
+
+    @property
+    def human_tasks(self) -> list[Task]:
+        return [task for task in self.dossier.tasks if task.role is not None]
+
+    @property
+    def open_stages(self) -> list[tuple[str, str | None]]:
+        return [(task.stage, task.role) for task in self.dossier.tasks]
+
+    @property
+    def public(self) -> list[str]:
+        return [type(t.fact).__name__ for t in self.told if isinstance(t.fact, LifecycleFact)]
+
+    @property
+    def statuses(self) -> list[int]:
+        facts = [t.fact for t in self.told if isinstance(t.fact, LifecycleFact)]
+        return [fact.national_status for fact in facts if fact.national_status is not None]
+
+    @property
+    def notices(self) -> list[str]:
+        return [t.fact.kind for t in self.told if isinstance(t.fact, NoticeWanted)]
+
+    def last(self, kind: type[Fact]) -> Any:
+        return next(telling.fact for telling in reversed(self.told) if isinstance(telling.fact, kind))
+
+    def pass_days(self, days: int) -> None:
+        self.now += timedelta(days=days)
+
+    def _decide(self, act: Callable[[Dossier], Decision]) -> list[str]:
+        if self.round_trip:
+            self.dossier = Dossier.from_json(self.dossier.to_json())
+        before = self.dossier.to_json()
+        try:
+            return self._take(act(self.dossier))
+        except lifecycle.Refused:
+            assert orjson.loads(self.dossier.to_json()) == orjson.loads(before), "a refused command changed something"
+            raise
+
+    def _take(self, made: Decision) -> list[str]:
+        self.told += made.told
+        self.closed += [task for task in made.tasks.values() if task.state == "closed"]
+        for kind, when in made.timers.items():
+            self.timers.pop(kind, None)
+            if when is not None:
+                self.timers[kind] = when
+        return [type(telling.fact).__name__ for telling in made.told]

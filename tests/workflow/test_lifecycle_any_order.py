@@ -1,0 +1,172 @@
+"""Whatever comes in whatever order: no gap in a sequence, only allowed statuses, one code, an end that holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.workflow import lifecycle
+from services.workflow.lifecycle import Dossier, Refused
+from shared.events import LIFECYCLE, LifecycleFact
+from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES, LAND, Centre, rules, steps
+
+PROCEDURES = [
+    rules(BIRTH),
+    rules(LAND),
+    rules(COPIES),
+    rules(BUSINESS),
+    rules(BIRTH, identity_check="required", steps=steps("approval", "return")),
+    rules(BIRTH, steps=steps("return")),
+]
+WAYS = {
+    None: {1},
+    1: {2, 3, 5, 7},
+    2: {4, 5, 6, 7, 8, 9},
+    3: set(),
+    4: {5, 6, 7, 8, 9},
+    5: {2, 3, 4, 7, 8},
+    6: {4, 7, 8},
+    7: set(),
+    8: set(),
+    9: {10},
+    10: set(),
+}
+AFTER_AN_END = {"IdNumberIssued", "RequestDeclined"}
+TOLD = ("supplement", "withdraw", "found", "delayed", "doubted", "rejected", "match", "mismatch", "opened", "hour")
+
+happenings = st.lists(
+    st.one_of(
+        st.tuples(st.just("task"), st.integers(0, 5), st.sampled_from([None, None, None, 0, 1, 2, 3])),
+        st.tuples(st.sampled_from(TOLD), st.integers(0, 0), st.none()),
+        st.tuples(st.just("time"), st.integers(1, 40), st.none()),
+    ),
+    max_size=25,
+)
+submissions = st.fixed_dictionaries(
+    {
+        "caller_role": st.sampled_from(["counter", "system"]),
+        "channel": st.sampled_from(["direct", "online", "post"]),
+        "has_personal_id": st.booleans(),
+        "open_for_reception": st.booleans(),
+    }
+)
+
+
+def happen(centre: Centre, what: str, number: int, choice: int | None) -> None:
+    """One thing happens, if it can happen now; a refusal is fine, anything else raised is not."""
+    match what:
+        case "task" if centre.human_tasks:
+            task = centre.human_tasks[number % len(centre.human_tasks)]
+            outcomes = lifecycle.OUTCOMES[task.kind]
+            chosen = next(o for o in outcomes if o.forward) if choice is None else outcomes[choice % len(outcomes)]
+            same_stage = centre.dossier.standing_in(task.stage, machine=False)
+            try:
+                if same_stage is task:
+                    centre.complete(task.stage, chosen.code, note="lý do", holder=f"person {number}")
+            except Refused:
+                pass
+        case "supplement" | "withdraw" | "found" | "delayed" | "doubted" | "rejected":
+            getattr(centre, what)()
+        case "match" | "mismatch":
+            centre.checked(what)
+        case "opened":
+            centre.open_procedure()
+        case "hour" if "number_hold" in centre.timers:
+            centre.hour_comes()
+        case "time":
+            centre.pass_days(number)
+
+
+def check(centre: Centre) -> None:
+    sequences: dict[str, list[int]] = defaultdict(list)
+    for telling in centre.told:
+        sequences[type(telling.fact).topic].append(telling.sequence)
+    for topic, numbers in sequences.items():
+        assert numbers == list(range(1, len(numbers) + 1)), f"a gap on {topic}"
+    assert len({telling.ce_id for telling in centre.told}) == len(centre.told)
+    assert len(sequences[LIFECYCLE]) == centre.dossier.lifecycle_sequence
+
+    before: int | None = None
+    for status in centre.statuses:
+        assert status in WAYS[before], f"{before} -> {status}"
+        before = status
+    assert before == centre.dossier.national_status
+
+    facts = [telling.fact for telling in centre.told if isinstance(telling.fact, LifecycleFact)]
+    codes = [fact.dossier_code for fact in facts if hasattr(fact, "dossier_code")]
+    assert len(codes) <= 1
+    assert centre.dossier.dossier_code == (codes[0] if codes else None)
+    assert sum(centre.codes.values()) == len(codes)
+    ended = next((i for i, fact in enumerate(facts) if fact.national_status in (3, 7, 8, 10)), len(facts))
+    assert {type(fact).__name__ for fact in facts[ended + 1 :]} <= AFTER_AN_END
+    assert centre.dossier.ended == (ended < len(facts))
+    assert centre.public.count("IdNumberIssued") <= 1
+    assert centre.public.count("ResultReturned") <= 1
+    assert len([task for task in centre.dossier.tasks if task.kind in STEPS]) <= 1, "one officer's step at a time"
+    if centre.dossier.ended:
+        assert all(task.stage == "id_number" for task in centre.dossier.tasks)
+    assert len({task.task_id for task in centre.closed}) == len(centre.closed), "a task ends once"
+
+
+STEPS = {
+    "reception",
+    "same_visit",
+    "appraisal",
+    "consultation",
+    "financial_obligation",
+    "approval",
+    "issuing",
+    "return",
+}
+
+
+def push_forward(centre: Centre) -> None:
+    """Officers complete forward until nothing is left; whatever else is awaited comes in the end."""
+    for _ in range(60):
+        if centre.dossier.state == "recorded":
+            centre.open_procedure()
+        elif centre.dossier.state == "supplement_requested":
+            centre.supplement()
+        elif centre.human_tasks:
+            centre.complete(centre.human_tasks[0].stage)
+        elif "number_hold" in centre.timers:
+            centre.hour_comes()
+        elif centre.dossier.check_state == "wanted" and not centre.dossier.ended:
+            centre.checked("match")
+        else:
+            return
+    raise AssertionError(f"no end in sight: {centre.dossier.state}, {centre.open_stages}")
+
+
+@given(st.sampled_from(PROCEDURES), submissions, happenings)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_happens_in_whatever_order_the_life_of_a_dossier_stays_lawful(
+    procedure: Any, how: dict[str, Any], story: list[tuple[str, int, int | None]]
+) -> None:
+    centre = Centre(procedure, blanks=50, round_trip=True)
+    centre.submit(**how)
+    for what, number, choice in story:
+        happen(centre, what, number, choice)
+        check(centre)
+    push_forward(centre)
+    check(centre)
+    assert centre.dossier.ended, centre.dossier.state
+    if not {"withdrawn", "refused", "not_accepted"} & {centre.dossier.state}:
+        assert centre.dossier.national_status == 10
+
+
+@given(st.sampled_from(PROCEDURES), submissions, happenings)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_state_that_was_stored_and_loaded_decides_the_same(
+    procedure: Any, how: dict[str, Any], story: list[tuple[str, int, int | None]]
+) -> None:
+    kept, stored = Centre(procedure, blanks=5), Centre(procedure, blanks=5, round_trip=True)
+    for centre in (kept, stored):
+        centre.submit(**how)
+        for what, number, choice in story:
+            happen(centre, what, number, choice)
+    assert kept.told == stored.told
+    assert kept.dossier == Dossier.from_json(stored.dossier.to_json())

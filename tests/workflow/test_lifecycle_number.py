@@ -1,0 +1,263 @@
+"""A birth's number and the check of a person: awaited beside the steps, early, late, doubtful or never."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from services.workflow.lifecycle import Refused
+from shared import events
+from tests.workflow.lifecycle_scenes import BIRTH, LAND, Centre, at, rules, steps
+
+
+def birth() -> Centre:
+    centre = Centre(rules(BIRTH))
+    centre.submit()
+    return centre
+
+
+def held_birth() -> Centre:
+    """Signed and numbered, the return held for the number."""
+    centre = birth()
+    centre.forward("appraisal", "approval", "issuing")
+    return centre
+
+
+def returned_without_number() -> Centre:
+    centre = held_birth()
+    centre.hour_comes()
+    centre.forward("id_number", "return")
+    return centre
+
+
+def test_the_number_is_asked_for_at_reception_beside_the_first_step() -> None:
+    centre = birth()
+    wanted = centre.last(events.IdNumberWanted)
+    assert next(t.ce_id for t in centre.told if t.fact is wanted) == centre.number_key
+    assert wanted.sealed_subject == "subject"
+    assert "IdNumberRequested" in centre.public
+    assert centre.open_stages == [("identity_check", None), ("id_number", None), ("appraisal", "specialist")]
+
+
+def test_a_number_that_comes_early_holds_nothing() -> None:
+    centre = birth()
+    assert centre.found() == ["IdNumberIssued"]
+    centre.forward("appraisal", "approval", "issuing", "return")
+    assert centre.statuses == [1, 2, 4, 9, 10]
+    assert centre.last(events.ResultReturned).without_number is False
+
+
+def test_a_missing_number_holds_the_return_without_a_task_and_nobody_is_told_to_come() -> None:
+    centre = held_birth()
+    assert centre.human_tasks == []
+    assert centre.dossier.state == "resolved"
+    assert centre.notices == ["received"]
+    assert centre.timers == {"number_hold": at("2025-08-27T16:30")}
+    centre.found()
+    assert [task.stage for task in centre.human_tasks] == ["return"]
+    assert centre.timers == {}
+    assert centre.notices == ["received", "ready"]
+
+
+def test_at_the_hour_the_signatory_is_asked_and_may_return_it_without_the_number() -> None:
+    centre = held_birth()
+    centre.hour_comes()
+    assert [(task.stage, task.role) for task in centre.human_tasks] == [("id_number", "signatory")]
+    assert centre.dossier.national_status == 9
+    centre.complete("id_number")
+    assert centre.notices == ["received", "ready_without_number"]
+    centre.complete("return")
+    assert centre.last(events.ResultReturned).without_number is True
+    assert centre.dossier.state == "returned"
+
+
+def test_the_clock_never_returns_it_by_itself() -> None:
+    centre = held_birth()
+    centre.hour_comes()
+    centre.pass_days(30)
+    assert "ResultReturned" not in centre.public
+    assert centre.open_stages == [("identity_check", None), ("id_number", None), ("id_number", "signatory")]
+
+
+def test_the_signatory_may_wait_until_the_hour_of_the_next_working_day() -> None:
+    centre = Centre(rules(BIRTH), now=at("2025-08-29T09:00"))
+    centre.submit()
+    centre.forward("appraisal", "approval", "issuing")
+    centre.hour_comes()
+    centre.complete("id_number", "wait")
+    assert centre.human_tasks == []
+    assert centre.timers == {"number_hold": at("2025-09-03T16:30")}, "a weekend and two holidays lie between"
+    centre.hour_comes()
+    assert [task.role for task in centre.human_tasks] == ["signatory"]
+
+
+def test_a_number_that_comes_while_the_signatory_is_asked_frees_the_return() -> None:
+    centre = held_birth()
+    centre.hour_comes()
+    centre.found()
+    assert [task.stage for task in centre.human_tasks] == ["return"]
+    centre.complete("return")
+    assert centre.last(events.ResultReturned).without_number is False
+
+
+def test_an_hour_that_comes_before_the_return_is_reached_asks_nobody_yet() -> None:
+    centre = birth()
+    centre.now = at("2025-08-27T16:45")
+    centre.forward("appraisal", "approval")
+    assert [task.stage for task in centre.human_tasks] == ["issuing"]
+    centre.complete("issuing")
+    assert [(task.stage, task.role) for task in centre.human_tasks] == [("id_number", "signatory")]
+
+
+def test_a_late_number_is_entered_after_the_return_and_changes_no_status() -> None:
+    centre = returned_without_number()
+    assert centre.open_stages == [("id_number", None)]
+    centre.pass_days(2)
+    assert centre.found() == ["IdNumberIssued", "NoticeWanted"]
+    assert centre.last(events.IdNumberIssued).national_status is None
+    assert [(task.stage, task.role) for task in centre.human_tasks] == [("id_number", "records_clerk")]
+    centre.complete("id_number", "entered_reissued")
+    assert centre.dossier.tasks == []
+    assert centre.statuses == [1, 2, 4, 9, 10]
+
+
+def test_a_number_is_told_once_and_only_for_the_request_that_is_out() -> None:
+    centre = birth()
+    assert centre.found(UUID(int=999)) == []
+    centre.found()
+    assert centre.found() == []
+    assert centre.delayed() == []
+    assert centre.rejected() == []
+    assert centre.doubted() == []
+
+
+def test_a_slow_registry_is_told_once() -> None:
+    centre = birth()
+    assert centre.delayed() == ["IdNumberDelayed"]
+    assert centre.delayed() == []
+    assert centre.last(events.IdNumberDelayed).since == at("2025-08-27T09:00")
+
+
+def test_a_suspected_duplicate_is_a_specialists_task_and_no_second_request() -> None:
+    centre = birth()
+    centre.doubted()
+    key = centre.number_key
+    with pytest.raises(Refused, match="request-still-open"):
+        centre.complete("id_number", "ask_again")
+    centre.complete("id_number")
+    assert centre.number_key == key
+    assert centre.found() == ["IdNumberIssued"]
+
+
+def test_a_number_that_comes_takes_the_doubt_away() -> None:
+    centre = birth()
+    centre.doubted()
+    centre.found()
+    assert [task.stage for task in centre.human_tasks] == ["appraisal"]
+
+
+def test_only_after_a_rejection_may_a_request_with_a_new_key_be_made() -> None:
+    centre = birth()
+    first = centre.number_key
+    centre.rejected()
+    assert centre.dossier.standing_in("id_number", machine=True) is None
+    assert [(task.stage, task.role) for task in centre.human_tasks][-1] == ("id_number", "specialist")
+    centre.complete("id_number", "ask_again")
+    assert centre.number_key != first
+    assert centre.public.count("IdNumberRequested") == 2
+    assert centre.found(first) == []
+    assert centre.found() == ["IdNumberIssued"]
+
+
+def test_a_rejected_request_still_holds_the_return_until_the_signatory_decides() -> None:
+    centre = birth()
+    centre.rejected()
+    centre.forward("id_number", "appraisal", "approval", "issuing")
+    assert centre.human_tasks == []
+    centre.hour_comes()
+    centre.forward("id_number", "return")
+    assert centre.last(events.ResultReturned).without_number is True
+
+
+@pytest.mark.parametrize("answer", ["doubted", "rejected"])
+def test_a_doubt_after_the_return_still_reaches_a_person(answer: str) -> None:
+    centre = returned_without_number()
+    getattr(centre, answer)()
+    assert [(task.stage, task.role) for task in centre.human_tasks] == [("id_number", "specialist")]
+    if answer == "rejected":
+        assert centre.complete("id_number", "ask_again") == ["IdNumberWanted"], "no public fact but the number itself"
+    assert centre.found() == ["IdNumberIssued", "NoticeWanted"]
+
+
+@pytest.mark.parametrize("how", ["withdraw", "refuse"])
+def test_an_end_calls_the_request_off_and_a_number_that_came_anyway_is_still_told(how: str) -> None:
+    centre = birth()
+    centre.delayed()
+    if how == "withdraw":
+        centre.withdraw()
+    else:
+        centre.complete("appraisal", "refuse", note="x")
+    assert centre.last(events.IdNumberNoLongerWanted).request_key == centre.number_key
+    before = list(centre.statuses)
+    assert centre.found() == ["IdNumberIssued"]
+    assert centre.dossier.tasks == []
+    assert centre.statuses == before
+
+
+def test_a_supplement_moves_the_hour_with_the_due_day() -> None:
+    centre = birth()
+    centre.complete("appraisal", "ask_supplement", note="x")
+    centre.now = at("2025-08-28T10:00")
+    centre.supplement()
+    centre.forward("appraisal", "approval", "issuing")
+    assert centre.timers == {"number_hold": at("2025-08-28T16:30")}
+
+
+def test_an_identity_check_beside_blocks_nothing() -> None:
+    centre = birth()
+    assert centre.last(events.IdCheckWanted).sealed_person == "person"
+    centre.found()
+    centre.forward("appraisal", "approval", "issuing", "return")
+    assert centre.dossier.national_status == 10
+    assert centre.dossier.tasks == []
+    assert centre.checked("mismatch") == []
+    assert centre.dossier.tasks == []
+
+
+def test_without_a_number_to_check_nothing_is_asked() -> None:
+    centre = Centre(rules(BIRTH))
+    centre.submit(has_personal_id=False)
+    assert "identity_check" not in dict(centre.open_stages)
+
+
+@pytest.mark.parametrize("answer", ["mismatch", "rejected"])
+def test_anything_but_a_match_is_a_specialists_task(answer: str) -> None:
+    centre = birth()
+    centre.checked(answer)
+    assert [task.stage for task in centre.human_tasks] == ["appraisal", "identity_check"]
+    assert centre.checked("match") == [], "answered once"
+    centre.complete("identity_check")
+    assert [task.stage for task in centre.human_tasks] == ["appraisal"]
+
+
+@pytest.mark.parametrize("answer", ["match", "mismatch"])
+def test_a_required_check_holds_approval_and_nothing_before_it(answer: str) -> None:
+    centre = Centre(rules(LAND, financial_obligation=False, steps=steps("appraisal", "approval", "issuing", "return")))
+    centre.submit()
+    centre.complete("appraisal")
+    assert centre.human_tasks == []
+    centre.checked(answer)
+    if answer == "mismatch":
+        assert [task.stage for task in centre.human_tasks] == ["identity_check"]
+        centre.complete("identity_check")
+    assert [task.stage for task in centre.human_tasks] == ["approval"]
+
+
+def test_a_required_check_frees_an_approval_that_is_the_first_step() -> None:
+    centre = Centre(rules(BIRTH, id_number=False, identity_check="required", steps=steps("approval", "return")))
+    centre.submit()
+    assert (centre.human_tasks, centre.statuses) == ([], [1, 2])
+    centre.checked("match")
+    centre.forward("approval", "return")
+    assert centre.statuses == [1, 2, 4, 9, 10]

@@ -94,7 +94,6 @@ class Relay:
         while True:
             try:
                 await self._own_and_send()
-                pause = 0.1
             except BrokerLost as lost:
                 log.warning(
                     "the broker has lost what it had acknowledged: sending again from the oldest event", why=str(lost)
@@ -104,6 +103,7 @@ class Relay:
                 expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
                 log.warning("relay starts again", error=repr(error)[:200], exc_info=None if expected else error)
             finally:
+                pause = 0.1 if self.connected else pause
                 self._owned = {}
                 self._set_connected(False)
             await asyncio.sleep(pause)
@@ -229,15 +229,25 @@ class Relay:
             # When one topic fails the others must not go on behind the back of the next session.
             for send in sends:
                 send.cancel()
-        if self._state_of is not None:
-            changed = list({row["dossier_id"] for row in rows if row["topic"] == self._source})
-            states = await self._state_of(self._pool(), changed) if changed else []
-            for topic in {state.topic for state in states}:
-                part = [(s.key.encode(), s.value, s.headers, 0) for s in states if s.topic == topic]
-                marks.append(await self._send_topic(producer, topic, lane, part))
+        states = await self._build_states(list({row["dossier_id"] for row in rows if row["topic"] == self._source}))
+        for topic in {state.topic for state in states}:
+            part = [(s.key.encode(), s.value, s.headers, 0) for s in states if s.topic == topic]
+            marks.append(await self._send_topic(producer, topic, lane, part))
         fault_point("relay-after-send")
         recorded = tuple(row["recorded_at"].timestamp() for row in rows)
         return cursors.Sent(lane, epoch, rows[0]["id"], rows[-1]["id"], tuple(marks), recorded)
+
+    async def _build_states(self, changed: list[UUID]) -> list[StateRecord]:
+        """The dossiers as they are now. A mistake in building them must not stop the facts: the next change tells."""
+        if self._state_of is None or not changed:
+            return []
+        try:
+            return await self._state_of(self._pool(), changed)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            log.exception("states not told", dossiers=len(changed))
+            return []
 
     async def _send_topic(
         self,

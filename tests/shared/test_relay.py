@@ -22,7 +22,7 @@ from shared.envelope import Received, lane_of, parse, records_from
 from shared.events import PARTITIONS, STATE, SUBMISSIONS, WithdrawalRequested
 from shared.kafka import KafkaSettings, ensure_topics, find_shortened
 from shared.metrics import DeliveryMetrics, StageMetrics
-from shared.outbox import Wake, stage
+from shared.outbox import CHANNEL, Wake, stage
 from shared.relay import Relay, StateRecord
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
@@ -358,7 +358,28 @@ async def test_a_commit_of_another_process_is_sent_at_once(start: Any, monkeypat
     await wait_until(lambda: everything_sent(pool), 2.0)
 
 
-async def test_a_commit_nobody_told_of_is_found_by_looking(start: Any) -> None:
+async def test_a_running_relay_does_not_answer_a_notify_with_another(start: Any) -> None:
+    _, pool, sender = await start()
+    await wait_until(lambda: len(sender.lanes) == PARTITIONS)
+    heard = 0
+
+    def count(*_: Any) -> None:
+        nonlocal heard
+        heard += 1
+
+    async with pool.acquire() as listener:
+        await listener.add_listener(CHANNEL, count)
+        await pool.execute("select pg_notify($1, '')", CHANNEL)
+        await wait_until(lambda: heard)
+        sender.wake(await world.tell(pool, (uuid4(), 1)))
+        await wait_until(lambda: everything_sent(pool))
+        await asyncio.wait({asyncio.ensure_future(wait_until(lambda: heard > 1, 0.3))})
+        await listener.remove_listener(CHANNEL, count)
+    assert heard == 1
+
+
+async def test_a_commit_nobody_told_of_is_found_by_looking(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "WATCH_S", 30.0)
     _, pool, sender = await start()
     await wait_until(lambda: len(sender.lanes) == PARTITIONS)
     await world.tell(pool, (uuid4(), 1))
@@ -392,6 +413,17 @@ async def test_the_state_of_a_dossier_is_built_when_sent_and_never_from_history(
     finally:
         await consumer.stop()
     assert values == [b"1", b"2", b"3", b"3"], "the refill told the state of now, once"
+
+
+async def test_a_mistake_in_building_states_does_not_stop_the_facts(start: Any, kafka: KafkaSettings) -> None:
+    async def state_of(pool: Pool, dossiers: Sequence[UUID]) -> list[StateRecord]:
+        raise KeyError("a column that is not there")
+
+    _, pool, sender = await start(state_of=state_of, state_source=SUBMISSIONS)
+    dossier_id = uuid4()
+    await tell_many(pool, sender, [dossier_id], [1, 2])
+    await wait_until(lambda: everything_sent(pool))
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2]}
 
 
 async def _read_into(values: list[bytes | None], consumer: AIOKafkaConsumer) -> bool:

@@ -15,7 +15,7 @@ import aiokafka.client
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
 from shared.events import COMPACTED, LIFECYCLE, PARTITIONS, TOPICS
@@ -150,6 +150,16 @@ async def abort(producer: AIOKafkaProducer) -> None:
     producer._closed = True
 
 
+async def _describe(admin: AIOKafkaAdminClient) -> list[dict[str, Any]]:
+    """Our topics. Kafka answers create_topics before every broker knows them (docs/brokers.md, 9): asked again."""
+    for _ in range(20):
+        rows: list[dict[str, Any]] = await admin.describe_topics(list(TOPICS))
+        if not any(row["error_code"] == UnknownTopicOrPartitionError.errno for row in rows):
+            break
+        await asyncio.sleep(0.1)
+    return rows
+
+
 async def ensure_topics(settings: KafkaSettings) -> None:
     """Create the topics that are missing and check the partition counts. Raises WrongTopics, KafkaError or OSError."""
     never_create_topics()
@@ -163,7 +173,7 @@ async def ensure_topics(settings: KafkaSettings) -> None:
             for topic, code, *_ in answer.topic_errors:
                 if code and for_code(code) is not TopicAlreadyExistsError:
                     raise for_code(code)(f"topic {topic} could not be created")
-        for row in await admin.describe_topics(list(TOPICS)):
+        for row in await _describe(admin):
             if row["error_code"]:
                 raise for_code(row["error_code"])(row["topic"])
             if (count := len(row["partitions"])) != PARTITIONS:

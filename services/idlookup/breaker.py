@@ -32,27 +32,26 @@ class Breaker:
         return "open" if self._clock() < self._open_until else "half_open"
 
     def allow(self) -> bool:
-        """Whether a call may be made now. In half-open only one may, until it is reported."""
-        if self.state == "closed":
-            return True
+        """Whether a call may be made now. In half-open only one may, until it is reported or released."""
         if self.state == "half_open" and not self._probing:
             self._probing = True
             return True
-        return False
+        return self.state == "closed"
 
     def rest_s(self) -> float:
-        """How long until a call may be tried; 0 when one may now."""
+        """Wall seconds until a call may be tried; 0 when one may now."""
         return 0.0 if self._open_until is None else max(self._open_until - self._clock(), 0.0)
 
     def succeeded(self) -> None:
         self._in_a_row, self._rest, self._open_until, self._probing = 0, self._first_rest, None, False
 
     def failed(self) -> None:
+        """A failure of a call made before it opened changes nothing while it is open."""
         self._in_a_row += 1
-        if self._probing or self._in_a_row >= self._failures:
+        if self._probing or (self._open_until is None and self._in_a_row >= self._failures):
             self._open_until = self._clock() + self._rest
             self._rest = min(self._rest * 2, self._most)
-        self._probing = False
+            self._probing = False
 
     def released(self) -> None:
         """A permitted call was not made after all."""

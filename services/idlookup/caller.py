@@ -1,164 +1,256 @@
-"""The callers: take due requests, oldest first, ask the registry, write down what came of it. No transaction waits."""
+"""The callers: take due requests, oldest first, ask the registry, hand on what it says. No transaction waits for it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-from collections.abc import Sequence
-from typing import Any
+import heapq
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
-import httpx2
 import structlog
 
 from shared.database import is_passing
 from shared.faults import fault_point
-from shared.office import wall_now
-from shared.outbox import stage
-from shared.sealed import Tampered
-from shared.service import Service
+from shared.sealed import Sealer, Tampered
 
-from . import numbers, store
-from .registry import Registry, RegistryMetrics
-from .rules import Answer, Next, Request, after, call_body, still_pending
-from .settings import IdlookupSettings
+from . import rules, store
+from .handlers import SEALED_AS
+from .limiter import Window
+from .registry import ASK_BATCH, SEND_BATCH, Registry
+from .rules import LOST, PENDING, SENT, TECHNICAL, UNREACHABLE, Answer, Request
+
+if TYPE_CHECKING:
+    from shared.database import Pool
 
 log = structlog.get_logger(__name__)
 
-BATCH = 50
-IDLE_S = 0.1
+SENDS, ASKS = 4, 2
+"""Calls of one kind under way at once."""
+LEASE_IN_DEADLINES = 3
+"""Taken up, asked after, sent and watched: a lease of three deadlines outlives it."""
+QUICK_S = 1.0
+"""What is not answered so soon goes back to the database, and is looked at again when it is due."""
+GATHER_S = 0.01
+SOON_S = 0.02
+EAGER_S = 0.3
+IDLE_S = 1.0
+"""An idle caller looks this often; what arrives in this process it is told of at once."""
 
 
-async def call_for_ever(service: Service) -> None:
-    """Both kinds side by side, each with its own limit and breaker, until cancelled."""
-    said = service.settings
-    assert isinstance(said, IdlookupSettings)
-    metrics: RegistryMetrics = service.extras["registry_metrics"]
-    calls = {"issue": said.issue_calls, "verify": said.verify_calls}
-    async with httpx2.AsyncClient(
-        base_url=said.registry_url,
-        timeout=said.call_deadline_s,
-        limits=httpx2.Limits(max_connections=sum(calls.values()) + 2, max_keepalive_connections=sum(calls.values())),
-    ) as client:
-        pools = {kind: Registry(client, kind, most_calls=most, metrics=metrics) for kind, most in calls.items()}
-        service.extras["registries"] = pools
-        async with asyncio.TaskGroup() as group:
-            for registry in pools.values():
-                group.create_task(_serve(service, registry, said))
+class Caller:
+    """One kind's callers (`issue` or `verify`): their own limit, breaker and pace."""
 
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        window: Window,
+        pool: Callable[[], Pool],
+        sealer: Sealer,
+        hand_on: Callable[[Request, Answer], None],
+        deadline_s: float,
+    ) -> None:
+        """`deadline_s`: wall seconds of one call."""
+        self.registry, self.window, self.breaker = registry, window, registry.breaker
+        self._kind, self._pool, self._sealer, self._hand_on = registry.kind, pool, sealer, hand_on
+        self._deadline_s = deadline_s
+        self._knock = asyncio.Event()
+        self._sends: set[asyncio.Task[None]] = set()
+        self._asks: set[asyncio.Task[None]] = set()
+        self._watched: list[tuple[float, int, float, float, Request]] = []
+        """Heap of (look at, order, pause, sent at, request): sent a moment ago, the answer may come at once."""
+        self._order = count()
+        self._has_watched = asyncio.Event()
 
-async def _serve(service: Service, registry: Registry, said: IdlookupSettings) -> None:
-    """Take up what is due whenever a call may be made."""
-    under_way: set[asyncio.Task[None]] = set()
-    try:
+    def knock(self) -> None:
+        """Something may be due; cheap, and calling it too early only costs a look."""
+        self._knock.set()
+
+    async def run(self) -> None:
+        """Call until cancelled; then what is under way is given a deadline, and the rest goes back unharmed."""
+        watcher = asyncio.create_task(self._watch())
+        taker = asyncio.create_task(self._take_for_ever())
+        try:
+            ended, _ = await asyncio.wait((watcher, taker), return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            taker.cancel()
+            if under_way := self._sends | self._asks:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait(under_way, timeout=self._deadline_s)
+            watcher.cancel()
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(watcher, taker, *under_way, return_exceptions=True)
+            for *_, request in self._watched:
+                self._hand_on(request, Answer(PENDING))
+            self._watched.clear()
+
+    async def _take_for_ever(self) -> None:
+        eager_until = 0.0
         while True:
-            if (rest := registry.breaker.rest_s()) > 0:
-                await asyncio.sleep(min(rest, 1.0))
+            if (rest_s := self.breaker.rest_s()) > 0:
+                await asyncio.sleep(min(rest_s, IDLE_S))
                 continue
-            async with registry.limit:
-                pass
-            if not registry.breaker.allow():
+            if not self.breaker.allow():
+                await _wait(self._knock, SOON_S)
+                self._knock.clear()
+                continue
+            probing = self.breaker.state != "closed"
+            self._knock.clear()
+            try:
+                taken, more = await self._take(probing)
+                due_in = 0.0 if taken and more else await store.next_due_in(self._pool(), self._kind)
+            except Exception as error:
+                self.breaker.released()
+                if not is_passing(error):
+                    raise
+                log.warning("nothing taken up", kind=self._kind, error=type(error).__name__)
                 await asyncio.sleep(IDLE_S)
                 continue
-            rows = await _take(service, registry, said)
-            if not rows:
-                registry.breaker.released()
-                await _idle(service, registry.kind)
+            if probing and not taken:
+                self.breaker.released()
+            now = time.monotonic()
+            if taken:
+                eager_until = now + EAGER_S
+            if taken and more:
                 continue
-            task = asyncio.create_task(_work(service, registry, said, rows))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-            await asyncio.sleep(0)
-    finally:
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+            # What is due and was not taken waits for room, which is knocked for.
+            pause_s = SOON_S if now < eager_until else min(max(due_in, SOON_S), IDLE_S)
+            if await _wait(self._knock, pause_s):
+                # Knocked at just before the commit: the first look may come too early, so more follow soon.
+                eager_until = time.monotonic() + EAGER_S
+                await asyncio.sleep(GATHER_S)
 
+    async def _take(self, probing: bool) -> tuple[int, bool]:
+        """(rows taken up, whether there may be more that could be taken at once)."""
+        lease_s = self._deadline_s * LEASE_IN_DEADLINES
+        asks = 0 if len(self._asks) >= ASKS else 1 if probing else ASK_BATCH
+        old = await store.take_due(self._pool(), self._kind, asks, lease_s, to_send=False) if asks else []
+        if old:
+            self._start(self._asks, self._ask(old))
+            if probing:
+                return len(old), False
+        free = self.window.free()
+        sends = 0 if len(self._sends) >= SENDS else min(free, 1 if probing else SEND_BATCH)
+        # Whole handfuls: a call for each single place that becomes free would cost too much.
+        if self._sends and sends < min(SEND_BATCH, self.window.limit) / 4:
+            sends = 0
+        new = await store.take_due(self._pool(), self._kind, sends, lease_s, to_send=True) if sends else []
+        if new:
+            self._start(self._sends, self._send(new))
+        return len(old) + len(new), bool((old and len(old) == asks) or (new and len(new) == sends)) and not probing
 
-async def _take(service: Service, registry: Registry, said: IdlookupSettings) -> list[Request]:
-    try:
-        return await store.take_due(service.pool(), registry.kind, BATCH, said.call_deadline_s * 3)
-    except Exception as error:
-        if not is_passing(error):
-            raise
-        await asyncio.sleep(1.0)
-        return []
+    def _start(self, group: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        group.add(task)
 
+        def ended(task: asyncio.Task[None]) -> None:
+            group.discard(task)
+            self._knock.set()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                # The leases run out, and somebody asks again by key. The error's text may quote a person.
+                log.error("a lot of requests was not settled", kind=self._kind, error=type(error).__name__)
 
-async def _idle(service: Service, kind: str) -> None:
-    """Until something new came, or the next request is due; never for long."""
-    due_in = await store.next_due_in(service.pool(), kind)
-    came: asyncio.Event = service.extras["came"]
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(came.wait(), min(max(due_in, 0.005), IDLE_S))
-        await asyncio.sleep(0.005)
-        came.clear()
+        task.add_done_callback(ended)
 
+    async def _ask(self, rows: Sequence[Request]) -> None:
+        """Ask after what was sent before. What is unknown now is due at once, to be sent again."""
+        answers = await self._call_ask(rows)
+        for row in rows:
+            self._finish(row, answers[str(row.request_key)])
 
-async def _work(service: Service, registry: Registry, said: IdlookupSettings, rows: Sequence[Request]) -> None:
-    """One lot: ask after those that were asked before, send the others, save all."""
-    try:
-        async with registry.limit:
-            answers = await _answers(service, registry, rows)
-        await _save(service, said, rows, answers)
-    except Exception as error:
-        # The lease runs out and somebody asks again by key.
-        if not is_passing(error):
-            log.exception("a lot of requests was not settled", kind=registry.kind)
+    async def _send(self, rows: Sequence[Request]) -> None:
+        """Ask after what may have arrived before, then send what is to be sent; the rest is handed on."""
+        before = [row for row in rows if row.asked]
+        answers = await self._call_ask(before) if before else {}
+        sent: dict[str, Request] = {}
+        bodies = []
+        for row in rows:
+            key = str(row.request_key)
+            if not rules.must_send(row, answers.get(key)):
+                continue
+            try:
+                opened = self._sealer.open(row.dossier_id, SEALED_AS[row.kind], row.sealed)
+            except Tampered:
+                log.error("a stored request does not open any more", request_key=key)
+                answers[key] = Answer(TECHNICAL)
+                continue
+            sent[key] = row
+            bodies.append(rules.call_body(row, opened))
+        if sent:
+            self.window.sent(row.request_key for row in sent.values())
+            fault_point("idlookup-before-call")
+            said = await self.registry.send(bodies)
+            fault_point("idlookup-after-answer")
+            answers |= said
+            self.window.lost([row.request_key for key, row in sent.items() if said[key].state in (LOST, UNREACHABLE)])
+        now = time.monotonic()
+        for row in rows:
+            key = str(row.request_key)
+            answer = answers.get(key, Answer(LOST))
+            if key in sent and answer.state == SENT:
+                self._watch_over(replace(row, asked=True, to_send=False, lost=0), now, rules.FIRST_LOOK_S)
+            else:
+                self._finish(row, answer)
 
-
-async def _answers(service: Service, registry: Registry, rows: Sequence[Request]) -> dict[str, Answer]:
-    answers: dict[str, Answer] = {}
-    before = [str(row.request_key) for row in rows if row.asked]
-    if before:
+    async def _call_ask(self, rows: Sequence[Request]) -> dict[str, Answer]:
         fault_point("idlookup-before-call")
-        answers |= await registry.ask(before)
+        answers = await self.registry.ask([str(row.request_key) for row in rows])
         fault_point("idlookup-after-answer")
-    new: list[dict[str, Any]] = []
-    for row in rows:
-        key = str(row.request_key)
-        known = answers.get(key)
-        if known is not None and (known.state != "unknown" or row.dropped):
-            continue
-        try:
-            name = "subject" if row.kind == "issue" else "person"
-            new.append(call_body(row, service.sealer.open(row.dossier_id, name, row.sealed)))
-        except Tampered:
-            answers[key] = Answer("rejected", reason="tampered")
-    if new:
-        fault_point("idlookup-before-call")
-        answers |= await registry.send(new)
-        fault_point("idlookup-after-answer")
-    return answers
+        return answers
+
+    def _watch_over(self, request: Request, sent_at: float, pause_s: float) -> None:
+        heapq.heappush(self._watched, (time.monotonic() + pause_s, next(self._order), pause_s, sent_at, request))
+        self._has_watched.set()
+
+    async def _watch(self) -> None:
+        """Ask after what was just sent, at doubling intervals and all that is due in one call."""
+        while True:
+            if not self._watched:
+                self._has_watched.clear()
+                await self._has_watched.wait()
+            if (pause_s := self._watched[0][0] - time.monotonic()) > 0:
+                await asyncio.sleep(max(pause_s, GATHER_S))
+            until = time.monotonic() + GATHER_S
+            looked_at: list[tuple[float, int, float, float, Request]] = []
+            while self._watched and len(looked_at) < ASK_BATCH and self._watched[0][0] <= until:
+                looked_at.append(heapq.heappop(self._watched))
+            rows = [request for *_, request in looked_at]
+            if self.breaker.state != "closed":
+                for row in rows:
+                    self._finish(row, Answer(PENDING))
+                continue
+            try:
+                answers = await self._call_ask(rows)
+            except asyncio.CancelledError:
+                self._watched += looked_at
+                raise
+            late = time.monotonic() - QUICK_S
+            for _, _, waited_s, sent_at, request in looked_at:
+                answer = answers[str(request.request_key)]
+                if answer.state == PENDING and sent_at > late:
+                    self._watch_over(request, sent_at, waited_s * 2)
+                else:
+                    self._finish(request, answer)
+
+    def _finish(self, request: Request, answer: Answer) -> None:
+        if answer.state in (LOST, UNREACHABLE):
+            self.window.lost(())
+        elif answer.state != PENDING:
+            self.window.answered((request.request_key,))
+        self._hand_on(request, answer)
+        self._knock.set()
 
 
-async def _save(service: Service, said: IdlookupSettings, rows: Sequence[Request], answers: dict[str, Answer]) -> None:
-    now, chance = wall_now(), random.Random()
-    settled = []
-    for row in rows:
-        made = after(row, answers[str(row.request_key)], now, chance)
-        late = still_pending(row, made, now, said.pending_after_s / service.office.speed)
-        settled.append(_settled(service, row, made, late))
-    async with service.pool().acquire() as tx, tx.transaction():
-        told = await store.save_settled(tx, settled)
-        fault_point("idlookup-before-commit")
-        lanes = await stage(tx, told)
-    service.wake(lanes)
-
-
-def _settled(service: Service, row: Request, made: Next, late: Any) -> store.Settled:
-    sealed, odd = None, ()
-    if made.number is not None:
-        sealed = service.sealer.seal(row.dossier_id, "number", made.number)
-        subject = service.sealer.open(row.dossier_id, "subject", row.sealed)
-        odd = numbers.warnings(made.number, subject.get("child") or subject)
-    facts = [] if late is None else [late]
-    if made.tells is not None:
-        facts.append(made.tells(sealed, odd))
-    return store.Settled(row, made, sealed, late is not None, tuple(facts))
-
-
-async def show(service: Service) -> None:
-    """Refresh the gauges."""
-    for registry in service.extras.get("registries", {}).values():
-        registry.show()
+async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
+    """Whether the event came within the time."""
+    try:
+        return await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return False

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from shared.consumer import Handler, Unappliable
 from shared.envelope import Outgoing, Received, new_id
 from shared.events import (
@@ -17,50 +14,52 @@ from shared.events import (
     ResultHeartbeat,
 )
 from shared.sealed import Tampered
-from shared.service import Listening, Service
 
-from .store import RequestWork, kind_of
-
-if TYPE_CHECKING:
-    from shared.database import Tx
+from .store import RequestWork
 
 TOPICS = (IDNUMBER_REQUESTS,)
+SEALED_AS = {"issue": "subject", "verify": "person"}
+"""kind -> the field name its personal data were sealed under."""
 
 
-def on_wanted(work: RequestWork, event: Received) -> None:
+def on_id_number_wanted(work: RequestWork, event: Received) -> None:
     """The event's own id becomes the request's key."""
-    assert event.fact is not None
+    assert isinstance(event.fact, IdNumberWanted)
+    _want(work, event, "issue", event.fact.sealed_subject)
+
+
+def on_id_check_wanted(work: RequestWork, event: Received) -> None:
+    assert isinstance(event.fact, IdCheckWanted)
+    _want(work, event, "verify", event.fact.sealed_person)
+
+
+def _want(work: RequestWork, event: Received, kind: str, sealed: str) -> None:
     assert event.dossier_id is not None
-    kind, sealed, name = kind_of(event.fact)
     try:
-        work.service.sealer.open(event.dossier_id, name, sealed)
-    except Tampered as broken:
-        raise Unappliable("tampered", str(broken)) from broken
+        opened = work.open_sealed(event.dossier_id, SEALED_AS[kind], sealed)
+    except Tampered as changed:
+        raise Unappliable("tampered", f"the {SEALED_AS[kind]} does not open for this dossier") from changed
+    if not isinstance(opened, dict):
+        raise Unappliable("malformed", f"the {SEALED_AS[kind]} is not an object")
     work.wanted.append((event, kind, sealed))
 
 
 def on_id_number_no_longer_wanted(work: RequestWork, event: Received) -> None:
     assert isinstance(event.fact, IdNumberNoLongerWanted)
-    work.dropped.append(event.fact.request_key)
+    assert event.dossier_id is not None
+    work.dropped.append((event.dossier_id, event.fact.request_key))
 
 
 def on_request_heartbeat(work: RequestWork, event: Received) -> None:
     assert isinstance(event.fact, RequestHeartbeat)
-    work.service.delivery.heartbeat.labels("identity_check").set(event.fact.sent_at.timestamp())
     onward = ResultHeartbeat(sent_at=event.fact.sent_at)
     work.extra.append(Outgoing(None, 0, onward, new_id(), event.trace_id, key="heartbeat"))
+    work.seen(event.fact.sent_at)
 
 
 HANDLERS: dict[type[Fact], Handler] = {
-    IdNumberWanted: on_wanted,
-    IdCheckWanted: on_wanted,
+    IdNumberWanted: on_id_number_wanted,
+    IdCheckWanted: on_id_check_wanted,
     IdNumberNoLongerWanted: on_id_number_no_longer_wanted,
     RequestHeartbeat: on_request_heartbeat,
 }
-
-
-def listening(service: Service) -> Listening:
-    async def open_work(_: Tx, __: Sequence[Received]) -> RequestWork:
-        return RequestWork(service)
-
-    return Listening(TOPICS, open_work, HANDLERS)

@@ -2,16 +2,16 @@
 
 from shared.service import build, run
 
-from . import api, handlers
+from . import desk
 from .settings import IdlookupSettings
 
 if __name__ == "__main__":
     run(
         build(
             IdlookupSettings(service="idlookup"),
-            routers=api.routers,
-            listening=handlers.listening,
-            background=api.BACKGROUND,
-            refreshers=api.REFRESHERS,
+            routers=desk.routers,
+            listening=desk.listening,
+            background=desk.BACKGROUND,
+            refreshers=desk.REFRESHERS,
         )
     )

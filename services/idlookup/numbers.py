@@ -1,8 +1,11 @@
-"""The shape of a personal identification number. What looks odd is a warning, never a refusal: rules on prefixes change."""
+"""The shape of a personal identification number. What looks odd is a warning, never a refusal: prefixes change."""
 
 from __future__ import annotations
 
 from typing import Any
+
+FIRST_CENTURY = 19
+SEXES = {"male": 0, "nam": 0, "female": 1, "nữ": 1}
 
 
 def mask(number: str) -> str:
@@ -10,22 +13,27 @@ def mask(number: str) -> str:
     return "*" * max(len(number) - 3, 0) + number[-3:]
 
 
+def person_in(subject: dict[str, Any]) -> dict[str, Any]:
+    """Whom the number is for: the child of a birth registration sent as a whole, or else the subject itself."""
+    child = subject.get("child")
+    return child if isinstance(child, dict) else subject
+
+
 def warnings(number: str, person: dict[str, Any]) -> tuple[str, ...]:
-    """What does not fit: `length`, `not-digits`, `year`, `sex`. `person` may have birth_date (ISO) and gender."""
-    found = []
-    if len(number) != 12:
-        found.append("length")
+    """What does not fit: `length`, `not-digits`, `year`, `sex` (Circular 59/2021/TT-BCA; prefixes are not judged).
+
+    `person` may have birth_date (ISO) and gender or sex; what it does not have is not compared.
+    """
+    found = [] if len(number) == 12 else ["length"]
     if not (number.isascii() and number.isdigit()):
         return (*found, "not-digits")
-    if len(number) < 6:
+    if found:
         return tuple(found)
-    century_and_sex = int(number[3])
-    born = str(person.get("birth_date", ""))[:4]
-    if born.isdigit() and len(born) == 4:
-        century = 19 + century_and_sex // 2
-        if f"{century}{number[4:6]}" != born:
-            found.append("year")
-    sex = {"male": 0, "female": 1}.get(str(person.get("gender", "")))
-    if sex is not None and century_and_sex % 2 != sex:
+    century, sex = divmod(int(number[3]), 2)
+    born = str(person.get("birth_date") or "")[:4]
+    if len(born) == 4 and born.isascii() and born.isdigit() and f"{FIRST_CENTURY + century}{number[4:6]}" != born:
+        found.append("year")
+    told = SEXES.get(str(person.get("gender") or person.get("sex") or "").strip().lower())
+    if told is not None and told != sex:
         found.append("sex")
     return tuple(found)

@@ -1,107 +1,130 @@
-"""The population registry over HTTP, in batches: send requests, ask after them by key. Says what is known, never raises."""
+"""The population registry over HTTP, in batches: send requests, ask by key. Says what is known, never raises."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx2
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+import orjson
+import structlog
 
-from shared.metrics import MACHINE_BUCKETS
+from .breaker import Breaker
+from .rules import LOST, SENT, TECHNICAL, UNREACHABLE, Answer
 
-from .breaker import STATES, Breaker
-from .limiter import AdaptiveLimit
-from .rules import Answer
+log = structlog.get_logger(__name__)
 
-UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-
-
-class RegistryMetrics:
-    """The registry as seen from here."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.duration = Histogram(
-            "idlookup_request_duration_seconds",
-            "One call",
-            ["kind", "outcome"],
-            buckets=MACHINE_BUCKETS,
-            registry=registry,
-        )
-        self.inflight = Gauge("idlookup_inflight", "Calls in flight", ["kind"], registry=registry)
-        self.limit = Gauge("idlookup_concurrency_limit", "Calls allowed in flight", ["kind"], registry=registry)
-        self.breaker = Gauge("idlookup_breaker_state", "1 for the state it is in", ["kind", "state"], registry=registry)
+SEND_BATCH = 250
+SEND_BYTES = 1_000_000
+ASK_BATCH = 200
+"""Keys in one question: with more, the address grows over the 8 KiB that proxies take."""
+NEVER_ARRIVED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+BLAMES_THE_BODY = (400, 413, 422)
+LONGEST_REASON = 80
 
 
 class Registry:
-    """Calls of one kind (`issue` or `verify`), with their own limit and breaker."""
+    """Calls of one kind (`issue` or `verify`), with their own breaker."""
 
-    def __init__(self, client: httpx2.AsyncClient, kind: str, *, most_calls: int, metrics: RegistryMetrics) -> None:
-        self.kind = kind
-        self.limit = AdaptiveLimit(most_calls)
-        self.breaker = Breaker()
-        self._client, self._metrics = client, metrics
+    def __init__(self, client: httpx2.AsyncClient, kind: str, breaker: Breaker, *, deadline_s: float) -> None:
+        """`deadline_s`: wall seconds for one call, all of it."""
+        self.kind, self.breaker = kind, breaker
+        self._client, self._deadline_s = client, deadline_s
 
     async def send(self, bodies: Sequence[dict[str, Any]]) -> dict[str, Answer]:
         """By key: `sent`, `technical-error`, `rejected`, `lost` (it may have arrived) or `unreachable`."""
-        answer, state = await self._call("POST", "/v1/requests/batch", json={"items": list(bodies)})
-        if answer is None:
-            return {body["key"]: Answer(state) for body in bodies}
-        known = {item["key"]: item for item in answer["items"]}
-        return {body["key"]: _accepted(known.get(body["key"])) for body in bodies}
+        answers: dict[str, Answer] = {}
+        for part in _parts(bodies):
+            answers |= await self._send_part(part)
+        return answers
+
+    async def _send_part(self, bodies: Sequence[dict[str, Any]]) -> dict[str, Answer]:
+        found, failure, status = await self._call("POST", "/v1/requests/batch", body={"items": list(bodies)})
+        if found is not None:
+            return {body["key"]: _accepted(found.get(body["key"])) for body in bodies}
+        if status not in BLAMES_THE_BODY:
+            return {body["key"]: Answer(failure) for body in bodies}
+        if len(bodies) == 1:
+            log.error("the registry cannot read a request", request_key=bodies[0]["key"], status=status)
+            return {bodies[0]["key"]: Answer(TECHNICAL)}
+        # One that it cannot read must not keep the others back.
+        half = len(bodies) // 2
+        return await self._send_part(bodies[:half]) | await self._send_part(bodies[half:])
 
     async def ask(self, keys: Sequence[str]) -> dict[str, Answer]:
         """By key: the registry's word, or `lost`: nothing is known, and nothing was changed by asking."""
-        answer, _ = await self._call("GET", "/v1/requests", params={"keys": ",".join(keys)})
-        if answer is None:
-            return {key: Answer("lost") for key in keys}
-        known = {item["key"]: item for item in answer["items"]}
-        return {key: _told(known.get(key)) for key in keys}
+        answers: dict[str, Answer] = {}
+        for first in range(0, len(keys), ASK_BATCH):
+            part = keys[first : first + ASK_BATCH]
+            found, _, _ = await self._call("GET", f"/v1/requests?keys={','.join(part)}")
+            answers |= {key: _told(found.get(key)) if found is not None else Answer(LOST) for key in part}
+        return answers
 
-    async def _call(self, method: str, path: str, **more: Any) -> tuple[dict[str, Any] | None, str]:
-        """(JSON, "") or (None, `lost` or `unreachable`)."""
-        began = time.perf_counter()
-        outcome, state, found = "ok", "", None
+    async def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any] | None, str, int]:
+        """(items by key, "", status) or (None, `lost` or `unreachable`, status or 0)."""
+        status = 0
         try:
-            answer = await self._client.request(method, path, **more)
-            if answer.status_code in (200, 202):
-                found = answer.json()
-                found["items"]
-            else:
-                outcome, state = f"http_{answer.status_code // 100}xx", "lost"
-        except UNREACHABLE:
-            outcome = state = "unreachable"
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
-            found, state = None, "lost"
-            outcome = "timeout" if isinstance(error, httpx2.TimeoutException) else "lost"
-        self._metrics.duration.labels(self.kind, outcome).observe(time.perf_counter() - began)
-        if found is None:
+            async with asyncio.timeout(self._deadline_s):
+                answer = await self._client.request(
+                    method,
+                    path,
+                    content=None if body is None else orjson.dumps(body),
+                    headers={"Content-Type": "application/json"},
+                )
+            status = answer.status_code
+            if status in (200, 202):
+                found = {item["key"]: item for item in orjson.loads(answer.content)["items"] if item.get("key")}
+                self.breaker.succeeded()
+                return found, "", status
+        except NEVER_ARRIVED:
             self.breaker.failed()
-            self.limit.lost()
-        else:
+            return None, UNREACHABLE, 0
+        except (httpx2.HTTPError, TimeoutError, OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        if status in BLAMES_THE_BODY:
             self.breaker.succeeded()
-            self.limit.answered()
-        return found, state
+        else:
+            self.breaker.failed()
+        return None, LOST, status
 
-    def show(self) -> None:
-        """Set the gauges."""
-        self._metrics.inflight.labels(self.kind).set(self.limit.in_flight)
-        self._metrics.limit.labels(self.kind).set(int(self.limit.limit))
-        for state in STATES:
-            self._metrics.breaker.labels(self.kind, state).set(self.breaker.state == state)
+
+def _parts(bodies: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    part: list[dict[str, Any]] = []
+    size = 0
+    for body in bodies:
+        more = len(orjson.dumps(body))
+        if part and (len(part) >= SEND_BATCH or size + more > SEND_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(body)
+        size += more
+    if part:
+        yield part
 
 
 def _accepted(item: dict[str, Any] | None) -> Answer:
     if item is None:
-        return Answer("lost")
+        return Answer(LOST)
     if "request_id" in item:
-        return Answer("sent")
-    return Answer("rejected", reason=str(item.get("code", "not-accepted"))[:80])
+        return Answer(SENT)
+    if item.get("code") == "key-reused":
+        # Ours are never used for another request: whatever this is, it is no verdict on the person.
+        log.error("the registry says that a key was used for another request", request_key=item.get("key"))
+        return Answer(TECHNICAL)
+    return Answer("rejected", reason=_short(item.get("code", "not-accepted")))
 
 
 def _told(item: dict[str, Any] | None) -> Answer:
     if item is None:
-        return Answer("lost")
+        return Answer(LOST)
     number = item.get("number")
-    return Answer(str(item.get("state")), str(number) if number is not None else None, str(item.get("reason", ""))[:80])
+    return Answer(str(item.get("state")), str(number) if number is not None else None, _short(item.get("reason", "")))
+
+
+def _short(reason: object) -> str:
+    """A code of the registry's. Anything longer may be a sentence that quotes a person."""
+    text = str(reason)
+    return text if len(text) <= LONGEST_REASON and " " not in text else "see-registry"

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from shared.events import (
-    Fact,
-    IdCheckAnswered,
-    IdNumberDuplicateSuspected,
-    IdNumberFound,
-    IdNumberRefused,
-    IdNumberStillPending,
-)
+from shared.events import IdCheckAnswered, IdNumberDuplicateSuspected, IdNumberFound, IdNumberRefused, RequestResult
 
 FIRST_LOOK_S = 0.02
 LAST_LOOK_S = 5.0
+"""A request younger than some minutes is asked after at least this often."""
+RAREST_LOOK_S = 300.0
 FIRST_PAUSE_S = 0.2
 LAST_PAUSE_S = 15.0
+
+SENT, LOST, UNREACHABLE = "sent", "lost", "unreachable"
+"""Our own words beside the registry's: acknowledged; no answer came; the call cannot have arrived."""
+PENDING, UNKNOWN, TECHNICAL, DUPLICATE = "pending", "unknown", "technical-error", "duplicate-suspected"
+FINAL = {
+    "issue": {"issued": "found", "rejected": "refused", DUPLICATE: "duplicate"},
+    "verify": {"match": "matched", "mismatch": "mismatched", "rejected": "refused", DUPLICATE: "refused"},
+}
+"""kind -> the registry's word -> the state it ends in. Any word that is in no list counts as a technical error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +38,20 @@ class Request:
     trace_id: UUID
     asked: bool
     """A call may have reached the registry before: ask by key, never anew at once."""
+    to_send: bool
+    """The registry has not acknowledged it, or is to be sent it again."""
     confirmed: bool
     dropped: bool
-    told_pending: bool
+    """Nobody waits for it any more."""
     tries: int
     lost: int
     wanted_at: datetime
+    asked_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known after a call. `state`: the registry's word, or `sent`, `lost`, `unreachable`."""
+    """What is known after a call: the registry's word, or one of ours. Its text must never reach a log."""
 
     state: str
     number: str | None = None
@@ -54,83 +60,85 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What the row becomes, and what is told. `pause_s` until the next look; None: none."""
+    """What the row becomes. `pause_s`: wall seconds until it is looked at again; None: never."""
 
     state: str
-    asked: bool
-    lost: int
-    pause_s: float | None
+    pause_s: float | None = None
+    asked: bool = True
+    to_send: bool = False
+    lost: int = 0
     number: str | None = None
     reason: str | None = None
-    tells: Callable[[str | None, tuple[str, ...]], Fact] | None = None
-    """Makes the fact from the sealed number and the warnings."""
 
 
-def after(request: Request, answer: Answer, now: datetime, chance: random.Random) -> Next:
-    """The registry's word (or its silence) about one request. An unknown word counts as a technical error."""
-    match answer.state:
-        case "issued" | "match" | "mismatch" | "rejected" | "duplicate-suspected":
-            return _final(request, answer)
-        case "pending" | "sent":
-            age = max((now - request.wanted_at).total_seconds(), 0.0)
-            look = min(max(FIRST_LOOK_S, age / 4), LAST_LOOK_S) * chance.uniform(0.8, 1.2)
-            return Next("pending", asked=True, lost=0, pause_s=look)
+def must_send(request: Request, known: Answer | None) -> bool:
+    """Whether it goes out now, with the same key as always. `known`: what the registry said when asked by key."""
+    if request.dropped:
+        return False
+    if known is None:
+        return not request.asked
+    again = known.state == TECHNICAL or (known.state == DUPLICATE and request.confirmed)
+    return known.state == UNKNOWN or (request.to_send and again)
+
+
+def after(request: Request, answer: Answer, now: datetime, *, chance: float, forget_after_s: float) -> Next:
+    """What becomes of a request. `chance` in 0..1 spreads the pauses; times in wall seconds."""
+    age_s = max((now - request.asked_at).total_seconds(), 0.0)
+    look_s, rest_s = look_again_in(age_s, chance), pause_in(request.lost, chance)
+    state = answer.state
+    if state in FINAL[request.kind] and not (state == "issued" and not answer.number):
+        if state == DUPLICATE and request.dropped:
+            return Next("stopped", reason="no-longer-wanted")
+        return Next(FINAL[request.kind][state], number=answer.number, reason=answer.reason or None)
+    match state:
+        case "sent" | "pending":
+            return Next("pending", look_s)
+        case "unknown" if request.dropped and age_s > forget_after_s:
+            return Next("stopped", reason="no-longer-wanted")
         case "unknown" if request.dropped:
-            return Next("stopped", asked=True, lost=0, pause_s=None)
+            # What was sent may still be on its way, or the registry may know a key only once it has issued.
+            return Next("pending", max(look_s, 1.0), to_send=True)
         case "unknown":
-            return Next("waiting", asked=False, lost=0, pause_s=0.0)
+            return Next("pending", look_s, to_send=True)
         case "lost":
-            return Next("waiting", asked=True, lost=request.lost + 1, pause_s=pause(request.lost, chance))
+            return Next("pending", rest_s, to_send=request.to_send, lost=request.lost + 1)
         case "unreachable":
-            # Refused before anything could be stored there: what was not asked before has not been asked now.
-            return Next("waiting", asked=request.asked, lost=request.lost + 1, pause_s=pause(request.lost, chance))
+            before = "pending" if request.asked else "waiting"
+            return Next(before, rest_s, asked=request.asked, to_send=request.to_send, lost=request.lost + 1)
+        case _ if request.dropped:
+            return Next("stopped", reason="no-longer-wanted")
         case _:
-            if request.dropped:
-                return Next("stopped", asked=True, lost=0, pause_s=None)
-            return Next("waiting", asked=False, lost=request.lost + 1, pause_s=pause(request.lost, chance))
+            return Next("pending", rest_s, to_send=True, lost=request.lost + 1)
 
 
-def _final(request: Request, answer: Answer) -> Next:
+def look_again_in(age_s: float, chance: float) -> float:
+    """A quarter of the age: a quick registry is answered quickly, a slow one is asked every few seconds or minutes."""
+    most = min(max(LAST_LOOK_S, age_s / 100), RAREST_LOOK_S)
+    return min(max(FIRST_LOOK_S, age_s / 4), most) * (0.8 + 0.4 * chance)
+
+
+def pause_in(lost: int, chance: float) -> float:
+    """Back-off with jitter after `lost` failures in a row."""
+    return float(min(FIRST_PAUSE_S * 2 ** min(lost, 10), LAST_PAUSE_S)) * (0.5 + chance)
+
+
+def fact_of(request: Request, made: Next, sealed_number: str | None, warnings: tuple[str, ...]) -> RequestResult | None:
+    """What is told of a row that has come to this state; None when nothing is."""
     key = request.request_key
-    if answer.state == "issued":
-        number = answer.number
-        return Next(
-            "found", asked=True, lost=0, pause_s=None, number=number,
-            tells=lambda sealed, odd: IdNumberFound(request_key=key, sealed_number=sealed or "", warnings=odd),
-        )  # fmt: skip
-    if request.kind == "verify":
-        said = {"match": "match", "mismatch": "mismatch"}.get(answer.state, "rejected")
-        state = {"match": "matched", "mismatch": "mismatched", "rejected": "refused"}[said]
-        return Next(
-            state, asked=True, lost=0, pause_s=None, reason=answer.reason or None,
-            tells=lambda _, __: IdCheckAnswered(request_key=key, answer=said),
-        )  # fmt: skip
-    if answer.state == "duplicate-suspected":
-        return Next(
-            "duplicate", asked=True, lost=0, pause_s=None,
-            tells=lambda _, __: IdNumberDuplicateSuspected(request_key=key),
-        )  # fmt: skip
-    reason = answer.reason or answer.state
-    return Next(
-        "refused", asked=True, lost=0, pause_s=None, reason=reason,
-        tells=lambda _, __: IdNumberRefused(request_key=key, reason=reason),
-    )  # fmt: skip
+    match made.state:
+        case "found":
+            return IdNumberFound(request_key=key, sealed_number=sealed_number or "", warnings=warnings)
+        case "duplicate":
+            return IdNumberDuplicateSuspected(request_key=key)
+        case "refused" if request.kind == "issue":
+            return IdNumberRefused(request_key=key, reason=made.reason or "rejected")
+        case "matched" | "mismatched" | "refused":
+            said = {"matched": "match", "mismatched": "mismatch", "refused": "rejected"}
+            return IdCheckAnswered(request_key=key, answer=said[made.state])
+    return None
 
 
-def still_pending(request: Request, made: Next, now: datetime, after_s: float) -> Fact | None:
-    """The one report that a number is late; `after_s` in wall seconds."""
-    late = now - request.wanted_at > timedelta(seconds=after_s)
-    if request.kind != "issue" or made.pause_s is None or request.told_pending or request.dropped or not late:
-        return None
-    return IdNumberStillPending(request_key=request.request_key, since=request.wanted_at)
-
-
-def pause(lost: int, chance: random.Random) -> float:
-    """Back-off with jitter, in wall seconds."""
-    return float(min(FIRST_PAUSE_S * 2 ** min(lost, 10), LAST_PAUSE_S) * chance.uniform(0.5, 1.5))
-
-
-def call_body(request: Request, opened: dict[str, Any]) -> dict[str, Any]:
+def call_body(request: Request, opened: Mapping[str, Any]) -> dict[str, Any]:
     """What the registry is sent: the same for the same request, every time; only `confirmed` may be added.
 
     The dossier's id goes with the subject, so that two families' equal papers are two subjects.

@@ -110,6 +110,24 @@ def test_an_hour_that_comes_before_the_return_is_reached_asks_nobody_yet() -> No
     assert [(task.stage, task.role) for task in centre.human_tasks] == [("id_number", "signatory")]
 
 
+@pytest.mark.parametrize("done", [(), ("appraisal", "approval")])
+def test_an_hour_that_rings_while_another_step_is_open_changes_nothing(done: tuple[str, ...]) -> None:
+    centre = birth()
+    centre.forward(*done)
+    before = centre.dossier.to_json()
+    centre.timers["number_hold"] = at("2025-08-27T16:30")
+    assert centre.hour_comes() == []
+    assert centre.dossier.to_json() == before
+
+
+def test_an_hour_that_rings_after_the_number_came_changes_nothing() -> None:
+    centre = held_birth()
+    centre.found()
+    centre.timers["number_hold"] = at("2025-08-27T16:30")
+    assert centre.hour_comes() == []
+    assert [task.stage for task in centre.human_tasks] == ["return"]
+
+
 def test_a_late_number_is_entered_after_the_return_and_changes_no_status() -> None:
     centre = returned_without_number()
     assert centre.open_stages == [("id_number", None)]

@@ -15,7 +15,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 log = structlog.get_logger(__name__)
 
-STEP_MS = 100
+STEP_MS = 2_000
 
 
 async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -> tuple[Any, ...]:
@@ -35,27 +35,33 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
     except KafkaError:
         before.restore()
         raise
-    except Exception as error:  # noqa: BLE001 - whatever unpacking raises
+    except Exception as error:
+        # What was unpacked is gone from the fetcher's list: the first that is left is the one that raised.
+        place = next((place for place in consumer._fetcher._records if place in before.of), None)
         before.restore()
-        return await _step(consumer, before, error)
+        if place is None:
+            raise KafkaError(f"records cannot be unpacked: {type(error).__name__}") from error
+        return await _step(consumer, before, place, max_records)
 
 
-async def _step(consumer: AIOKafkaConsumer, before: _Positions, error: Exception) -> tuple[Any, ...]:
-    """One record of each partition: the one that raises is then known."""
+async def _step(consumer: AIOKafkaConsumer, before: _Positions, place: TopicPartition, most: int) -> tuple[Any, ...]:
+    """The records of one partition, one by one, up to the one that cannot be unpacked."""
     found: list[Any] = []
-    for place, position in before.of.items():
-        if not before.hold_still():
-            break
+    while before.hold_still() and len(found) < most:
         try:
-            rows = await consumer.getmany(place, timeout_ms=STEP_MS, max_records=1)
-            found += rows.get(place, [])
+            rows = (await consumer.getmany(place, timeout_ms=STEP_MS, max_records=1)).get(place, [])
         except (ConsumerStoppedError, KafkaError):
             before.restore()
             raise
-        except Exception:  # noqa: BLE001 - this is the one
-            log.error("a record cannot be unpacked", topic=place.topic, partition=place.partition, offset=position)
-            found.append(_bare(place, position, error))
-            consumer.seek(place, position + 1)
+        except Exception as error:  # noqa: BLE001 - this is the one
+            offset = await consumer.position(place)
+            log.error("a record cannot be unpacked", topic=place.topic, partition=place.partition, offset=offset)
+            found.append(_bare(place, offset, error))
+            consumer.seek(place, offset + 1)
+            break
+        if not rows:
+            break
+        found += rows
     return tuple(found)
 
 

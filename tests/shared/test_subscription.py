@@ -191,27 +191,32 @@ async def test_strangers_do_not_stall_it(listen: Any, producer: AIOKafkaProducer
     assert [row[2] for row in await parked(pool)] == ["no-envelope"] * 3
 
 
-async def send_unreadable(producer: AIOKafkaProducer, partition: int) -> None:
+async def send_unreadable(kafka: KafkaSettings, partition: int) -> None:
     """A record whose header name is not UTF-8: aiokafka raises when it unpacks it."""
 
     class NotText(str):
         def encode(self, *_: Any) -> bytes:
             return b"\xff\xfe"
 
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.servers, request_timeout_ms=5_000)
+    await producer.start()
     batch = producer.create_batch()
     batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 10_000)
     batch.append(key=b"k", value=b"v", timestamp=None, headers=[(NotText("x"), b"1")])
     batch.close()
-    await (await producer.send_batch(batch, SUBMISSIONS, partition=partition))
+    try:
+        await asyncio.wait_for(await producer.send_batch(batch, SUBMISSIONS, partition=partition), 10)
+    finally:
+        await producer.stop()
 
 
 async def test_a_record_that_cannot_be_unpacked_is_stepped_over_and_costs_nobody_anything(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool
+    listen: Any, producer: AIOKafkaProducer, kafka: KafkaSettings, pool: Pool
 ) -> None:
     dossiers = [uuid4() for _ in range(40)]
     await send(producer, [record(d, 1) for d in dossiers])
-    await send_unreadable(producer, lane_of(str(dossiers[0])))
-    await send_unreadable(producer, lane_of(str(dossiers[0])))
+    await send_unreadable(kafka, lane_of(str(dossiers[0])))
+    await send_unreadable(kafka, lane_of(str(dossiers[0])))
     await send(producer, [record(d, 2) for d in dossiers])
     listen()
     await all_heard(pool, [(d, n) for n in (1, 2) for d in dossiers], 30)

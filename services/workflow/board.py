@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
+from prometheus_client import Gauge
 from starlette.responses import Response
 
 from shared import cursors
@@ -15,7 +17,7 @@ from shared.access import Caller, allow
 from shared.body import dumps
 from shared.office import wall_now
 from shared.service import Service
-from shared.stages import HUMAN, STAGES
+from shared.stages import HUMAN, MACHINE, STAGES
 
 from .verdict import StageFigures, verdict
 from .working_calendar import WorkingCalendar
@@ -24,31 +26,66 @@ if TYPE_CHECKING:
     from shared.database import Pool
 
 WINDOW_OFFICE_S = 4 * 3600
-SAMPLE = 1_000
+OWN = tuple(stage for stage in STAGES if stage not in ("relay", "notify"))
+"""The stages that tasks stand in."""
+AWAITS_MACHINE = [stage in MACHINE for stage in OWN]
 
 STANDING = """
   select stage, count(*) as standing, count(*) filter (where state = 'started') as started,
-         min(entered_at) as entered_at, min(entered_office_at) as entered_office_at,
-         (array_agg(waiting_for order by entered_at))[1] as waiting_for,
+         count(distinct holder) filter (where state = 'started') as holders,
          count(*) filter (where due_at < $2) as overdue,
          count(*) filter (where due_at >= $2 and due_at < $3) as due_soon
-    from tasks where state <> 'closed' and ($1::text is null or agency = $1) group by stage
+    from tasks where state <> 'closed' and {agency} group by stage
 """
+# What stands in a machine's stage for an officer (a doubtful answer, a late number) is on that officer's list. Measured
+# in the machine's seconds it would make the registry the bottleneck of a clerk's afternoon.
+OLDEST = """
+  select o.stage, o.entered_at, o.entered_office_at,
+         case when not exists (select 1 from blanks b where 'blanks:' || b.kind = o.waiting_for
+                                  and b.next_serial <= b.serial_to - b.spoiled) then o.waiting_for end as short_of
+    from unnest($2::text[], $3::boolean[]) as s (stage, machine) cross join lateral (
+      select stage, entered_at, entered_office_at, waiting_for from tasks
+       where stage = s.stage and state <> 'closed' and (role is null or not s.machine) and {agency}
+       order by entered_at limit 1) o
+"""
+# A busy stage is counted back to its 2,000th departure, so that asking has a bounded cost.
 MOVED = """
-  select s as stage, o.entered + c.entered as arrived, c.departed
-    from unnest($3::text[]) as s
-   cross join lateral (select count(*) as entered from tasks t where t.stage = s and t.state <> 'closed'
-      and t.entered_at > $2 and ($1::text is null or agency = $1)) o
-   cross join lateral (select count(*) as departed, count(*) filter (where t.entered_at > $2) as entered from tasks t
-      where t.stage = s and t.state = 'closed' and t.left_at > $2 and ($1::text is null or agency = $1)) c
+  select s.stage, o.entered + c.entered as arrived, c.departed, w.since
+    from unnest($2::text[], $3::boolean[]) as s (stage, machine)
+   cross join lateral (select coalesce((select left_at from tasks where stage = s.stage and state = 'closed'
+      and left_at > $4 order by left_at desc offset 2000 limit 1), $4) as since) w
+   cross join lateral (select count(*) as entered from (select 1 from tasks where stage = s.stage
+      and state <> 'closed' and entered_at > w.since and (role is null or not s.machine) and {agency} limit 20000) n) o
+   cross join lateral (select count(*) as departed, count(*) filter (where entered_at > w.since) as entered from tasks
+      where stage = s.stage and state = 'closed' and left_at > w.since and (role is null or not s.machine)
+        and {agency}) c
 """
 WAITS = """
-  select s as stage, percentile_cont(array[0.5, 0.95]) within group (order by t.wait_s) as waits,
+  select s.stage, percentile_cont(array[0.5, 0.95]) within group (order by t.wait_s) as waits,
          percentile_cont(array[0.5, 0.95]) within group (order by t.service_s) as services
-    from unnest($2::text[]) as s cross join lateral (
-      select wait_s, service_s from tasks t where t.stage = s and t.state = 'closed'
-         and ($1::text is null or agency = $1) order by left_at desc limit $3) t
-   group by s
+    from unnest($2::text[], $3::boolean[]) as s (stage, machine) cross join lateral (
+      select wait_s, service_s from (
+        select wait_s, service_s, role, agency from tasks where stage = s.stage and state = 'closed'
+         order by left_at desc limit 5000) lately
+       where (role is null or not s.machine) and {agency} limit 1000) t
+   group by s.stage
+"""
+RECORDED_ONLY = """
+  select procedure_code, procedure_group, count(*) as waiting, min(recorded_at) as oldest_since
+    from dossiers where state = 'recorded' and ($1::text is null or receiving_agency = $1)
+   group by procedure_code, procedure_group order by oldest_since
+"""
+MOST_COUNTED = 20_000
+SENT = """
+  select count(*) as departed, count(*) filter (where recorded_at > $1) as arrived from (
+    select e.recorded_at from lanes l
+     cross join lateral (select * from (select from_id, to_id, sent_at from sent where lane = l.lane
+                                         order by to_id desc limit 500) lately where sent_at > $1) s
+      join events e on e.lane = l.lane and e.id between s.from_id and s.to_id limit $2) e
+"""
+UNSENT = """
+  select count(*) filter (where recorded_at > $1) from (
+    select e.recorded_at from lanes l join events e on e.lane = l.lane and e.id > l.sent_to limit $2) e
 """
 
 
@@ -56,83 +93,69 @@ async def figures(service: Service, calendar: WorkingCalendar, agency: str | Non
     """All stages in their order. `relay` and `notify` belong to no agency: they are there when none is asked for."""
     pool, office_now, now = service.pool(), service.office.now(), wall_now()
     since = now - timedelta(seconds=WINDOW_OFFICE_S / service.office.speed)
-    stages = [stage for stage in STAGES if stage not in ("relay", "notify")]
-    standing = await _by_stage(pool, STANDING, agency, office_now, _one_working_day_on(calendar, office_now))
-    moved = await _by_stage(pool, MOVED, agency, since, stages)
-    waits = await _by_stage(pool, WAITS, agency, stages, SAMPLE)
+    stages = (agency, OWN, AWAITS_MACHINE)
+    standing = await _standing(service, calendar, agency)
+    oldest = await _by_stage(pool, OLDEST, *stages)
+    moved = await _by_stage(pool, MOVED, *stages, since)
+    waits = await _by_stage(pool, WAITS, *stages)
     found = [
-        _figures(service, calendar, stage, standing.get(stage), moved.get(stage), waits.get(stage), office_now, now)
-        for stage in stages
+        StageFigures(
+            stage=stage,
+            arrived=_of(moved, stage, "arrived", 0),
+            left=_of(moved, stage, "departed", 0),
+            waiting=_of(standing, stage, "standing", 0),
+            oldest_seconds=_age(calendar, stage, oldest.get(stage), office_now, now),
+            oldest_since=_of(oldest, stage, "entered_office_at", None),
+            wait_p50_s=_of(waits, stage, "waits", (None, None))[0],
+            wait_p95_s=_of(waits, stage, "waits", (None, None))[1],
+            service_p50_s=_of(waits, stage, "services", (None, None))[0],
+            service_p95_s=_of(waits, stage, "services", (None, None))[1],
+            target_seconds=service.targets[stage],
+            counted_s=(now - _of(moved, stage, "since", since)).total_seconds(),
+            short_of=_of(oldest, stage, "short_of", None),
+        )
+        for stage in OWN
     ]
     if agency is None:
         found += [await _relay(service, since), await _notify(service, since)]
     return found
 
 
-async def _by_stage(pool: Pool, query: str, *arguments: Any) -> dict[str, Any]:
-    return {row["stage"]: row for row in await pool.fetch(query, *arguments)}
+async def _by_stage(pool: Pool, query: str, agency: str | None, *arguments: Any) -> dict[str, Any]:
+    # Two texts, two plans: with one text the planner could count on no index for either.
+    whose = "$1::text is null" if agency is None else "agency = $1"
+    return {row["stage"]: row for row in await pool.fetch(query.format(agency=whose), agency, *arguments)}
 
 
-def _one_working_day_on(calendar: WorkingCalendar, office_now: datetime) -> datetime:
-    return calendar.add_working_seconds(office_now, 8 * 3600)
+async def _standing(service: Service, calendar: WorkingCalendar, agency: str | None) -> dict[str, Any]:
+    office_now = service.office.now()
+    one_day_on = calendar.add_working_seconds(office_now, 8 * 3600)
+    return await _by_stage(service.pool(), STANDING, agency, office_now, one_day_on)
 
 
-def _figures(
-    service: Service,
-    calendar: WorkingCalendar,
-    stage: str,
-    standing: Any | None,
-    moved: Any | None,
-    waits: Any | None,
-    office_now: datetime,
-    now: datetime,
-) -> StageFigures:
-    age = 0.0
-    if standing is not None and stage in HUMAN:
-        age = calendar.working_seconds(standing["entered_office_at"], office_now)
-    elif standing is not None:
-        age = max((now - standing["entered_at"]).total_seconds(), 0.0)
-    return StageFigures(
-        stage=stage,
-        arrived=moved["arrived"] if moved else 0,
-        left=moved["departed"] if moved else 0,
-        waiting=standing["standing"] if standing else 0,
-        oldest_seconds=age,
-        oldest_since=standing["entered_office_at"] if standing else None,
-        wait_p50_s=_at(waits, "waits", 0),
-        wait_p95_s=_at(waits, "waits", 1),
-        service_p50_s=_at(waits, "services", 0),
-        service_p95_s=_at(waits, "services", 1),
-        target_seconds=service.targets[stage],
-        short_of=standing["waiting_for"] if standing else None,
-    )
+def _of(rows: Mapping[str, Any], stage: str, name: str, otherwise: Any) -> Any:
+    row = rows.get(stage)
+    return otherwise if row is None or row[name] is None else row[name]
 
 
-def _at(row: Any | None, name: str, place: int) -> float | None:
-    return row[name][place] if row is not None and row[name] is not None else None
+def _age(calendar: WorkingCalendar, stage: str, oldest: Any | None, office_now: datetime, now: datetime) -> float:
+    """Of the oldest: working seconds in human stages, wall seconds in machine stages."""
+    if oldest is None:
+        return 0.0
+    if stage in HUMAN:
+        return max(calendar.working_seconds(oldest["entered_office_at"], office_now), 0.0)
+    entered_at: datetime = oldest["entered_at"]
+    return max((now - entered_at).total_seconds(), 0.0)
 
 
 async def _relay(service: Service, since: datetime) -> StageFigures:
-    """This service's own relay; the others' are in their metrics."""
-    waiting, oldest = await cursors.pending(service.pool())
-    row = await service.pool().fetchrow(
-        "select coalesce(sum(to_id - from_id + 1), 0)::bigint as sent from sent where sent_at > $1", since
-    )
-    sent = int(row["sent"]) if row else 0
-    now = time.time()
-    return StageFigures(
-        stage="relay",
-        arrived=sent + waiting,
-        left=sent,
-        waiting=waiting,
-        oldest_seconds=max(now - oldest, 0.0) if oldest else 0.0,
-        oldest_since=service.office.at(oldest) if oldest else None,
-        wait_p50_s=None,
-        wait_p95_s=None,
-        service_p50_s=None,
-        service_p95_s=None,
-        target_seconds=service.targets["relay"],
-    )
+    """This service's own relay; the others' are in their metrics. Counted up to 20,000 events."""
+    pool = service.pool()
+    waiting, oldest = await cursors.pending(pool)
+    sent = await pool.fetchrow(SENT, since, MOST_COUNTED)
+    assert sent is not None
+    arrived = sent["arrived"] + await pool.fetchval(UNSENT, since, MOST_COUNTED)
+    return _machine(service, "relay", arrived, sent["departed"], waiting, oldest)
 
 
 async def _notify(service: Service, since: datetime) -> StageFigures:
@@ -143,64 +166,91 @@ async def _notify(service: Service, since: datetime) -> StageFigures:
         since,
     )
     assert row is not None
-    oldest = row["oldest"].timestamp() if row["oldest"] else None
+    wanted = service.extras.get("notices_wanted", 0)
+    past: deque[tuple[datetime, int, int]] = service.extras.setdefault("notices_past", deque())
+    past.append((wall_now(), row["waiting"], wanted))
+    while len(past) > 1 and past[1][0] <= since:
+        past.popleft()
+    _, waited, wanted_then = past[0]
+    # What has left is not stored: it is what came, less what the queue has grown by.
+    arrived = max(row["arrived"], wanted - wanted_then)
+    left = max(arrived - (row["waiting"] - waited), 0)
+    return _machine(
+        service, "notify", arrived, left, row["waiting"], row["oldest"].timestamp() if row["oldest"] else None
+    )
+
+
+def _machine(service: Service, stage: str, arrived: int, left: int, waiting: int, oldest: float | None) -> StageFigures:
+    """`oldest`: when it came, in seconds since 1970."""
     return StageFigures(
-        stage="notify",
-        arrived=row["arrived"],
-        left=0,
-        waiting=row["waiting"],
+        stage=stage,
+        arrived=arrived,
+        left=left,
+        waiting=waiting,
         oldest_seconds=max(time.time() - oldest, 0.0) if oldest else 0.0,
         oldest_since=service.office.at(oldest) if oldest else None,
         wait_p50_s=None,
         wait_p95_s=None,
         service_p50_s=None,
         service_p95_s=None,
-        target_seconds=service.targets["notify"],
+        target_seconds=service.targets[stage],
+        counted_s=WINDOW_OFFICE_S / service.office.speed,
     )
 
 
 async def refresh(service: Service) -> None:
     """Set the gauges. A stage that is empty says "now" as its oldest time, so that a dead refresher grows old."""
-    rows = await figures(service, service.extras["calendar"]())
-    now = time.time()
-    gauges = service.stages
-    for row in rows:
-        if row.stage in ("relay", "notify"):
-            continue
-        since = service.office.wall(row.oldest_since) if row.oldest_since else now
-        gauges.oldest_timestamp.labels(row.stage).set(since)
-        gauges.oldest.labels(row.stage).set(row.oldest_seconds)
-        gauges.target.labels(row.stage).set(row.target_seconds)
-    await _set_counts(service, rows)
-
-
-async def _set_counts(service: Service, rows: Sequence[StageFigures]) -> None:
     calendar: WorkingCalendar = service.extras["calendar"]()
-    office_now = service.office.now()
-    standing = await _by_stage(service.pool(), STANDING, None, office_now, _one_working_day_on(calendar, office_now))
-    for row in rows:
-        if row.stage in ("relay", "notify"):
-            continue
-        found = standing.get(row.stage)
-        gauges = service.stages
-        gauges.waiting.labels(row.stage).set(found["standing"] - found["started"] if found else 0)
-        gauges.in_progress.labels(row.stage).set(found["started"] if found else 0)
-        gauges.overdue.labels(row.stage).set(found["overdue"] if found else 0)
-        gauges.due_soon.labels(row.stage).set(found["due_soon"] if found else 0)
+    standing = await _standing(service, calendar, None)
+    oldest = await _by_stage(service.pool(), OLDEST, None, OWN, AWAITS_MACHINE)
+    office_now, now = service.office.now(), wall_now()
+    gauges = service.stages
+    for stage in OWN:
+        since = _of(oldest, stage, "entered_at", now)
+        started = _of(standing, stage, "started", 0)
+        gauges.oldest_timestamp.labels(stage).set(since.timestamp())
+        gauges.oldest.labels(stage).set(_age(calendar, stage, oldest.get(stage), office_now, now))
+        gauges.target.labels(stage).set(service.targets[stage])
+        gauges.waiting.labels(stage).set(_of(standing, stage, "standing", 0) - started)
+        gauges.in_progress.labels(stage).set(started)
+        gauges.workers.labels(stage).set(_of(standing, stage, "holders", 0))
+        gauges.overdue.labels(stage).set(_of(standing, stage, "overdue", 0))
+        gauges.due_soon.labels(stage).set(_of(standing, stage, "due_soon", 0))
+    await _show_recorded_only(service)
+    # Kept as well for the trend of the notices, which needs to know how many waited four hours ago.
+    await _notify(service, now - timedelta(seconds=WINDOW_OFFICE_S / service.office.speed))
+
+
+async def _show_recorded_only(service: Service) -> None:
+    gauge: Gauge = service.extras["recorded_only"]
+    counted: dict[str, int] = dict.fromkeys(service.extras.setdefault("recorded_only_seen", set()), 0)
+    for row in await service.pool().fetch(RECORDED_ONLY, None):
+        counted[row["procedure_group"]] = counted.get(row["procedure_group"], 0) + row["waiting"]
+    service.extras["recorded_only_seen"] |= counted.keys()
+    for group, waiting in counted.items():
+        gauge.labels(group).set(waiting)
 
 
 def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["operations"])
+    service.extras["recorded_only"] = Gauge(
+        "dossier_recorded_only",
+        "Recorded and not received, because their procedure receives nothing now",
+        ["procedure_group"],
+        registry=service.registry,
+    )
 
     @routes.get("/v1/stages")
     async def get_stages(
         _: Annotated[Caller, Depends(allow())], agency: Annotated[str | None, Query(max_length=60)] = None
     ) -> Response:
-        """Which stage is the bottleneck, since when and why."""
+        """Which stage is the bottleneck, since when and why; and what is recorded and not received, with its reason."""
         rows = await figures(service, service.extras["calendar"](), agency)
         speed = service.office.speed
-        return Response(
-            dumps(verdict(rows, speed=speed, window_s=WINDOW_OFFICE_S / speed)), media_type="application/json"
-        )
+        shown = verdict(rows, speed=speed)
+        recorded = await service.pool().fetch(RECORDED_ONLY, agency)
+        reasons = {procedure.code: procedure.record_only_reason for procedure in service.extras["rulebook"].list()}
+        shown["recorded_only"] = [{**dict(row), "reason": reasons.get(row["procedure_code"])} for row in recorded]
+        return Response(dumps(shown), media_type="application/json")
 
     return routes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -81,7 +80,7 @@ class Work:
             for dossier, made in decisions
             for telling in made.told
         ]
-        await _save_notices(tx, told, self.notices_done)
+        await self._save_notices(tx, told)
         self._count(list(tasks.values()))
         return [*told, *self.extra]
 
@@ -104,15 +103,29 @@ class Work:
                     following,
                 )
 
+    async def _save_notices(self, tx: Tx, told: Sequence[Outgoing]) -> None:
+        wanted = [(event.ce_id, event.dossier_id) for event in told if isinstance(event.fact, NoticeWanted)]
+        if wanted:
+            await tx.execute(
+                "insert into notices_awaited (notice_id, dossier_id) select * from unnest($1::uuid[], $2::uuid[])",
+                [notice for notice, _ in wanted],
+                [dossier for _, dossier in wanted],
+            )
+            self.service.extras["notices_wanted"] = self.service.extras.get("notices_wanted", 0) + len(wanted)
+        if self.notices_done:
+            await tx.execute("delete from notices_awaited where notice_id = any($1::uuid[])", self.notices_done)
+
     def _count(self, rows: Sequence[tuple[Dossier, Task]]) -> None:
         """Metrics of entering and leaving; a rolled-back transaction may count once too often, never the tables."""
         stages = self.service.stages
         for dossier, task in rows:
-            if task.version == 1:
+            if task.entered_at == self.moment.wall:
                 stages.entered.labels(task.stage, dossier.group).inc()
             if task.state == "closed":
                 wait, worked = waits(self, task)
                 stages.left.labels(task.stage, task.outcome or "").inc()
+                if task.role is not None and task.stage in MACHINE:
+                    continue  # an officer's hours are not the registry's seconds
                 stages.wait.labels(task.stage, dossier.group).observe(wait)
                 if task.started_at is not None:
                     stages.service.labels(task.stage).observe(worked)
@@ -299,15 +312,3 @@ async def _save_timers(tx: Tx, decisions: Sequence[tuple[Dossier, Decision]]) ->
         [key[1] for key in kept],
         list(kept.values()),
     )
-
-
-async def _save_notices(tx: Tx, told: Sequence[Outgoing], done: Sequence[uuid.UUID]) -> None:
-    wanted = [(event.ce_id, event.dossier_id) for event in told if isinstance(event.fact, NoticeWanted)]
-    if wanted:
-        await tx.execute(
-            "insert into notices_awaited (notice_id, dossier_id) select * from unnest($1::uuid[], $2::uuid[])",
-            [notice for notice, _ in wanted],
-            [dossier for _, dossier in wanted],
-        )
-    if done:
-        await tx.execute("delete from notices_awaited where notice_id = any($1::uuid[])", list(done))

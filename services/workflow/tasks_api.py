@@ -16,22 +16,34 @@ from shared.access import Caller, allow
 from shared.body import dumps, read_object
 from shared.problems import Problem
 from shared.service import Service
+from shared.stages import STAGES
 
 from . import commands
 
 OFFICERS = ("counter", "specialist", "signatory", "records_clerk", "centre_director")
 Officer = Annotated[Caller, Depends(allow(*OFFICERS))]
 MAX_ITEMS = 500
+TASK_STAGES = tuple(stage for stage in STAGES if stage not in ("relay", "notify"))
+LAST = datetime.max.replace(tzinfo=UTC)
+"""What the driver writes as `infinity`: where tasks without a due time stand."""
 
 LIST = """
-  select task_id, dossier_id, dossier_code, procedure_code, stage, role, agency, version, due_at, waiting_for, outcomes,
-         state, holder, entered_office_at
-    from tasks
-   where state <> 'closed' and role is not null and ($1::text is null or role = $1)
-     and ($2::text is null or agency = $2) and ($3::text is null or stage = $3)
-     and ($4::timestamptz is null or (coalesce(due_at, 'infinity'), task_id) > ($4, $5))
-   order by coalesce(due_at, 'infinity'), task_id limit $6
+  select t.task_id, t.dossier_id, t.dossier_code, t.procedure_code, t.stage, t.role, t.agency, t.version, t.due_at,
+         t.waiting_for, t.outcomes, t.state, t.holder, t.entered_office_at
+    from (select n.task_id, n.due
+            from unnest($1::text[]) as r (role) cross join unnest($2::text[]) as s (stage) cross join lateral (
+              select task_id, coalesce(due_at, 'infinity') as due from tasks
+               where state <> 'closed' and role = r.role and stage = s.stage {agency}
+                 and (coalesce(due_at, 'infinity'), task_id) > ($3, $4)
+               order by coalesce(due_at, 'infinity'), task_id limit $5) n
+           order by 2, 1 limit $5) first
+    join tasks t using (task_id)
+   where t.state <> 'closed'
+   order by first.due, task_id
 """
+"""The front of each role's list in each stage, merged: every one is read from an index, whatever else is open."""
+OF_ALL, OF_AGENCY = LIST.format(agency=""), LIST.format(agency="and agency = $6")
+FRONT = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
 def router(service: Service) -> APIRouter:
@@ -47,9 +59,13 @@ def router(service: Service) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> Response:
         """Open tasks, soonest due first; read from the tables themselves, so never stale."""
-        due, task_id = _decode(after) if after else (None, None)
-        rows = await service.pool().fetch(LIST, role, agency, stage, due, task_id, limit)
-        empty = await _kinds_without_stock(service) if any(row["waiting_for"] for row in rows) else frozenset()
+        roles, stages = [role] if role else list(OFFICERS), [stage] if stage else list(TASK_STAGES)
+        wanted = (roles, stages, *(_decode(after) if after else FRONT), limit)
+        if agency:
+            rows = await service.pool().fetch(OF_AGENCY, *wanted, agency)
+        else:
+            rows = await service.pool().fetch(OF_ALL, *wanted)
+        empty = await _kinds_without_stock(service, {row["waiting_for"] for row in rows if row["waiting_for"]})
         items = [_shown(row, empty) for row in rows]
         following = _encode(rows[-1]) if len(rows) == limit else None
         return Response(dumps({"items": items, "next": following}), media_type="application/json")
@@ -95,19 +111,21 @@ def _json(value: Any) -> Response:
 def _shown(row: Any, empty: frozenset[str]) -> dict[str, Any]:
     shown = dict(row)
     shown["outcomes"] = orjson.Fragment(row["outcomes"])
-    if (row["waiting_for"] or "").removeprefix("blanks:") not in empty:
+    if row["waiting_for"] not in empty:
         shown["waiting_for"] = None
     return shown
 
 
-async def _kinds_without_stock(service: Service) -> frozenset[str]:
+async def _kinds_without_stock(service: Service, needed: set[str]) -> frozenset[str]:
+    """Of what tasks need (`blanks:<kind>`), that of which there is none."""
+    if not needed:
+        return frozenset()
     rows = await service.pool().fetch(
-        "select distinct substr(waiting_for, 8) as kind from tasks t"
-        " where state <> 'closed' and waiting_for like 'blanks:%'"
-        " and not exists (select 1 from blanks b where b.kind = substr(t.waiting_for, 8)"
-        " and b.next_serial <= b.serial_to - b.spoiled)"
+        "select needed from unnest($1::text[]) as n (needed) where not exists (select 1 from blanks b"
+        " where 'blanks:' || b.kind = needed and b.next_serial <= b.serial_to - b.spoiled)",
+        list(needed),
     )
-    return frozenset(row["kind"] for row in rows)
+    return frozenset(row["needed"] for row in rows)
 
 
 def _encode(row: Any) -> str:
@@ -118,8 +136,13 @@ def _encode(row: Any) -> str:
 def _decode(cursor: str) -> tuple[datetime, UUID]:
     try:
         due, task_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        return datetime.fromisoformat(due) if due else datetime.max.replace(tzinfo=UTC), UUID(task_id)
-    except (ValueError, TypeError):
+        if due is None:
+            return LAST, UUID(task_id)
+        found = datetime.fromisoformat(due)
+        if found.tzinfo is not None and 1900 < found.year < 2200:
+            return found, UUID(task_id)
+        raise ValueError("a moment that no task is due at")
+    except (ValueError, TypeError, AttributeError):
         raise Problem(
             400, "bad-cursor", vi="Con trỏ `after` không hợp lệ.", en="The cursor is not one of ours."
         ) from None

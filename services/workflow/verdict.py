@@ -34,7 +34,8 @@ WHY = {
 class StageFigures:
     """One stage now. Ages and waits: working seconds for human stages, wall seconds for machine stages.
 
-    `arrived` and `left` count the last four hours of office time; percentiles cover the stage's last 1,000 departures.
+    `arrived` and `left` count the last four hours of office time, of a busy stage back to its 2,000th departure;
+    percentiles cover its last 1,000 departures.
     """
 
     stage: str
@@ -49,6 +50,8 @@ class StageFigures:
     service_p50_s: float | None
     service_p95_s: float | None
     target_seconds: float
+    counted_s: float
+    """Wall seconds that `arrived` and `left` count."""
     short_of: str | None = None
     """What the oldest waits for beside a pair of hands, e.g. `blanks:land_certificate`."""
 
@@ -65,8 +68,8 @@ class StageFigures:
         return "draining" if self.left > self.arrived else "stuck"
 
 
-def verdict(stages: Sequence[StageFigures], *, speed: float, window_s: float) -> dict[str, Any]:
-    """The body of `GET /v1/stages` (contract, section 6). `window_s`: wall seconds that `arrived` and `left` count."""
+def verdict(stages: Sequence[StageFigures], *, speed: float) -> dict[str, Any]:
+    """The body of `GET /v1/stages` (contract, section 6)."""
     rows = [{**_shown(stage), "score": round(stage.score, 3), "trend": stage.trend} for stage in stages]
     over = sorted((stage for stage in stages if stage.score > 1), key=lambda stage: stage.score, reverse=True)
     if not over:
@@ -75,7 +78,7 @@ def verdict(stages: Sequence[StageFigures], *, speed: float, window_s: float) ->
     worst = over[0]
     drain = None
     if worst.left > worst.arrived:
-        drain = round(worst.waiting / (worst.left - worst.arrived) * window_s, 1)
+        drain = round(worst.waiting / (worst.left - worst.arrived) * worst.counted_s, 1)
     bottleneck = {
         "stage": worst.stage,
         "why": _why(worst),
@@ -88,7 +91,7 @@ def verdict(stages: Sequence[StageFigures], *, speed: float, window_s: float) ->
 
 def _shown(stage: StageFigures) -> dict[str, Any]:
     figures = asdict(stage)
-    del figures["short_of"], figures["oldest_since"]
+    del figures["short_of"], figures["oldest_since"], figures["counted_s"]
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
 
 

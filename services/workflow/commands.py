@@ -190,7 +190,10 @@ async def _receive_some(service: Service, code: str) -> bool:
                 return False
             return True
         agencies = {row["receiving_agency"] for row in rows}
-        work = await store.open_work(tx, service, [row["dossier_id"] for row in rows], may_receive=agencies)
+        ids = [row["dossier_id"] for row in rows]
+        work = await store.open_work(tx, service, ids, may_receive=agencies, procedures=[code])
+        if work.modes.get(code) != "opening":
+            return False  # closed again while the queue was being received
         for row in rows:
             dossier = work.dossiers[row["dossier_id"]]
             work.remember(dossier, lifecycle.opened(dossier, work.procedure(dossier), work.moment))

@@ -36,6 +36,7 @@ class Rulebook:
         self._calendar = WorkingCalendar()
         self._calendar_rules = ""
         self._refreshed = float("-inf")
+        self._reading = asyncio.Lock()
 
     def calendar(self) -> WorkingCalendar:
         return self._calendar
@@ -69,6 +70,11 @@ class Rulebook:
 
     async def refresh(self, tx: Tx) -> None:
         """Read what is new. Cheap when nothing is."""
+        # One at a time: a slower reader must not put back what a quicker one has replaced.
+        async with self._reading:
+            await self._refresh(tx)
+
+    async def _refresh(self, tx: Tx) -> None:
         for row in await tx.fetch("select code, version from procedures"):
             key = (row["code"], row["version"])
             if key not in self._versions:
@@ -128,13 +134,14 @@ async def put_procedure(service: Service, procedure: Procedure) -> Procedure:
             await _lock(tx)
             await book.refresh(tx)
             known = book.current(procedure.code)
-            if known is None or not known.same_rules(procedure):
-                next_version = procedure.model_copy(update={"version": known.version + 1 if known else 1})
-                lanes = await stage(tx, [await _publish(tx, next_version)])
             mode: str = procedure.intake_mode
             if mode == "open" and book.mode(procedure.code) != "open":
                 mode = "opening"
             await set_mode(tx, procedure.code, mode, procedure.record_only_reason)
+            if known is None or not known.same_rules(procedure):
+                next_version = procedure.model_copy(update={"version": known.version + 1 if known else 1})
+                # Last: whoever holds the mode for sharing is on the way to the lanes.
+                lanes = await stage(tx, [await _publish(tx, next_version)])
         service.wake(lanes)
         await book.refresh(tx)
     found = book.current(procedure.code)

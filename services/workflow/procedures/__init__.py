@@ -23,18 +23,11 @@ from typing import Any, Literal
 import jsonschema
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Stage = Literal[
-    "reception",
-    "identity_check",
-    "appraisal",
-    "consultation",
-    "financial_obligation",
-    "id_number",
-    "approval",
-    "issuing",
-    "return",
-]
+Stage = Literal["appraisal", "consultation", "approval", "issuing", "return"]
+"""What an officer does after reception; the other stages come by themselves."""
 Certainty = Literal["A", "B", "C", "D"]
+MOST_MONEY = 1_000_000_000
+"""Đồng of one item of a fee."""
 Role = Literal["counter", "specialist", "signatory", "records_clerk", "centre_director"]
 
 
@@ -62,11 +55,11 @@ class TimeLimit(Part):
 class Fee(Part):
     """Đồng taken at the counter. A fee is not a stage; a financial obligation (tax, land payment) is."""
 
-    per_case: int = Field(default=0, ge=0)
-    per_copy: int = Field(default=0, ge=0)
-    per_page: int = Field(default=0, ge=0)
-    per_page_from_third: int | None = Field(default=None, ge=0)
-    max_per_copy: int | None = Field(default=None, ge=0)
+    per_case: int = Field(default=0, ge=0, le=MOST_MONEY)
+    per_copy: int = Field(default=0, ge=0, le=MOST_MONEY)
+    per_page: int = Field(default=0, ge=0, le=MOST_MONEY)
+    per_page_from_third: int | None = Field(default=None, ge=0, le=MOST_MONEY)
+    max_per_copy: int | None = Field(default=None, ge=0, le=MOST_MONEY)
     source: str = ""
     certainty: Certainty = "C"
 
@@ -95,7 +88,7 @@ class Step(Part):
 
     stage: Stage
     role: Role
-    working_hours: float = Field(gt=0)
+    working_hours: float = Field(gt=0, le=10_000)
 
 
 class Procedure(Part):
@@ -124,7 +117,7 @@ class Procedure(Part):
     """The kind of numbered blank (phôi) that `issuing` uses up; none: no stock needed."""
     financial_obligation: bool = False
     """A tax or land payment (national status 6) is awaited after appraisal."""
-    supplement_allowed: int = 1
+    supplement_allowed: int = Field(default=1, ge=0, le=10)
     refusal_status: Literal[3, 8, 9] = 8
     """National status of a refusal after appraisal (unsettled: mark D)."""
     four_eyes: bool = False
@@ -154,6 +147,8 @@ class Procedure(Part):
         for place in _places(value):
             if not str(place.get("$ref", "#")).startswith("#") or "$dynamicRef" in place:
                 raise ValueError("subject_schema may refer only to itself (#/$defs/…)")
+            if "$ref" in place and not _leads_somewhere(value, str(place["$ref"])):
+                raise ValueError("subject_schema refers to a place that is not in it")
         return value
 
     @model_validator(mode="after")
@@ -165,6 +160,10 @@ class Procedure(Part):
             raise ValueError("the last step must be `return`")
         if len({step.stage for step in self.steps}) != len(self.steps):
             raise ValueError("a stage may stand only once among the steps")
+        if self.same_visit and self.id_number:
+            raise ValueError("a same-visit procedure cannot wait for a number")
+        if self.financial_obligation and "appraisal" not in {step.stage for step in self.steps}:
+            raise ValueError("a financial obligation comes after the step `appraisal`")
         if self.blank and "issuing" not in {step.stage for step in self.steps}:
             raise ValueError("a procedure that uses blanks needs the step `issuing`")
         codes = [component.code for component in self.components]
@@ -183,9 +182,17 @@ class Procedure(Part):
         validator = jsonschema.Draft202012Validator(
             self.subject_schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
         )
-        for error in validator.iter_errors(self.example.get("subject")):
+        try:
+            error = next(validator.iter_errors(self.example.get("subject")), None)
+        except Exception as broken:
+            # A `$ref` to nothing, or one that never ends: intake would fall over it with every submission.
+            raise ValueError(f"subject_schema cannot be followed: {type(broken).__name__}") from broken
+        if error is not None:
             raise ValueError(f"the example's subject fails its schema at {error.json_path}: {error.validator}")
-        given = {row.get("code") for row in self.example.get("components", ()) if isinstance(row, dict)}
+        rows = self.example.get("components", ())
+        if not isinstance(rows, (list, tuple)):
+            raise ValueError("the example's components are no list")
+        given = {str(row.get("code")) for row in rows if isinstance(row, dict)}
         if missing := [row.code for row in self.components if row.required and row.code not in given]:
             raise ValueError(f"the example lacks the required components {missing}")
         return self
@@ -194,6 +201,19 @@ class Procedure(Part):
         """Whether both say the same but for version and intake mode."""
         outside = {"version", "intake_mode", "record_only_reason"}
         return self.model_dump(exclude=outside) == other.model_dump(exclude=outside)
+
+
+def _leads_somewhere(schema: dict[str, Any], reference: str) -> bool:
+    place: Any = schema
+    for part in reference.removeprefix("#").split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(place, list) and name.isdecimal() and int(name) < len(place):
+            place = place[int(name)]
+        elif isinstance(place, dict) and name in place:
+            place = place[name]
+        else:
+            return False
+    return reference == "#" or reference.startswith("#/")
 
 
 def _places(schema: Any) -> Iterator[dict[str, Any]]:

@@ -218,6 +218,11 @@ async def _for_ever(task: Background, service: Service) -> None:
     while True:
         try:
             await task(service)
+        except asyncio.CancelledError:
+            # A client library's inner cancellation is not ours: taken for it, the task would end without a word.
+            if (us := asyncio.current_task()) is None or us.cancelling():
+                raise
+            log.warning("a background task was cancelled from inside and starts again")
         except Exception as error:
             if not database.is_passing(error):
                 log.exception("a background task failed and starts again", task=getattr(task, "__name__", str(task)))

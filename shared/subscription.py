@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 MAX_RECORDS = 500
 BATCH_WAIT_MS = 10
 WATCH_S = 1.0
+SILENCE_S = 10.0
 MAX_POLL_MS = 300_000
 GAP_PATIENCE_S = 30.0
 MOST_GAP_PATIENCE_S = 3_600.0
@@ -124,7 +125,6 @@ class Subscription:
         while True:
             try:
                 found = await asyncio.wait_for(cluster_id(subscriber.consumer._client), 5.0)
-                silent_since = None
                 if self._cluster is not None and found != self._cluster:
                     log.warning("the broker is another one now", cluster_id=found)
                     return
@@ -137,10 +137,11 @@ class Subscription:
                 if time.monotonic() - gaps_looked_at > gap_patience:
                     gap_patience = await self._look_for_gaps(subscriber.consumer, gap_patience)
                     gaps_looked_at = time.monotonic()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the broker did not answer
+                silent_since = None
+            except Exception as error:  # noqa: BLE001 - whatever it is, the broker or the group's membership is gone
                 self.connected = False
                 silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > 10.0:
+                if time.monotonic() - silent_since > SILENCE_S:
                     log.warning("the broker does not answer", error=type(error).__name__)
                     return
             await asyncio.sleep(WATCH_S)

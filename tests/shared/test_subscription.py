@@ -13,7 +13,7 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import CommitFailedError, CorruptRecordException
+from aiokafka.errors import CommitFailedError, CorruptRecordException, KafkaError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from faststream import AckPolicy
 
@@ -354,6 +354,32 @@ async def test_an_event_held_for_long_makes_it_read_again_from_the_start(
     await send(producer, [record(dossier_id, 2)])
     await wait_until(lambda: held(pool), 10)
     await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
+
+
+async def test_a_membership_that_has_died_inside_the_client_is_made_anew(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker answers, the partitions look assigned, and nothing would ever come again."""
+    monkeypatch.setattr(subscription, "WATCH_S", 0.1)
+    monkeypatch.setattr(subscription, "SILENCE_S", 0.5)
+    listener, dossier_id = listen(), uuid4()
+    await send(producer, [record(dossier_id, 1)])
+    await all_heard(pool, [(dossier_id, 1)])
+    coordinator = listener.subscription._subscriber.consumer._coordinator
+    coordinator._coordination_task.cancel()
+    coordinator._coordination_task = asyncio.ensure_future(_die())
+    await send(producer, [record(dossier_id, 2)])
+    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)], 30)
+    await wait_until(lambda: is_another(listener, coordinator), 20)
+
+
+async def _die() -> None:
+    raise KafkaError("Unexpected error during coordination")
+
+
+def is_another(listener: Listener, coordinator: Any) -> bool:
+    consumer = listener.subscription._subscriber.consumer
+    return consumer is not None and consumer._coordinator is not coordinator and listener.subscription.connected
 
 
 async def test_http_may_serve_while_the_broker_is_down_and_it_connects_later(

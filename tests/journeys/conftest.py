@@ -1,0 +1,80 @@
+"""One stack for the journeys, on free ports, on the broker that this run is about."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import pytest
+import pytest_asyncio
+
+from deploy.local import ports
+from deploy.local.stack import EMBEDDED, Stack
+from shared.office import VIETNAM
+from tests.fixtures.brokers import Apache, Embedded, Given
+from tests.journeys.town import Town
+
+MONDAY = datetime(2025, 8, 25, 7, 30, tzinfo=VIETNAM)
+SPEED = 3000.0
+"""An office day in half a minute, so that the hour at which a held birth is decided comes soon."""
+
+
+class Line:
+    """The broker under the stack: taken away and given back, whichever it is."""
+
+    def __init__(self, stack: Stack, server: Embedded | Apache | Given | None) -> None:
+        self._stack, self._server = stack, server
+
+    async def cut(self) -> None:
+        if self._server is None:
+            await asyncio.to_thread(self._stack.take_down, "broker")
+        else:
+            await self._server.stop()
+
+    async def mend(self) -> None:
+        if self._server is None:
+            await asyncio.to_thread(self._stack.bring_back, "broker")
+        else:
+            await self._server.start()
+
+
+@pytest_asyncio.fixture(scope="package")
+async def journey(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[Town, Line]]:
+    server: Embedded | Apache | Given | None = None
+    if os.environ.get("HOSO_TEST_KAFKA"):
+        server = request.getfixturevalue("broker_of_the_run")
+        assert server is not None
+        await server.start()
+        await server.clean()
+    stack = Stack(
+        tmp_path_factory.mktemp("journeys"),
+        port_base=ports.free_base(),
+        broker=server.kafka.servers if server else EMBEDDED,
+        now=MONDAY,
+        speed=SPEED,
+        env={"HOSO_REFRESH_S": "1"},
+        postgres_settings={"fsync": "off"},
+    )
+    try:
+        await asyncio.to_thread(stack.start)
+        await asyncio.to_thread(stack.wait_ready)
+        town = Town(stack)
+        await town.registry()
+        yield town, Line(stack, server)
+        await town.http.aclose()
+    finally:
+        await asyncio.to_thread(stack.stop)
+
+
+@pytest.fixture
+def town(journey: tuple[Town, Line]) -> Town:
+    return journey[0]
+
+
+@pytest.fixture
+def line(journey: tuple[Town, Line]) -> Line:
+    return journey[1]

@@ -154,11 +154,12 @@ async def is_known_cluster(pool: Pool, cluster_id: str) -> bool:
 
 
 async def pending(pool: Pool) -> tuple[int, float | None]:
-    """How many events are unsent (counted up to 100,000) and when the oldest was recorded (seconds since 1970)."""
+    """How many events are unsent (up to 10,000 a lane) and when the oldest was recorded (seconds since 1970)."""
     row = await pool.fetchrow(
         """
-        select (select count(*) from (select 1 from lanes l join events e on e.lane = l.lane and e.id > l.sent_to
-                                       limit 100000) u) as pending,
+        select (select count(*) from lanes l cross join lateral (
+                  select 1 from events e where e.lane = l.lane and e.id > l.sent_to order by e.id limit 10000) u)
+                 as pending,
                (select min(o.recorded_at) from lanes l cross join lateral (
                   select e.recorded_at from events e where e.lane = l.lane and e.id > l.sent_to
                    order by e.id limit 1) o) as oldest

@@ -11,37 +11,15 @@ from uuid import UUID, uuid4
 import pytest_asyncio
 
 from shared.consumer import Consumer, Handler, Unappliable
-from shared.envelope import Outgoing, Received, Record, new_id
+from shared.envelope import Received, Record
 from shared.events import LIFECYCLE, SUBMISSIONS, DossierWithdrawn, Fact, WithdrawalRequested
 from shared.outbox import stage
 from tests.shared import world
-from tests.shared.telling import NOON, record
+from tests.shared.telling import record
 
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.database import Pool
     from tests.fixtures.databases import MakePool
-
-WITHDRAWN = DossierWithdrawn(office_at=NOON, procedure_code="1", procedure_version=1, receiving_agency="a")
-
-
-class Answering(world.Effects):
-    """Each event it hears it answers with one of its own, numbered by the dossier's row, as workflow does."""
-
-    async def save(self, tx: Tx) -> Sequence[Outgoing]:
-        await super().save(tx)
-        return [await answer(tx, dossier_id) for dossier_id, _, _ in self.rows if dossier_id]
-
-
-async def answer(tx: Tx, dossier_id: UUID) -> Outgoing:
-    number = await tx.fetchval(
-        "update dossiers set heard = heard + 1 where dossier_id = $1 returning heard", dossier_id
-    )
-    return Outgoing(dossier_id, number, WITHDRAWN, new_id(), new_id())
-
-
-async def open_answering(tx: Tx, events: Sequence[Received]) -> Answering:
-    await world.open_work(tx, events)
-    return Answering()
 
 
 async def command(pool: Pool, dossiers: Sequence[UUID]) -> None:
@@ -50,7 +28,7 @@ async def command(pool: Pool, dossiers: Sequence[UUID]) -> None:
         await tx.fetch(
             "select 1 from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update", dossiers
         )
-        await stage(tx, [await answer(tx, dossier_id) for dossier_id in dossiers])
+        await stage(tx, [await world.answer(tx, dossier_id) for dossier_id in dossiers])
 
 
 @pytest_asyncio.fixture
@@ -76,9 +54,11 @@ async def test_consumers_commands_and_replays_on_the_same_dossiers_do_not_deadlo
         world.on_withdrawal_requested(work, event)
 
     handlers: dict[type[Fact], Handler] = {WithdrawalRequested: handler, DossierWithdrawn: handler_of_nothing}
-    consumers = [world.consumer(pool, handlers=handlers, open_work=open_answering) for _ in range(3)]
+    consumers = [world.consumer(pool, handlers=handlers, open_work=world.open_answering) for _ in range(3)]
     log = [record(dossier_id, n) for n in range(1, 11) for dossier_id in dossiers]
-    other = [record(dossier_id, n, fact=WITHDRAWN, topic=LIFECYCLE) for n in range(1, 11) for dossier_id in dossiers]
+    other = [
+        record(dossier_id, n, fact=world.WITHDRAWN, topic=LIFECYCLE) for n in range(1, 11) for dossier_id in dossiers
+    ]
 
     async def consume(consumer: Consumer, records: Sequence[Record], seed: int) -> None:
         shuffled = list(records)

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -18,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from shared import cursors, relay
-from shared.envelope import Received, lane_of, parse, records_from
+from shared.envelope import lane_of
 from shared.events import PARTITIONS, STATE, SUBMISSIONS, WithdrawalRequested
 from shared.kafka import KafkaSettings, ensure_topics, find_shortened
 from shared.metrics import DeliveryMetrics, StageMetrics
@@ -26,6 +24,7 @@ from shared.outbox import CHANNEL, Wake, stage
 from shared.relay import Relay, StateRecord
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
+from tests.shared.reading import first_sightings, read_topic
 from tests.shared.telling import told
 from tests.shared.test_outbox import outgoing
 
@@ -81,42 +80,6 @@ async def start(make_pool: MakePool, kafka: KafkaSettings) -> AsyncIterator[Call
 
 async def everything_sent(pool: Pool) -> bool:
     return not (await cursors.pending(pool))[0]
-
-
-async def read_topic(kafka: KafkaSettings, topic: str = SUBMISSIONS) -> list[Received]:
-    """Every record of the topic, per partition in the log's order."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.servers, enable_auto_commit=False, auto_offset_reset="earliest")
-    await consumer.start()
-    found: list[Received] = []
-    try:
-        places = [TopicPartition(topic, lane) for lane in range(PARTITIONS)]
-        ends = await consumer.end_offsets(places)
-        consumer.assign(places)
-        for place in places:
-            # The embedded broker's end offset is the last batch's first record + 1: above it, silence is the end.
-            give_up = time.monotonic() + 15
-            while await consumer.position(place) < ends[place]:
-                batches = await consumer.getmany(place, timeout_ms=200, max_records=5_000)
-                found += [parse(record) for rows in batches.values() for record in records_from(rows)]
-                assert time.monotonic() < give_up, f"{place} is not readable to its end"
-        batches = await consumer.getmany(timeout_ms=150) if kafka.flavour == "tansu" else {}
-        while batches:
-            for rows in batches.values():
-                found += [parse(record) for record in records_from(rows)]
-            batches = await consumer.getmany(timeout_ms=150)
-    finally:
-        await consumer.stop()
-    return found
-
-
-def first_sightings(events: Sequence[Received]) -> dict[UUID, list[int]]:
-    """The sequences of each dossier in the order in which they were first seen."""
-    seen: dict[UUID, list[int]] = defaultdict(list)
-    for event in events:
-        assert event.dossier_id is not None
-        if event.sequence not in seen[event.dossier_id]:
-            seen[event.dossier_id].append(event.sequence)
-    return dict(seen)
 
 
 async def tell_many(pool: Pool, sender: Sender, dossiers: Sequence[UUID], sequences: Sequence[int]) -> None:

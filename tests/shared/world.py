@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 from shared.brake import Brake
 from shared.consumer import Consumer, Handler, Unappliable
 from shared.envelope import Outgoing, Received, new_id
-from shared.events import Fact, SubmissionHeartbeat, WithdrawalRequested
+from shared.events import DossierWithdrawn, Fact, SubmissionHeartbeat, WithdrawalRequested
 from shared.metrics import DeliveryMetrics
 from shared.outbox import Wake, stage
-from tests.shared.telling import told
+from tests.shared.telling import NOON, told
 
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
@@ -116,3 +116,26 @@ async def tell(pool: Pool, *events: tuple[UUID, int], note: str = "") -> set[int
     """Stage and commit; returns the lanes to wake."""
     async with pool.acquire() as tx, tx.transaction():
         return await stage(tx, [Outgoing(d, n, told(note), new_id(), new_id()) for d, n in events])
+
+
+WITHDRAWN = DossierWithdrawn(office_at=NOON, procedure_code="1", procedure_version=1, receiving_agency="a")
+
+
+class Answering(Effects):
+    """Each event it hears it answers with one of its own, numbered by the dossier's row, as workflow does."""
+
+    async def save(self, tx: Tx) -> Sequence[Outgoing]:
+        await super().save(tx)
+        return [await answer(tx, dossier_id) for dossier_id, _, _ in self.rows if dossier_id]
+
+
+async def answer(tx: Tx, dossier_id: UUID) -> Outgoing:
+    number = await tx.fetchval(
+        "update dossiers set heard = heard + 1 where dossier_id = $1 returning heard", dossier_id
+    )
+    return Outgoing(dossier_id, number, WITHDRAWN, new_id(), new_id())
+
+
+async def open_answering(tx: Tx, events: Sequence[Received]) -> Answering:
+    await open_work(tx, events)
+    return Answering()

@@ -58,4 +58,4 @@ lock:
 
 # The delivery tests on a real Apache Kafka: Java >= 17 and Maven.
 test-kafka: $(READY)
-	@HOSO_TEST_KAFKA=apache exec $(PY) -m pytest tests/kafka tests/shared tests/notify tests/verify tests/journeys $(ARGS)
+	@HOSO_TEST_KAFKA=apache exec $(PY) -m pytest tests/kafka tests/shared tests/kills tests/notify tests/verify tests/journeys $(ARGS)

@@ -1,0 +1,85 @@
+"""Intake accepts with nobody beside it but PostgreSQL; everything accepted takes effect, once, when the others return."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import httpx2
+
+from tests.fixtures.waiting import wait_until
+from tests.journeys.conftest import Line
+from tests.journeys.town import BIRTH, COPY, Filed, Town
+
+OTHERS = ("workflow", "idlookup", "notify")
+
+
+async def outside(town: Town, *, down: bool) -> None:
+    """The simulator and the gateway keep their books in memory, so they are told to be down."""
+    await town.registry(down=down)
+    answer = await town.http.put(town.stack.endpoints["sms"] + "/control", json={"down": down})
+    answer.raise_for_status()
+
+
+async def file_some(town: Town) -> list[Filed]:
+    return [await town.file(code, "H44.J90") for code in (BIRTH, COPY, BIRTH)]
+
+
+async def test_with_everything_but_postgresql_down_submissions_are_accepted_and_take_effect_later(
+    town: Town, line: Line
+) -> None:
+    await town.learn()
+    await outside(town, down=True)
+    try:
+        for name in OTHERS:
+            await asyncio.to_thread(town.stack.take_down, name)
+        await line.cut()
+        try:
+            filed = await file_some(town)
+            await asyncio.to_thread(town.stack.restart, "intake")
+            filed += await file_some(town)
+            body, key = await town.paper(COPY, "H44.J90"), {"Idempotency-Key": str(uuid4())}
+            first = await town.once("intake", "POST", "/v1/dossiers", "counter", body, **key)
+            town.stack.kill("intake")
+            status, again = await town.call("intake", "POST", "/v1/dossiers", "counter", body, **key)
+            assert (first.status_code, status) == (201, 200)
+            assert again == first.json()
+            filed.append(Filed(again["dossier_id"], again["tracking_secret"], "H44.J90"))
+        finally:
+            await line.mend()
+            for name in OTHERS:
+                await asyncio.to_thread(town.stack.bring_back, name)
+    finally:
+        await outside(town, down=False)
+    await asyncio.to_thread(town.stack.wait_ready)
+    await town.work_all(filed)
+    for each in filed:
+        assert (await town.types(each)).count("DossierRecorded") == 1
+    await town.prove()
+
+
+async def test_without_postgresql_intake_says_come_again_and_recovers_without_a_restart(town: Town) -> None:
+    pid = town.stack.pids["intake"]
+    body, key = await town.paper(COPY, "H44.J91"), {"Idempotency-Key": str(uuid4())}
+    await asyncio.to_thread(town.stack.take_down, "postgres")
+    try:
+        refused = await town.once("intake", "POST", "/v1/dossiers", "counter", body, **key)
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+
+        async def is_not_ready() -> bool:
+            try:
+                return (await town.once("intake", "GET", "/readyz", "")).status_code == 503
+            except httpx2.HTTPError:
+                return False
+
+        await wait_until(is_not_ready, 20)
+    finally:
+        await asyncio.to_thread(town.stack.bring_back, "postgres")
+    status, said = await town.call("intake", "POST", "/v1/dossiers", "counter", body, **key)
+    assert status == 201
+    filed = Filed(said["dossier_id"], said["tracking_secret"], "H44.J91")
+    await town.work_all([filed])
+    assert town.stack.pids["intake"] == pid
+    await asyncio.to_thread(town.stack.wait_ready)
+    await town.prove()

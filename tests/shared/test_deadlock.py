@@ -113,3 +113,12 @@ async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
     except (Problem, Unappliable):
         return
     await consumer.drain((SUBMISSIONS, row["dossier_id"]))
+
+
+async def test_consumers_that_meet_the_same_new_dossiers_in_any_order_do_not_deadlock(pool: Pool) -> None:
+    consumers = [world.consumer(pool, handlers={}) for _ in range(8)]
+    for _ in range(12):
+        batch = [record(uuid4(), 1) for _ in range(60)]
+        await asyncio.gather(*(consumer.apply(random.sample(batch, len(batch))) for consumer in consumers))
+    assert await deadlocks(pool) == 0
+    assert await pool.fetchval("select count(*) from heads where last = 1") == 12 * 60

@@ -162,8 +162,7 @@ class Caller:
     async def _ask(self, rows: Sequence[Request]) -> None:
         """Ask after what was sent before. What is unknown now is due at once, to be sent again."""
         answers = await self._call_ask(rows)
-        for row in rows:
-            self._finish(row, answers[str(row.request_key)])
+        self._finish([(row, answers[str(row.request_key)]) for row in rows])
 
     async def _send(self, rows: Sequence[Request]) -> None:
         """Ask after what may have arrived before, then send what is to be sent; the rest is handed on."""
@@ -191,13 +190,15 @@ class Caller:
             answers |= said
             self.window.lost([row.request_key for key, row in sent.items() if said[key].state in (LOST, UNREACHABLE)])
         now = time.monotonic()
+        ended = []
         for row in rows:
             key = str(row.request_key)
             answer = answers.get(key, Answer(LOST))
             if key in sent and answer.state == SENT:
                 self._watch_over(replace(row, asked=True, to_send=False, lost=0), now, rules.FIRST_LOOK_S)
             else:
-                self._finish(row, answer)
+                ended.append((row, answer))
+        self._finish(ended)
 
     async def _call_ask(self, rows: Sequence[Request]) -> dict[str, Answer]:
         fault_point("idlookup-before-call")
@@ -223,8 +224,7 @@ class Caller:
                 looked_at.append(heapq.heappop(self._watched))
             rows = [request for *_, request in looked_at]
             if self.breaker.state != "closed":
-                for row in rows:
-                    self._finish(row, Answer(PENDING))
+                self._finish([(row, Answer(PENDING)) for row in rows])
                 continue
             try:
                 answers = await self._call_ask(rows)
@@ -232,20 +232,27 @@ class Caller:
                 self._watched += looked_at
                 raise
             late = time.monotonic() - QUICK_S
+            ended = []
             for _, _, waited_s, sent_at, request in looked_at:
                 answer = answers[str(request.request_key)]
                 if answer.state == PENDING and sent_at > late:
                     self._watch_over(request, sent_at, waited_s * 2)
                 else:
-                    self._finish(request, answer)
+                    ended.append((request, answer))
+            self._finish(ended)
 
-    def _finish(self, request: Request, answer: Answer) -> None:
-        if answer.state in (LOST, UNREACHABLE):
+    def _finish(self, rows: Sequence[tuple[Request, Answer]]) -> None:
+        """Whatever is known of them is written down by somebody else; there may be room for more."""
+        no_answer = (LOST, UNREACHABLE)
+        self.window.answered(
+            [request.request_key for request, answer in rows if answer.state not in (*no_answer, PENDING)]
+        )
+        if any(answer.state in no_answer for _, answer in rows):
             self.window.lost(())
-        elif answer.state != PENDING:
-            self.window.answered((request.request_key,))
-        self._hand_on(request, answer)
-        self._knock.set()
+        for request, answer in rows:
+            self._hand_on(request, answer)
+        if rows:
+            self._knock.set()
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> bool:

@@ -23,11 +23,11 @@ class Window:
         self.least, self.most, self._clock = min(least, most), most, clock
         self.limit = float(self.least)
         self._standing: dict[UUID, float] = {}
-        self._scarce = False
+        self._earned = 0
         self._starting = True
         self._average = 0.0
         self._quickest = [float("inf"), float("inf")]
-        self._quickest_since = self._cut_at = clock()
+        self._quickest_since = self._cut_at = self._measured_from = clock()
 
     @property
     def standing(self) -> int:
@@ -38,34 +38,44 @@ class Window:
         stale = self._clock() - STALE_S
         while self._standing and next(iter(self._standing.values())) < stale:
             del self._standing[next(iter(self._standing))]
-        free = max(int(self.limit) - len(self._standing), 0)
-        self._scarce = self._scarce or free == 0
-        return free
+        return max(int(self.limit) - len(self._standing), 0)
 
     def sent(self, keys: Iterable[UUID]) -> None:
         now = self._clock()
         for key in keys:
             self._standing.pop(key, None)
             self._standing[key] = now
+        if len(self._standing) >= int(self.limit):
+            # It was full: the answers to all that stand there now may make it grow.
+            self._earned = len(self._standing)
 
     def answered(self, keys: Iterable[UUID]) -> None:
         """The registry has come to an end with these, whatever it said."""
         now = self._clock()
-        times = [now - since for key in keys if (since := self._standing.pop(key, None)) is not None]
+        sent = [since for key in keys if (since := self._standing.pop(key, None)) is not None]
+        times = [now - since for since in sent if since >= self._measured_from]
         if not times:
             return
         mean = sum(times) / len(times)
         self._average = mean if self._average == 0.0 else 0.7 * self._average + 0.3 * mean
         if now - self._quickest_since > STALE_S:
-            self._quickest = [self._quickest[1], float("inf")]
-            self._quickest_since = now
+            self._measure_again(now)
+            return
         self._quickest = [min(quickest, self._average) for quickest in self._quickest]
         if self._average > 3 * self._quickest[0] + SLACK_S:
             self._cut(0.7)
-        elif self._scarce:
+        elif more := min(len(times), self._earned):
             # Doubling at first; afterwards one more each time the whole window has been answered.
-            self.limit = min(self.limit + (len(times) if self._starting else len(times) / self.limit), float(self.most))
-            self._scarce = False
+            self._earned -= more
+            self.limit = min(self.limit + (more if self._starting else more / self.limit), float(self.most))
+
+    def _measure_again(self, now: float) -> None:
+        """Forget the older quickest. Where answers have become slower, begin small: is it the registry or our queue?"""
+        before, lately = self._quickest
+        self._quickest, self._quickest_since = [lately, float("inf")], now
+        if lately > 1.5 * before:
+            self.limit, self._starting = float(self.least), True
+            self._measured_from, self._average, self._earned = now, 0.0, 0
 
     def lost(self, keys: Iterable[UUID]) -> None:
         """No answer came for these, or not the one that was asked for."""

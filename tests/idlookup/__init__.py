@@ -1,0 +1,1 @@
+"""Tests of idlookup: its rules alone, and the service against the registry simulator."""

@@ -1,0 +1,90 @@
+"""The breaker with a clock of its own."""
+
+from __future__ import annotations
+
+from services.idlookup.breaker import Breaker
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def opened(clock: Clock) -> Breaker:
+    breaker = Breaker(failures=3, rest_s=1.0, most_s=4.0, clock=clock)
+    for _ in range(3):
+        assert breaker.allow()
+        breaker.failed()
+    return breaker
+
+
+def test_it_opens_after_failures_in_a_row_only() -> None:
+    breaker = Breaker(failures=3, clock=Clock())
+    for _ in range(4):
+        breaker.failed()
+        breaker.failed()
+        breaker.succeeded()
+    assert breaker.state == "closed"
+    assert breaker.allow()
+
+
+def test_while_open_nobody_calls_and_afterwards_one_probes() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    assert breaker.state == "open"
+    assert not breaker.allow()
+    assert breaker.rest_s() == 1.0
+    clock.now += 1.0
+    assert breaker.state == "half_open"
+    assert breaker.allow()
+    assert not breaker.allow()
+    breaker.succeeded()
+    assert breaker.state == "closed"
+    assert breaker.allow()
+
+
+def test_a_probe_that_fails_makes_it_rest_longer_up_to_a_bound() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    rests = []
+    for _ in range(4):
+        rests.append(breaker.rest_s())
+        clock.now += breaker.rest_s()
+        assert breaker.allow()
+        breaker.failed()
+    assert rests == [1.0, 2.0, 4.0, 4.0]
+
+
+def test_failures_of_calls_made_before_do_not_lengthen_the_rest() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += 0.5
+    for _ in range(10):
+        breaker.failed()
+    assert breaker.rest_s() == 0.5
+
+
+def test_a_probe_that_was_not_needed_is_there_for_the_next() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += 1.0
+    assert breaker.allow()
+    breaker.released()
+    assert breaker.allow()
+
+
+def test_after_a_success_the_next_rest_is_short_again() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += 1.0
+    breaker.allow()
+    breaker.failed()
+    clock.now += 2.0
+    breaker.allow()
+    breaker.succeeded()
+    for _ in range(3):
+        breaker.failed()
+    assert breaker.rest_s() == 1.0

@@ -1,0 +1,249 @@
+"""The callers against the real registry simulator and a real database: one number each, whatever happens on the way."""
+
+from __future__ import annotations
+
+import time
+from uuid import UUID
+
+from shared.envelope import new_id
+from tests.fixtures.databases import MakePool
+from tests.fixtures.outside import Outside
+from tests.fixtures.waiting import wait_until
+from tests.idlookup.wanting import (
+    PACKAGES,
+    PERSON,
+    STRANGER,
+    Lookup,
+    births,
+    check_wanted,
+    checks,
+    dossier_of,
+    key_of,
+    no_longer_wanted,
+    number_wanted,
+    record_of,
+    sealer,
+    states,
+    told,
+    until_answered,
+)
+
+SLOW = {"latency_p50_s": 60.0, "latency_p95_s": 60.0}
+QUICK = {"latency_p50_s": 0.005, "latency_p95_s": 0.01}
+
+
+async def number_of(lookup: Lookup, dossier_id: UUID) -> str:
+    found = [data for _, kind, data in await told(lookup.pool, dossier_id) if kind == "IdNumberFound"]
+    assert len(found) == 1
+    return str(sealer.open(dossier_id, "number", found[0]["sealed_number"]))
+
+
+async def test_a_number_wanted_is_found_sealed_and_told_once(make_pool: MakePool, registry: Outside) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url)
+    wanted = births(1)[0]
+    async with lookup.calling():
+        await lookup.hear([wanted])
+        assert await until_answered(lookup.pool, 1) == {"found": 1}
+    number = await number_of(lookup, dossier_of(wanted))
+    # Province 025 when none is told, a woman of the 2000s, born in 26.
+    assert number.startswith("025326")
+    assert [(sequence, kind) for sequence, kind, _ in await told(lookup.pool)] == [(1, "IdNumberFound")]
+    assert (await told(lookup.pool))[0][2]["request_key"] == str(key_of(wanted))
+    assert (await told(lookup.pool))[0][2]["warnings"] == []
+    row = await lookup.pool.fetchval("select to_jsonb(r)::text from requests r")
+    assert number not in row
+
+
+async def test_checks_are_answered_match_mismatch_or_rejected(make_pool: MakePool, registry: Outside) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url)
+    dossiers = [new_id() for _ in range(3)]
+    people = [PERSON, STRANGER, {"full_name": "Trần Thị Mẫu"}]
+    async with lookup.calling():
+        await lookup.hear(
+            [record_of(check_wanted(d, person), d, 1) for d, person in zip(dossiers, people, strict=True)]
+        )
+        await until_answered(lookup.pool, 3)
+    answers = {UUID(str(d)): [data["answer"] for _, _, data in await told(lookup.pool, d)] for d in dossiers}
+    assert [answers[d] for d in dossiers] == [["match"], ["mismatch"], ["rejected"]]
+
+
+async def test_a_subject_that_cannot_have_a_number_is_refused(make_pool: MakePool, registry: Outside) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url)
+    dossier_id = new_id()
+    wrong = {"child": {"full_name": "Nguyễn Minh Mẫu", "birth_date": "2026-02-31"}}
+    async with lookup.calling():
+        await lookup.hear([record_of(number_wanted(dossier_id, wrong), dossier_id, 1)])
+        assert await until_answered(lookup.pool, 1) == {"refused": 1}
+    (sequence, kind, data) = (await told(lookup.pool))[0]
+    assert (sequence, kind, data["reason"]) == (1, "IdNumberRefused", "birth-date-invalid")
+
+
+async def test_while_every_answer_is_lost_nothing_is_issued_twice(make_pool: MakePool, registry: Outside) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url, call_deadline_s=0.2)
+    wanted = births(20)
+    await registry.control(lost_answer_rate=1.0)
+    async with lookup.calling():
+        await lookup.hear(wanted)
+
+        async def all_are_issued_and_nobody_knows() -> bool:
+            return (await registry.stats())["numbers_issued"] == 20
+
+        await wait_until(all_are_issued_and_nobody_knows, 20)
+        assert "found" not in await states(lookup.pool)
+        await registry.control(lost_answer_rate=0.0)
+        assert await until_answered(lookup.pool, 20) == {"found": 20}
+    stats = await registry.stats()
+    assert (stats["numbers_issued"], stats["numbers_issued_twice"], stats["requests"]) == (20, 0, 20)
+
+
+async def test_some_answers_lost_and_errors_besides_still_one_number_each(
+    make_pool: MakePool, registry: Outside
+) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url, call_deadline_s=0.2)
+    await registry.control(lost_answer_rate=0.2, error_rate=0.2)
+    async with lookup.calling():
+        for part in range(10):
+            await lookup.hear(births(5 + part))
+        assert await until_answered(lookup.pool, 95, 60) == {"found": 95}
+    stats = await registry.stats()
+    assert (stats["numbers_issued"], stats["numbers_issued_twice"]) == (95, 0)
+
+
+async def test_what_the_registry_forgot_is_sent_again_with_the_same_key(make_pool: MakePool, registry: Outside) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url)
+    await registry.control(**SLOW)
+    wanted = births(5)
+    async with lookup.calling():
+        await lookup.hear(wanted)
+
+        async def all_are_pending() -> bool:
+            return await states(lookup.pool) == {"pending": 5}
+
+        await wait_until(all_are_pending)
+        await registry.control(forget_keys=True, **QUICK)
+        assert await until_answered(lookup.pool, 5) == {"found": 5}
+    stats = await registry.stats()
+    assert (stats["requests"], stats["numbers_issued"], stats["numbers_issued_twice"]) == (10, 5, 0)
+
+
+async def test_while_the_registry_is_down_wants_are_taken_in_and_later_answered(
+    make_pool: MakePool, registry: Outside
+) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url)
+    await registry.control(down=True)
+    async with lookup.calling():
+        await lookup.hear(births(50))
+
+        def breaker_is_open() -> bool:
+            return bool(lookup.service.extras["callers"]["issue"].breaker.state == "open")
+
+        await wait_until(breaker_is_open)
+        began = time.monotonic()
+        await lookup.hear(births(50))
+        assert time.monotonic() - began < 1.0
+        assert lookup.service.extras["callers"]["issue"].window.standing <= 50
+        await registry.control(down=False)
+        assert await until_answered(lookup.pool, 100) == {"found": 100}
+    assert (await registry.stats())["numbers_issued_twice"] == 0
+
+
+async def test_while_the_registry_hangs_calls_are_few_and_the_number_is_told_late_once(
+    make_pool: MakePool, registry: Outside
+) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url, call_deadline_s=0.2, pending_after_s=1.0)
+    await registry.control(hang=True)
+    async with lookup.calling():
+        wanted = births(3)
+        await lookup.hear([*wanted, *checks(3)])
+
+        async def late_is_told() -> bool:
+            return len(await told(lookup.pool)) >= 3
+
+        await wait_until(late_is_told)
+        tries = await lookup.pool.fetchval("select max(tries) from requests")
+        assert tries < 12
+        await registry.control(hang=False)
+        assert await until_answered(lookup.pool, 6) == {"found": 3, "matched": 3}
+    for record in wanted:
+        rows = await told(lookup.pool, dossier_of(record))
+        assert [(sequence, kind) for sequence, kind, _ in rows] == [(1, "IdNumberStillPending"), (2, "IdNumberFound")]
+
+
+async def test_a_want_dropped_before_any_call_is_never_called(make_pool: MakePool, registry: Outside) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url)
+    wanted = births(1)[0]
+    await lookup.hear([wanted, record_of(no_longer_wanted(key_of(wanted)), dossier_of(wanted), 2), *births(1)])
+    async with lookup.calling():
+        assert await until_answered(lookup.pool, 2) == {"stopped": 1, "found": 1}
+    assert (await registry.stats())["requests"] == 1
+
+
+async def test_a_number_already_asked_for_is_fetched_though_nobody_wants_it_any_more(
+    make_pool: MakePool, registry: Outside
+) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url)
+    await registry.control(**SLOW)
+    wanted = births(1)[0]
+    async with lookup.calling():
+        await lookup.hear([wanted])
+
+        async def is_pending() -> bool:
+            return await states(lookup.pool) == {"pending": 1}
+
+        await wait_until(is_pending)
+        await lookup.hear([record_of(no_longer_wanted(key_of(wanted)), dossier_of(wanted), 2)])
+        await registry.control(**QUICK)
+        assert await until_answered(lookup.pool, 1) == {"found": 1}
+    assert len(await number_of(lookup, dossier_of(wanted))) == 12
+
+
+async def test_what_was_dropped_and_forgotten_is_not_sent_anew(make_pool: MakePool, registry: Outside) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url, forget_after_s=1.0)
+    await registry.control(**SLOW)
+    wanted = births(1)[0]
+    async with lookup.calling():
+        await lookup.hear([wanted])
+
+        async def is_pending() -> bool:
+            return await states(lookup.pool) == {"pending": 1}
+
+        await wait_until(is_pending)
+        await lookup.hear([record_of(no_longer_wanted(key_of(wanted)), dossier_of(wanted), 2)])
+        await registry.control(forget_keys=True, **QUICK)
+        assert await until_answered(lookup.pool, 1) == {"stopped": 1}
+    assert (await registry.stats())["requests"] == 1
+    assert await told(lookup.pool) == []
+
+
+async def test_a_flood_of_checks_does_not_delay_a_birth(make_pool: MakePool, registry: Outside) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url)
+    await registry.control(capacity_per_s=100, latency_p50_s=0.01, latency_p95_s=0.02)
+    async with lookup.calling():
+        await lookup.hear(checks(3000))
+
+        async def some_are_answered() -> bool:
+            return (await states(lookup.pool)).get("matched", 0) > 30
+
+        await wait_until(some_are_answered, 20)
+        began = time.monotonic()
+        birth = births(1)[0]
+        await lookup.hear([birth])
+
+        async def has_its_number() -> bool:
+            return bool(await told(lookup.pool, dossier_of(birth)))
+
+        # The whole flood takes the registry half a minute.
+        await wait_until(has_its_number, 10)
+        assert time.monotonic() - began < 3.0
+        assert (await states(lookup.pool))["waiting"] > 1000
+
+
+async def test_a_quick_registry_gives_a_thousand_numbers_in_seconds(make_pool: MakePool, registry: Outside) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url, call_deadline_s=3.0)
+    await lookup.hear(births(3000))
+    began = time.monotonic()
+    async with lookup.calling():
+        assert await until_answered(lookup.pool, 3000) == {"found": 3000}
+    print(f"{3000 / (time.monotonic() - began):.0f} numbers/s")
+    assert time.monotonic() - began < 20
+    assert (await registry.stats())["numbers_issued_twice"] == 0

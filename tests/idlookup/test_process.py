@@ -1,0 +1,230 @@
+"""The whole service as its own process: killed around a call and started again, its API, its log, its figures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.envelope import new_id
+from shared.events import RequestHeartbeat
+from shared.kafka import KafkaSettings
+from tests.fixtures.databases import MakePool
+from tests.fixtures.outside import Outside
+from tests.fixtures.services import ServiceProcess, StartService
+from tests.fixtures.waiting import wait_until
+from tests.idlookup.wanting import (
+    AT,
+    NAME,
+    PACKAGES,
+    PERSON,
+    births,
+    check_wanted,
+    dossier_of,
+    key_of,
+    no_longer_wanted,
+    record_of,
+    say,
+    sealer,
+    states,
+    told,
+    until_answered,
+)
+
+NOTE = {"note": "Đã đối chiếu sổ hộ tịch"}
+
+
+async def until_listening(service: ServiceProcess) -> None:
+    async with service.client("ops") as client:
+
+        async def hears() -> bool:
+            return bool((await client.get("/readyz")).json()["broker"] == "connected")
+
+        await wait_until(hears, 30)
+
+
+@pytest.mark.parametrize(
+    ("place", "lost"),
+    [
+        ("idlookup-before-call", 0.0),
+        ("idlookup-before-call:2", 1.0),
+        ("idlookup-after-answer", 0.0),
+        ("idlookup-after-answer", 1.0),
+        ("idlookup-before-commit", 0.0),
+        ("relay-after-send", 0.0),
+    ],
+)
+async def test_killed_anywhere_and_started_again_nobody_gets_two_numbers(
+    place: str,
+    lost: float,
+    kafka: KafkaSettings,
+    make_pool: MakePool,
+    start_service: StartService,
+    registry: Outside,
+    tmp_path: Path,
+) -> None:
+    dsn, pool = await make_pool.with_dsn(*PACKAGES)
+    await registry.control(lost_answer_rate=lost)
+    service = await start_service(
+        "idlookup",
+        dsn,
+        kafka,
+        HOSO_REGISTRY_URL=registry.url,
+        HOSO_CALL_DEADLINE_S="0.5",
+        HOSO_FAULT=place,
+        HOSO_FAULT_FILE=str(tmp_path / "died"),
+    )
+    await until_listening(service)
+    wanted = births(8)
+    await say(kafka, wanted)
+    await wait_until(lambda: service.poll() == -9, 30, what=f"killed at {place}")
+    await registry.control(lost_answer_rate=0.0)
+    service.start()
+    assert await until_answered(pool, 8) == {"found": 8}
+    stats = await registry.stats()
+    assert (stats["numbers_issued"], stats["numbers_issued_twice"]) == (8, 0)
+    for record in wanted:
+        assert [(n, kind) for n, kind, _ in await told(pool, dossier_of(record))] == [(1, "IdNumberFound")]
+
+
+async def test_stopped_in_the_middle_of_it_all_the_next_process_goes_on(
+    kafka: KafkaSettings, make_pool: MakePool, start_service: StartService, registry: Outside
+) -> None:
+    dsn, pool = await make_pool.with_dsn(*PACKAGES)
+    await registry.control(latency_p50_s=0.3, latency_p95_s=2.0)
+    service = await start_service("idlookup", dsn, kafka, HOSO_REGISTRY_URL=registry.url, HOSO_CALL_DEADLINE_S="0.5")
+    await until_listening(service)
+    await say(kafka, births(60))
+
+    async def some_are_found() -> bool:
+        return (await states(pool)).get("found", 0) > 10
+
+    await wait_until(some_are_found, 30)
+    assert service.stop()
+    service.start()
+    assert await until_answered(pool, 60) == {"found": 60}
+    stats = await registry.stats()
+    assert (stats["numbers_issued"], stats["numbers_issued_twice"]) == (60, 0)
+
+
+async def test_two_processes_share_the_work_and_no_number_is_asked_for_twice(
+    kafka: KafkaSettings, make_pool: MakePool, start_service: StartService, registry: Outside
+) -> None:
+    dsn, pool = await make_pool.with_dsn(*PACKAGES)
+    first = await start_service("idlookup", dsn, kafka, HOSO_REGISTRY_URL=registry.url, HOSO_CALL_DEADLINE_S="0.5")
+    await start_service("idlookup", dsn, kafka, HOSO_REGISTRY_URL=registry.url, HOSO_CALL_DEADLINE_S="0.5")
+    await until_listening(first)
+    await say(kafka, births(100))
+    assert await until_answered(pool, 100) == {"found": 100}
+    stats = await registry.stats()
+    assert (stats["requests"], stats["numbers_issued"], stats["numbers_issued_twice"]) == (100, 100, 0)
+    assert await pool.fetchval("select count(*) from events where type = 'IdNumberFound'") == 100
+
+
+async def test_what_people_see_and_decide(
+    kafka: KafkaSettings, make_pool: MakePool, start_service: StartService, registry: Outside
+) -> None:
+    dsn, pool = await make_pool.with_dsn(*PACKAGES)
+    await registry.control(duplicate_rate=1.0)
+    service = await start_service("idlookup", dsn, kafka, HOSO_REGISTRY_URL=registry.url, HOSO_CALL_DEADLINE_S="0.5")
+    await until_listening(service)
+    same, new, dropped = births(3)
+    check_id = new_id()
+    await say(kafka, [same, new, dropped, record_of(check_wanted(check_id), check_id, 1)])
+    assert await until_answered(pool, 4) == {"duplicate": 3, "matched": 1}
+    for record in (same, new, dropped):
+        assert [kind for _, kind, _ in await told(pool, dossier_of(record))] == ["IdNumberDuplicateSuspected"]
+    await say(kafka, [record_of(no_longer_wanted(key_of(dropped)), dossier_of(dropped), 2)])
+    await wait_until(lambda: is_state(pool, dropped, "stopped"))
+    path = "/v1/requests/{}/resolve"
+    async with service.client("specialist") as officer:
+        answer = await officer.post(path.format(key_of(dropped)), json={"decision": "new_person", **NOTE})
+        assert (answer.status_code, answer.json()["code"]) == (409, "not-a-duplicate")
+        assert (await officer.post(path.format(new_id()), json={"decision": "new_person", **NOTE})).status_code == 404
+        without = await officer.post(path.format(key_of(same)), json={"decision": "same_person", **NOTE})
+        assert (without.status_code, without.json()["code"]) == (422, "number-needed")
+        wrong = await officer.post(
+            path.format(key_of(same)), json={"decision": "same_person", "number": "02532600012x", **NOTE}
+        )
+        assert wrong.status_code == 422
+        assert "02532600012x" not in wrong.text
+        given = {"decision": "same_person", "number": "025126000123", **NOTE}
+        assert (await officer.post(path.format(key_of(same)), json=given)).status_code == 200
+        assert (await officer.post(path.format(key_of(same)), json=given)).status_code == 409
+        assert (await officer.post(path.format(key_of(new)), json={"decision": "new_person", **NOTE})).is_success
+        assert await until_answered(pool, 4) == {"found": 2, "stopped": 1, "matched": 1}
+        first = (await officer.get("/v1/requests", params={"limit": 2})).json()
+        rest = (await officer.get("/v1/requests", params={"limit": 2, "after": first["next"]})).json()
+        last = (await officer.get("/v1/requests", params={"limit": 2, "after": rest["next"]})).json()
+        rows = first["items"] + rest["items"]
+        assert len({row["request_key"] for row in rows}) == 4
+        assert last == {"items": [], "next": None}
+        found = await officer.get("/v1/requests", params={"state": "found"})
+        shown = {row["request_key"]: row for row in found.json()["items"]}
+        assert shown[str(key_of(same))]["number"] == "*********123"
+        assert re.search(r"\d{12}", re.sub(r"[\w]{8}-[\w-]{27}", "", found.text)) is None
+        assert (await officer.get("/v1/requests", params={"after": "x"})).status_code == 400
+        assert (await officer.get("/v1/requests", params={"state": "x"})).status_code == 422
+    async with service.client("ops") as ops:
+        assert (await ops.get("/v1/requests")).status_code == 200
+        assert (await ops.post(path.format(key_of(same)), json=given)).status_code == 403
+        metrics = (await ops.get("/metrics")).text
+    async with service.client("system") as system:
+        assert (await system.get("/v1/requests")).status_code == 403
+    (_, kind, data) = (await told(pool, dossier_of(same)))[1]
+    assert (kind, data["warnings"]) == ("IdNumberFound", ["same-person", "year"])
+    assert sealer.open(dossier_of(same), "number", data["sealed_number"]) == "025126000123"
+    stats = await registry.stats()
+    assert (stats["requests"], stats["numbers_issued"], stats["numbers_issued_twice"]) == (4, 1, 0)
+    for name in (
+        'idlookup_request_duration_seconds_count{kind="verify",outcome="matched"} 1.0',
+        'idlookup_inflight{kind="issue"} 0.0',
+        'idlookup_concurrency_limit{kind="verify"} ',
+        'idlookup_breaker_state{kind="issue",state="closed"} 1.0',
+    ):
+        assert name in metrics
+
+
+async def is_state(pool: Any, record: Any, state: str) -> bool:
+    found = await pool.fetchval("select state from proof.id_requests where request_key = $1", key_of(record))
+    return bool(found == state)
+
+
+async def test_a_changed_subject_is_parked_heartbeats_pass_and_the_log_names_nobody(
+    kafka: KafkaSettings, make_pool: MakePool, start_service: StartService, registry: Outside
+) -> None:
+    dsn, pool = await make_pool.with_dsn(*PACKAGES)
+    await registry.control(error_rate=0.3, duplicate_rate=0.2, lost_answer_rate=0.1)
+    service = await start_service(
+        "idlookup",
+        dsn,
+        kafka,
+        HOSO_REGISTRY_URL=registry.url,
+        HOSO_LOG_LEVEL="DEBUG",
+        HOSO_CALL_DEADLINE_S="0.5",
+    )
+    await until_listening(service)
+    stolen = births(1)[0]
+    elsewhere = new_id()
+    moved = record_of(check_wanted(dossier_of(stolen)), elsewhere, 1)
+    await say(kafka, [*births(30), moved, record_of(RequestHeartbeat(sent_at=AT), None, 0)])
+    answered = await until_answered(pool, 30, 60)
+    assert answered.keys() <= {"found", "duplicate"}
+    parked = await pool.fetch("select dossier_id, reason from proof.parked")
+    assert [(row["dossier_id"], row["reason"]) for row in parked] == [(elsewhere, "tampered")]
+
+    async def heartbeat_went_on() -> bool:
+        return bool(await pool.fetchval("select count(*) from events where type = 'ResultHeartbeat'"))
+
+    await wait_until(heartbeat_went_on)
+    async with service.client("ops") as ops:
+        metrics = (await ops.get("/metrics")).text
+    seen = re.search(r'dossier_heartbeat_seen_timestamp_seconds\{stage="id_number"\} (\S+)', metrics)
+    assert seen is not None
+    assert float(seen[1]) == AT.timestamp()
+    log = service.log.read_text("utf-8")
+    assert NAME not in log
+    assert PERSON["full_name"] not in log
+    assert re.search(r"(?<![\w-])\d{12}(?![\w-])", log) is None

@@ -1,0 +1,190 @@
+"""Workflow's application on a real database, told of submissions and answers as if a broker had brought them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpx2
+import pytest_asyncio
+
+from deploy.local.ports import free_port
+from services.workflow import api, board, handlers
+from services.workflow.rulebook import seed
+from shared.consumer import Consumer
+from shared.envelope import Record, new_id
+from shared.events import Fact
+from shared.kafka import KafkaSettings
+from shared.office import OfficeClock
+from shared.service import Service, build
+from shared.settings import Settings
+from tests.fixtures.databases import MakePool
+from tests.fixtures.services import TOKENS, settings_of
+from tests.shared.telling import record
+from tests.workflow.lifecycle_scenes import AGENCY, rules, submission
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+
+PACKAGES = ("shared", "services.workflow")
+
+
+def nobody() -> KafkaSettings:
+    """A broker that is not there."""
+    return KafkaSettings(f"127.0.0.1:{free_port()}", "tansu")
+
+
+class Desk:
+    """Workflow without a process: its routes, its rules and its tables. It is nine on Wednesday 27 August 2025."""
+
+    def __init__(self, pool: Pool) -> None:
+        said = settings_of("workflow", "postgresql://nowhere", nobody(), free_port())
+        named = {name.removeprefix("HOSO_").lower(): value for name, value in said.items()}
+        app = build(
+            Settings.model_validate(named), routers=api.routers, listening=handlers.listening, state_of=api.state_of
+        )
+        self.service: Service = app.state.service
+        self.service._pool = self.service.wake.pool = self.pool = pool
+        listening = handlers.listening(self.service)
+        self.consumer = Consumer(
+            pool=self.service.pool,
+            open_work=listening.open_work,
+            handlers=listening.handlers,
+            wake=self.service.wake,
+            metrics=self.service.delivery,
+            patience_s=20,
+        )
+        self._sequences: dict[tuple[str, UUID], int] = defaultdict(int)
+        self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://workflow")
+        self.set_clock("2025-08-27T09:00:00+07:00")
+
+    def set_clock(self, text: str) -> None:
+        """From now on it is this moment in the centre, and a second later a second later."""
+        self.service.office = OfficeClock.of(datetime.fromisoformat(text), time.time(), 1.0)
+
+    # What the broker brings.
+
+    def submission(self, code: str, dossier_id: UUID | None = None, **changed: Any) -> tuple[UUID, Record]:
+        dossier_id = dossier_id or new_id()
+        procedure = rules(code)
+        fact = submission(procedure, **{"office_at": self.service.office.now(), **changed})
+        return dossier_id, self.record(dossier_id, fact)
+
+    def record(self, dossier_id: UUID, fact: Fact) -> Record:
+        self._sequences[fact.topic, dossier_id] += 1
+        return record(dossier_id, self._sequences[fact.topic, dossier_id], fact=fact, topic=fact.topic)
+
+    async def submit(self, code: str, **changed: Any) -> UUID:
+        dossier_id, brought = self.submission(code, **changed)
+        await self.consumer.apply([brought])
+        return dossier_id
+
+    async def hear(self, dossier_id: UUID, fact: Fact) -> None:
+        await self.consumer.apply([self.record(dossier_id, fact)])
+
+    # What people do.
+
+    async def call(self, method: str, path: str, role: str = "counter", body: Any = None, **headers: str) -> Any:
+        said = {"Authorization": f"Bearer {TOKENS[role]}", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        if body is None:
+            return await self.http.request(method, path, headers=said)
+        return await self.http.request(method, path, headers=said, json=body)
+
+    async def get(self, path: str, role: str = "counter") -> Any:
+        answer = await self.call("GET", path, role)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def tasks(self, query: str = "") -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.get(f"/v1/tasks?{query}"))["items"]
+        return found
+
+    async def task_of(self, dossier_id: UUID, stage: str) -> dict[str, Any]:
+        """The officer's task of a dossier in a stage."""
+        rows = [task for task in await self.tasks(f"limit=1000&stage={stage}") if task["dossier_id"] == str(dossier_id)]
+        assert len(rows) == 1, f"{len(rows)} tasks in {stage}"
+        return rows[0]
+
+    async def complete(self, task: dict[str, Any], outcome: str | None = None, **said: Any) -> Any:
+        """The answer to completing it: forward, with its own role and version, unless told otherwise."""
+        forward = next(row["code"] for row in task["outcomes"] if row["forward"])
+        role, officer = said.pop("role", task["role"]), said.pop("officer", "")
+        body = {"outcome": outcome or forward, "version": task["version"], **said}
+        return await self.call("POST", f"/v1/tasks/{task['task_id']}/complete", role, body, x_officer=officer)
+
+    async def forward(self, dossier_id: UUID, *stages: str) -> None:
+        for stage in stages:
+            answer = await self.complete(await self.task_of(dossier_id, stage))
+            assert answer.status_code == 200, answer.text
+
+    # What is there afterwards.
+
+    async def told(self, dossier_id: UUID, topic: str = "dossier.lifecycle.v1") -> list[str]:
+        rows = await self.pool.fetch(
+            "select type, sequence from events where dossier_id = $1 and topic = $2::text::topic order by lane, id",
+            dossier_id,
+            topic,
+        )
+        assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
+        return [row["type"] for row in rows]
+
+    async def fact(self, dossier_id: UUID, type: str) -> dict[str, Any]:
+        """The last fact of this type, with its id."""
+        row = await self.pool.fetchrow(
+            "select ce_id, data from events where dossier_id = $1 and type = $2 order by id desc limit 1",
+            dossier_id,
+            type,
+        )
+        assert row is not None, f"{type} was not told"
+        return {**json.loads(row["data"]), "ce_id": row["ce_id"]}
+
+    async def put_blanks(self, kind: str, first: int, last: int) -> Any:
+        return await self.call(
+            "PUT", "/v1/blanks", "records_clerk", {"kind": kind, "serial_from": first, "serial_to": last}
+        )
+
+    async def set_mode(self, code: str, mode: str, reason: str = "hết phôi") -> None:
+        document = await self.get(f"/v1/procedures/{code}")
+        answer = await self.call(
+            "PUT", f"/v1/procedures/{code}", "ops", {**document, "intake_mode": mode, "record_only_reason": reason}
+        )
+        assert answer.status_code == 200, answer.text
+
+    async def figures(self, **query: str) -> dict[str, dict[str, Any]]:
+        """`GET /v1/stages` by stage."""
+        asked = "&".join(f"{name}={value}" for name, value in query.items())
+        return {row["stage"]: row for row in (await self.get(f"/v1/stages?{asked}"))["stages"]}
+
+    async def metric(self, name: str, **labels: str) -> float | None:
+        await board.refresh(self.service)
+        return self.service.registry.get_sample_value(name, labels)
+
+
+@pytest_asyncio.fixture
+async def desk(make_pool: MakePool) -> AsyncIterator[Desk]:
+    """Workflow with the procedures that come with it, and nothing else."""
+    made = Desk(await make_pool(*PACKAGES, size=16))
+    await seed(made.service)
+    yield made
+    await made.http.aclose()
+
+
+def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
+    """The body of a refusal, which is a problem in both languages."""
+    assert answer.status_code == status, f"{answer.status_code} {answer.text}"
+    assert answer.headers["content-type"] == "application/problem+json"
+    said: dict[str, Any] = answer.json()
+    assert said["code"] == code
+    assert said["status"] == status
+    assert said["detail"]
+    assert said["detail_en"]
+    assert said["detail"] != said["detail_en"]
+    return said
+
+
+__all__ = ["AGENCY", "Desk", "desk", "problem"]

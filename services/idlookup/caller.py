@@ -37,6 +37,7 @@ QUICK_S = 1.0
 GATHER_S = 0.01
 SOON_S = 0.02
 EAGER_S = 0.3
+UNHURRIED_S = 0.1
 IDLE_S = 1.0
 """An idle caller looks this often; what arrives in this process it is told of at once."""
 
@@ -121,7 +122,7 @@ class Caller:
             if taken and more:
                 continue
             # What is due and was not taken waits for room, which is knocked for.
-            pause_s = SOON_S if now < eager_until else min(max(due_in, SOON_S), IDLE_S)
+            pause_s = SOON_S if now < eager_until else min(max(due_in, UNHURRIED_S), IDLE_S)
             if await _wait(self._knock, pause_s):
                 # Knocked at just before the commit: the first look may come too early, so more follow soon.
                 eager_until = time.monotonic() + EAGER_S

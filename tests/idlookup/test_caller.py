@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from uuid import UUID
 
+from services.idlookup import store
+from services.idlookup.rules import Next, fact_of
 from shared.envelope import new_id
 from tests.fixtures.databases import MakePool
 from tests.fixtures.outside import Outside
@@ -213,6 +215,34 @@ async def test_what_was_dropped_and_forgotten_is_not_sent_anew(make_pool: MakePo
         assert await until_answered(lookup.pool, 1) == {"stopped": 1}
     assert (await registry.stats())["requests"] == 1
     assert await told(lookup.pool) == []
+
+
+async def test_who_comes_late_with_an_answer_changes_nothing(make_pool: MakePool, registry: Outside) -> None:
+    pool = await make_pool(*PACKAGES)
+    await Lookup(pool, registry.url).hear(births(1))
+    (slow,) = await store.take_due(pool, "issue", 10, 0.0, to_send=True)
+    assert not slow.asked
+    (quick,) = await store.take_due(pool, "issue", 10, 60.0, to_send=True)
+    assert quick.asked, "whoever takes it up after another may not send it unasked"
+    assert await store.take_due(pool, "issue", 10, 60.0, to_send=True) == []
+    found = Next("found", number="025326000123")
+    async with pool.acquire() as tx, tx.transaction():
+        for request, written in ((slow, 0), (quick, 1), (quick, 0)):
+            fact = fact_of(request, found, "sealed", ())
+            outgoing, saved = await store.save_settled(tx, [store.Settled(request, found, "sealed", fact)])
+            assert (len(outgoing), len(saved)) == (written, written)
+
+
+async def test_the_oldest_are_taken_up_first(make_pool: MakePool, registry: Outside) -> None:
+    pool = await make_pool(*PACKAGES)
+    ages = [5.0, 50.0, 20.0, 80.0, 1.0]
+    records = []
+    for age_s in ages:
+        dossier_id = new_id()
+        records.append(record_of(number_wanted(dossier_id), dossier_id, 1, age_s=age_s))
+    await Lookup(pool, registry.url).hear(records)
+    taken = await store.take_due(pool, "issue", 3, 60.0, to_send=True)
+    assert [row.request_key for row in taken] == [key_of(records[number]) for number in (3, 1, 2)]
 
 
 async def test_a_flood_of_checks_does_not_delay_a_birth(make_pool: MakePool, registry: Outside) -> None:

@@ -89,6 +89,31 @@ async def test_killed_anywhere_and_started_again_nobody_gets_two_numbers(
         assert [(n, kind) for n, kind, _ in await told(pool, dossier_of(record))] == [(1, "IdNumberFound")]
 
 
+async def test_killed_again_and_again_in_bad_weather_everybody_gets_one_number(
+    kafka: KafkaSettings, make_pool: MakePool, start_service: StartService, registry: Outside
+) -> None:
+    dsn, pool = await make_pool.with_dsn(*PACKAGES)
+    await registry.control(lost_answer_rate=0.2, error_rate=0.2, latency_p50_s=0.2, latency_p95_s=2.0)
+    service = await start_service("idlookup", dsn, kafka, HOSO_REGISTRY_URL=registry.url, HOSO_CALL_DEADLINE_S="0.3")
+    await until_listening(service)
+    await say(kafka, births(150))
+    for kills in range(1, 5):
+
+        async def some_more_are_found(least: int = kills * 20) -> bool:
+            return (await states(pool)).get("found", 0) >= least
+
+        await wait_until(some_more_are_found, 40)
+        service.kill()
+        if kills == 2:
+            await registry.control(forget_keys=True)
+        service.start()
+    await registry.control(lost_answer_rate=0.0, error_rate=0.0)
+    assert await until_answered(pool, 150, 60) == {"found": 150}
+    stats = await registry.stats()
+    assert (stats["numbers_issued"], stats["numbers_issued_twice"]) == (150, 0)
+    assert await pool.fetchval("select count(*) from events where type = 'IdNumberFound'") == 150
+
+
 async def test_stopped_in_the_middle_of_it_all_the_next_process_goes_on(
     kafka: KafkaSettings, make_pool: MakePool, start_service: StartService, registry: Outside
 ) -> None:

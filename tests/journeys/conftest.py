@@ -56,7 +56,7 @@ async def journey(
         broker=server.kafka.servers if server else EMBEDDED,
         now=MONDAY,
         speed=SPEED,
-        env={"HOSO_REFRESH_S": "1"},
+        env={"HOSO_REFRESH_S": "1", "HOSO_CALL_DEADLINE_S": "1", "HOSO_CHANNEL_DEADLINE_S": "1"},
         postgres_settings={"fsync": "off"},
     )
     try:
@@ -64,6 +64,7 @@ async def journey(
         await asyncio.to_thread(stack.wait_ready)
         town = Town(stack)
         await town.registry()
+        await town.learn()
         yield town, Line(stack, server)
         await town.http.aclose()
     finally:

@@ -1,4 +1,4 @@
-"""Intake accepts with nobody beside it but PostgreSQL; everything accepted takes effect, once, when the others return."""
+"""Intake accepts with nobody beside it but PostgreSQL; all of it takes effect, once, when the others return."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ async def file_some(town: Town) -> list[Filed]:
 async def test_with_everything_but_postgresql_down_submissions_are_accepted_and_take_effect_later(
     town: Town, line: Line
 ) -> None:
-    await town.learn()
     await outside(town, down=True)
     try:
         for name in OTHERS:
@@ -38,7 +37,7 @@ async def test_with_everything_but_postgresql_down_submissions_are_accepted_and_
             filed = await file_some(town)
             await asyncio.to_thread(town.stack.restart, "intake")
             filed += await file_some(town)
-            body, key = await town.paper(COPY, "H44.J90"), {"Idempotency-Key": str(uuid4())}
+            body, key = town.paper(COPY, "H44.J90"), {"Idempotency-Key": str(uuid4())}
             first = await town.once("intake", "POST", "/v1/dossiers", "counter", body, **key)
             town.stack.kill("intake")
             status, again = await town.call("intake", "POST", "/v1/dossiers", "counter", body, **key)
@@ -60,7 +59,7 @@ async def test_with_everything_but_postgresql_down_submissions_are_accepted_and_
 
 async def test_without_postgresql_intake_says_come_again_and_recovers_without_a_restart(town: Town) -> None:
     pid = town.stack.pids["intake"]
-    body, key = await town.paper(COPY, "H44.J91"), {"Idempotency-Key": str(uuid4())}
+    body, key = town.paper(COPY, "H44.J91"), {"Idempotency-Key": str(uuid4())}
     await asyncio.to_thread(town.stack.take_down, "postgres")
     try:
         refused = await town.once("intake", "POST", "/v1/dossiers", "counter", body, **key)

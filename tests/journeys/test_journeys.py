@@ -201,7 +201,7 @@ async def test_the_feed_tells_what_kafka_tells_with_the_same_ids_in_the_same_ord
 
 
 async def test_no_log_of_any_process_holds_a_personal_number_or_a_telephone(town: Town) -> None:
-    paper = await town.paper(BIRTH, "H44.J08")
+    paper = town.paper(BIRTH, "H44.J08")
     number = paper["applicant"]["personal_id"]
     key = {"Idempotency-Key": str(uuid4())}
     bad = {**paper, "channel": number, "applicant": {**paper["applicant"], "phone": number}}

@@ -75,14 +75,12 @@ class Town:
         return await self.http.request(method, self.endpoints[service] + path, headers={**token, **headers}, **given)
 
     async def learn(self) -> None:
-        """The procedures' examples, once."""
-        if not self.examples:
-            _, listed = await self.call("workflow", "GET", "/v1/procedures?limit=1000", "ops")
-            self.examples = {procedure["code"]: procedure["example"] for procedure in listed["items"]}
+        """The procedures' examples."""
+        _, listed = await self.call("workflow", "GET", "/v1/procedures?limit=1000", "ops")
+        self.examples = {procedure["code"]: procedure["example"] for procedure in listed["items"]}
 
-    async def paper(self, code: str, agency: str, *, online: bool = False) -> dict[str, Any]:
+    def paper(self, code: str, agency: str, *, online: bool = False) -> dict[str, Any]:
         """The procedure's example with another, synthetic person; filed by an officer, or by the citizen online."""
-        await self.learn()
         body, number = copy.deepcopy(self.examples[code]), next(_numbers)
         body["receiving_agency"], body["channel"] = agency, "online" if online else "direct"
         body.pop("assisted_by", None)
@@ -95,7 +93,7 @@ class Town:
 
     async def file(self, code: str, agency: str, *, online: bool = False) -> Filed:
         """Submit; the same key again until there is an answer."""
-        body = await self.paper(code, agency, online=online)
+        body = self.paper(code, agency, online=online)
         status, said = await self.call(
             "intake",
             "POST",

@@ -1,0 +1,112 @@
+"""One dossier over HTTP: what officers see, what the citizen with the secret sees, and nobody else."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID, uuid4
+
+from services.workflow import api
+from shared.envelope import new_id
+from shared.tracking import tracking_secret
+from tests.workflow.conftest import Desk, problem
+from tests.workflow.lifecycle_scenes import BIRTH, COPIES, LAND
+
+RESULT = {"number": "12/2025", "book": "01/KS", "signed_by": "Nguyễn Văn A", "signed_as": "KT.", "signature": "wet"}
+
+
+def secret(desk: Desk, dossier_id: object) -> str:
+    return tracking_secret(desk.service.settings.secret.get_secret_value().encode(), UUID(str(dossier_id)))
+
+
+async def test_a_dossier_shows_its_state_clock_and_timeline(desk: Desk) -> None:
+    dossier_id = await desk.submit(BIRTH)
+    shown = await desk.get(f"/v1/dossiers/{dossier_id}")
+    assert shown["dossier_id"] == str(dossier_id)
+    assert (shown["state"], shown["national_status"], shown["procedure_version"]) == ("in_progress", 4, 1)
+    assert shown["due_at"].startswith("2025-08-27T17:00:00")
+    assert shown["result"] is None
+    assert [row["sequence"] for row in shown["timeline"]] == [1, 2, 3, 4]
+    assert shown["timeline"][0].keys() == {"sequence", "type", "at", "office_at"}
+    [clock] = shown["clocks"]
+    assert (clock["kind"], clock["running"]) == ("statutory", True)
+
+
+async def test_before_workflow_has_read_a_submission_it_is_not_yet_known(desk: Desk) -> None:
+    problem(await desk.call("GET", f"/v1/dossiers/{uuid4()}"), 404, "not-yet-known")
+
+
+async def test_the_citizen_sees_code_status_due_date_and_no_person(desk: Desk) -> None:
+    dossier_id = await desk.submit(BIRTH)
+    code = (await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"]
+    by_code = await desk.http.get(f"/v1/track/{code}?secret={secret(desk, dossier_id)}")
+    by_id = await desk.http.get(f"/v1/track/{dossier_id}?secret={secret(desk, dossier_id)}")
+    assert by_code.status_code == 200
+    assert by_code.json() == by_id.json()
+    said = by_code.json()
+    assert said.keys() == {"dossier_code", "state", "status", "due_at", "timeline"}
+    assert (said["dossier_code"], said["status"]) == (code, 4)
+    assert "specialist" not in by_code.text
+
+
+async def test_a_wrong_secret_looks_like_an_unknown_dossier(desk: Desk) -> None:
+    dossier_id = await desk.submit(BIRTH)
+    code = (await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"]
+    unknown = await desk.http.get(f"/v1/track/H44.XXX-250827-9999?secret={secret(desk, dossier_id)}")
+    problem(unknown, 404, "unknown-dossier")
+    for path in (
+        f"{code}?secret={secret(desk, new_id())}",
+        f"{code}?secret=",
+        f"{code}",
+        f"{dossier_id}?secret={secret(desk, dossier_id)[:-1]}",
+        f"{dossier_id}?secret=%C3%A9%F0%9F%98%80",
+        f"{new_id()}?secret={secret(desk, dossier_id)}",
+        f"00000000-0000-0000-0000-000000000000?secret={secret(desk, dossier_id)}",
+    ):
+        answer = await desk.http.get(f"/v1/track/{path}")
+        assert (answer.status_code, answer.content) == (404, unknown.content), path
+        assert {k: v for k, v in answer.headers.items() if k != "date"} == dict(unknown.headers)
+
+
+async def test_the_result_is_an_object_that_the_later_steps_keep(desk: Desk) -> None:
+    dossier_id = await desk.submit(BIRTH)
+    path = f"/v1/dossiers/{dossier_id}/result"
+    assert (await desk.call("PUT", path, "specialist", RESULT)).json() == RESULT
+    await desk.forward(dossier_id, "appraisal", "approval", "issuing")
+    result = (await desk.get(f"/v1/dossiers/{dossier_id}"))["result"]
+    assert RESULT.items() <= result.items()
+    signed = await desk.fact(dossier_id, "ResultSigned")
+    assert (signed["signed_as"], signed["signature"]) == ("KT.", "wet")
+    assert "Nguyễn" not in str(signed)
+
+
+async def test_a_result_that_is_none_is_refused_and_nothing_stored(desk: Desk) -> None:
+    dossier_id = await desk.submit(COPIES)
+    path = f"/v1/dossiers/{dossier_id}/result"
+    for wrong in ({"signature": "stamp"}, {"signed_as": "XX"}, {"number": ""}, {"sha256": "x"}, {"colour": "red"}):
+        problem(await desk.call("PUT", path, "counter", {**RESULT, **wrong}), 422, "invalid")
+    problem(await desk.call("PUT", path, "ops", RESULT), 403, "wrong-role")
+    problem(await desk.call("PUT", f"/v1/dossiers/{uuid4()}/result", "counter", RESULT), 404, "unknown-dossier")
+    assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["result"] is None
+    recorded = await desk.submit(LAND)
+    problem(await desk.call("PUT", f"/v1/dossiers/{recorded}/result", "counter", RESULT), 409, "not-received")
+    await desk.forward(dossier_id, "return")
+    problem(await desk.call("PUT", path, "counter", RESULT), 409, "already-ended")
+
+
+async def test_the_compacted_state_is_the_dossier_as_it_is_now(desk: Desk) -> None:
+    dossier_id = await desk.submit(COPIES)
+    await desk.forward(dossier_id, "return")
+    [record] = await api.state_of(desk.service)(desk.pool, [dossier_id])
+    said = json.loads(record.value)
+    assert (said["state"], said["national_status"]) == ("returned", 10)
+    assert said["as_of_sequence"] == len(await desk.told(dossier_id))
+    assert "sealed" not in str(record.value)
+
+
+async def test_codes_run_by_agency_and_day(desk: Desk) -> None:
+    codes = []
+    for office, agency in (("27T09", "A1"), ("27T10", "A1"), ("27T10", "A2"), ("28T09", "A1")):
+        desk.set_clock(f"2025-08-{office}:00:00+07:00")
+        dossier_id = await desk.submit(COPIES, receiving_agency=agency)
+        codes.append((await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"])
+    assert codes == ["A1-250827-0001", "A1-250827-0002", "A2-250827-0001", "A1-250828-0001"]

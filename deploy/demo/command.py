@@ -111,9 +111,9 @@ async def _outcome(
     for number in (waits.HEALTHY_DAY, waits.SLOW_DAY):
         begin, end = (datetime.fromtimestamp(clock.wall(moment), UTC) for moment in waits.day(number))
         relay.append(await waits.read_relay(workflow, begin, end))
-    isolation = waits.compare(
-        await waits.read(workflow, waits.HEALTHY_DAY), await waits.read(workflow, waits.SLOW_DAY), (relay[0], relay[1])
-    )
+    healthy = await waits.read(workflow, waits.HEALTHY_DAY)
+    slow = await waits.read(workflow, waits.SLOW_DAY)
+    isolation = waits.compare(healthy, slow, (relay[0], relay[1]))
     worst = watched.worst or {}
     verdict = worst.get("verdict", {"stages": [], "bottleneck": None, "sentence": {"vi": "", "en": ""}})
     figures = report.as_json()
@@ -133,6 +133,7 @@ async def _outcome(
         "verdict_at": worst.get("office"),
         "isolation": {name: getattr(isolation, name) for name in isolation.__slots__},
         "verdict_samples": {"agreed": watched.agreed, "differed": watched.differed},
+        "waits": {"healthy": [round(wait, 1) for wait in healthy], "slow": [round(wait, 1) for wait in slow]},
         "pss_mb": round(watched.pss_mb, 1),
         "checks": checks,
         "passed": all(checks.values()),

@@ -193,9 +193,9 @@ MANY = """
   insert into tasks (task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role, version,
                      state, outcomes, due_at, entered_at, entered_office_at, left_at, left_office_at, wait_s, service_s)
   select gen_random_uuid(), gen_random_uuid(), 'c', '1', 'birth', 'A' || (i % 148), stage, role, 1,
-         case when i < 4000 then 'open' else 'closed' end, '[]', now() + (i % 1000) * interval '1 hour', now(), now(),
+         case when i < 24000 then 'open' else 'closed' end, '[]', now() + (i % 1000) * interval '1 hour', now(), now(),
          now() - i * interval '1 second', now(), 5, 6
-    from generate_series(1, 12000) i
+    from generate_series(1, 27000) i
     join (values (0, 'appraisal', 'specialist'), (1, 'return', 'counter'), (2, 'id_number', null)) r (n, stage, role)
       on r.n = i % 3
 """

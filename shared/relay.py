@@ -204,7 +204,7 @@ class Relay:
         return set(taken)
 
     async def _send(self, producer: AIOKafkaProducer, lane: int, rows: list[Any]) -> cursors.Sent:
-        """Send one chunk: one batch after the other per topic, topics side by side; returns what was acknowledged."""
+        """Send one chunk: one batch after the other per topic, topics side by side."""
         fault_point("relay-before-send")
         epoch = self._owned[lane]
         by_topic: dict[str, list[tuple[bytes, bytes | None, list[tuple[str, bytes]], int]]] = defaultdict(list)
@@ -223,12 +223,17 @@ class Relay:
             by_topic[row["topic"]].append((subject.encode(), row["data"], headers, millis))
         sends = [asyncio.create_task(self._send_topic(producer, topic, lane, part)) for topic, part in by_topic.items()]
         try:
-            # An idempotent producer never gives up by itself (docs/brokers.md, 6).
-            marks = await asyncio.wait_for(asyncio.gather(*sends), SEND_DEADLINE_S)
+            # A deadline, for an idempotent producer never gives up by itself (docs/brokers.md, 6).
+            _, late = await asyncio.wait(sends, timeout=SEND_DEADLINE_S, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             # When one topic fails the others must not go on behind the back of the next session.
             for send in sends:
                 send.cancel()
+        if failed := [error for send in sends if send not in late and (error := send.exception())]:
+            raise failed[0]
+        if late:
+            raise TimeoutError("the broker does not acknowledge")
+        marks = [send.result() for send in sends]
         states = await self._build_states(list({row["dossier_id"] for row in rows if row["topic"] == self._source}))
         for topic in {state.topic for state in states}:
             part = [(s.key.encode(), s.value, s.headers, 0) for s in states if s.topic == topic]

@@ -134,6 +134,7 @@ def listening(service: Service) -> Listening:
             concerned,
             may_receive={fact.receiving_agency for fact in new},
             procedures={fact.procedure_code for fact in new},
+            begin=store.Heard,
         )
 
     return Listening(TOPICS, open_work, HANDLERS)

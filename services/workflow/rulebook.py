@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from shared.database import NotReady
 from shared.envelope import Outgoing, new_id
 from shared.events import ProcedurePublished
 from shared.outbox import stage
@@ -37,6 +38,11 @@ class Rulebook:
         self._calendar_rules = ""
         self._refreshed = float("-inf")
         self._reading = asyncio.Lock()
+
+    def check_loaded(self) -> None:
+        """Raises NotReady (503) until the procedures that come with hoso are in the tables."""
+        if not self._current:
+            raise NotReady("workflow")
 
     def calendar(self) -> WorkingCalendar:
         return self._calendar

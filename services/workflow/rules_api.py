@@ -39,6 +39,10 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["rules"])
     book: Rulebook = service.extras["rulebook"]
 
+    def check_ready() -> None:
+        service.pool()
+        book.check_loaded()
+
     def answer(value: Any) -> Response:
         return Response(dumps(value), media_type="application/json")
 
@@ -47,19 +51,20 @@ def router(service: Service) -> APIRouter:
         _: Anyone, after: Annotated[str, Query(max_length=60)] = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> Response:
         """Every procedure in force, by code."""
-        service.pool()
+        check_ready()
         rows = [procedure for procedure in book.list() if procedure.code > after]
         shown = [procedure.model_dump(mode="json") for procedure in rows[:limit]]
         return answer({"items": shown, "next": rows[limit - 1].code if len(rows) > limit else None})
 
     @routes.get("/procedures/{code}")
     async def get_procedure(_: Anyone, code: Code) -> Response:
-        service.pool()
+        check_ready()
         return answer(_known(book, code).model_dump(mode="json"))
 
     @routes.put("/procedures/{code}")
     async def replace_procedure(request: Request, _: Ruler, code: Code) -> Response:
         """Takes what GET gives. Changed rules become the next version; `intake_mode` is outside the version."""
+        check_ready()
         body = await read_object(request)
         procedure = _valid(Procedure, body)
         if procedure.code != code:
@@ -70,12 +75,13 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/calendar")
     async def get_calendar(_: Anyone) -> Response:
-        service.pool()
+        check_ready()
         return answer(book.calendar().rules.model_dump(mode="json"))
 
     @routes.put("/calendar")
     async def replace_calendar(request: Request, _: Ruler) -> Response:
         """Office hours and the days decided otherwise, each with the document that decided it."""
+        check_ready()
         await put_calendar(service, _valid(CalendarRules, await read_object(request)))
         return answer(book.calendar().rules.model_dump(mode="json"))
 
@@ -86,7 +92,7 @@ def router(service: Service) -> APIRouter:
         _: Anyone,
     ) -> Response:
         """When a dossier received at this moment is due, with each day counted and why."""
-        service.pool()
+        check_ready()
         if received.tzinfo is None or not 2000 <= received.year <= 2090:
             raise Problem(
                 422,

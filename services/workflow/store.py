@@ -41,6 +41,8 @@ class Work:
     blanks: dict[str, list[list[int]]] = field(default_factory=dict)
     """kind -> [serial_from, next_serial, last usable serial]"""
     modes: dict[str, str] = field(default_factory=dict)
+    moved: list[tuple[Dossier, Task]] = field(default_factory=list)
+    """What `save` wrote and `count` counts."""
 
     def procedure(self, dossier: Dossier) -> Procedure:
         book: Rulebook = self.service.extras["rulebook"]
@@ -81,7 +83,7 @@ class Work:
             for telling in made.told
         ]
         await self._save_notices(tx, told)
-        self._count(list(tasks.values()))
+        self.moved = list(tasks.values())
         return [*told, *self.extra]
 
     async def _save_counters(self, tx: Tx) -> None:
@@ -115,10 +117,10 @@ class Work:
         if self.notices_done:
             await tx.execute("delete from notices_awaited where notice_id = any($1::uuid[])", self.notices_done)
 
-    def _count(self, rows: Sequence[tuple[Dossier, Task]]) -> None:
-        """Metrics of entering and leaving; a rolled-back transaction may count once too often, never the tables."""
+    def count(self) -> None:
+        """Metrics of entering and leaving: called after the commit where the caller commits."""
         stages = self.service.stages
-        for dossier, task in rows:
+        for dossier, task in self.moved:
             if task.entered_at == self.moment.wall:
                 stages.entered.labels(task.stage, dossier.group).inc()
             if task.state == "closed":
@@ -130,6 +132,15 @@ class Work:
                 if task.started_at is not None:
                     stages.service.labels(task.stage).observe(worked)
                     stages.busy.labels(task.stage).inc(worked)
+
+
+class Heard(Work):
+    """The consumer's: it commits by itself, so what it then has to roll back is counted once too often."""
+
+    async def save(self, tx: Tx) -> Sequence[Outgoing]:
+        told = await Work.save(self, tx)
+        self.count()
+        return told
 
 
 def waits(work: Work, task: Task) -> tuple[float, float]:
@@ -152,13 +163,14 @@ async def open_work(
     may_receive: Iterable[str] = (),
     may_issue: Iterable[str] = (),
     procedures: Iterable[str] = (),
+    begin: type[Work] = Work,
 ) -> Work:
     """Lock and load, in the order every writer keeps: dossiers by id, then code counters, then blanks.
 
     `may_receive`: agencies that may need a code; `may_issue`: kinds of blanks; `procedures`: whose mode is asked.
     """
     book: Rulebook = service.extras["rulebook"]
-    work = Work(service=service, moment=None)  # type: ignore[arg-type] # set below, from this very work
+    work = begin(service=service, moment=None)  # type: ignore[arg-type] # set below, from this very work
     await book.refresh_if_older(tx)
     rows = await tx.fetch(
         "select dossier_id, body from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update",

@@ -1,0 +1,112 @@
+"""The public events over HTTP: every one once, in order per dossier, however many write and read at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+from shared.events import LIFECYCLE
+from tests.workflow.conftest import Desk
+from tests.workflow.lifecycle_scenes import BIRTH, COPIES
+
+
+def following(answer: Any) -> str:
+    """The address in the `Link` header."""
+    link: str = answer.headers["link"]
+    assert link.endswith('; rel="next"')
+    return link[1 : link.index(">")]
+
+
+async def read_all(desk: Desk, address: str = "/v1/events?limit=1000") -> tuple[list[dict[str, Any]], str]:
+    """Until a page is empty; the events and where to go on."""
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = await desk.call("GET", address, "system")
+        assert answer.status_code == 200, answer.text
+        address = following(answer)
+        if not answer.json():
+            return found, address
+        found += answer.json()
+
+
+def check_order(events: list[dict[str, Any]]) -> None:
+    last: dict[str, int] = defaultdict(int)
+    for event in events:
+        last[event["subject"]] += 1
+        assert int(event["sequence"]) == last[event["subject"]]
+
+
+async def test_a_page_is_a_batch_of_cloud_events_and_the_link_goes_on(desk: Desk) -> None:
+    dossier_id = await desk.submit(COPIES)
+    answer = await desk.call("GET", "/v1/events?limit=1", "system")
+    assert answer.headers["content-type"] == "application/cloudevents-batch+json"
+    [event] = answer.json()
+    assert event["type"] == "vn.hoso.DossierRecorded.v1"
+    assert event["source"] == f"/hoso/workflow/{LIFECYCLE}"
+    assert (event["subject"], event["sequence"]) == (str(dossier_id), "0000000001")
+    assert event["data"]["procedure_code"] == COPIES
+    [second] = (await desk.call("GET", following(answer), "system")).json()
+    assert second["type"] == "vn.hoso.DossierReceived.v1"
+
+
+async def test_the_cursor_is_there_even_when_nothing_is(desk: Desk) -> None:
+    answer = await desk.call("GET", "/v1/events", "system")
+    assert answer.json() == []
+    dossier_id = await desk.submit(COPIES)
+    events, _ = await read_all(desk, following(answer))
+    assert {event["subject"] for event in events} == {str(dossier_id)}
+
+
+async def test_only_public_facts_are_in_it(desk: Desk) -> None:
+    await desk.submit(BIRTH)
+    events, _ = await read_all(desk)
+    assert [event["type"].split(".")[2] for event in events] == [
+        "DossierRecorded",
+        "DossierReceived",
+        "IdNumberRequested",
+        "StepStarted",
+    ]
+    assert "sealed" not in str(events)
+
+
+async def test_any_page_size_meets_every_event_once(desk: Desk) -> None:
+    for _ in range(12):
+        dossier_id = await desk.submit(COPIES)
+        await desk.forward(dossier_id, "return")
+    whole, _ = await read_all(desk)
+    check_order(whole)
+    for limit in (1, 7):
+        paged, _ = await read_all(desk, f"/v1/events?limit={limit}")
+        check_order(paged)
+        assert sorted(event["id"] for event in paged) == sorted(event["id"] for event in whole)
+        assert len(paged) == len(whole) == 60
+
+
+async def test_a_reader_who_waits_hears_of_it_when_it_happens(desk: Desk) -> None:
+    _, address = await read_all(desk)
+    asking = asyncio.create_task(desk.call("GET", f"{address}&wait=20", "system"))
+    await asyncio.sleep(0)
+    dossier_id = await desk.submit(COPIES)
+    answer = await asyncio.wait_for(asking, 10)
+    assert answer.json()[0]["subject"] == str(dossier_id)
+
+
+async def test_nothing_is_skipped_while_many_write(desk: Desk) -> None:
+    async def write() -> None:
+        for _ in range(6):
+            dossier_id = await desk.submit(COPIES)
+            await desk.forward(dossier_id, "return")
+
+    writers = [asyncio.create_task(write()) for _ in range(5)]
+    address, heard = "/v1/events?limit=5", []
+    while not all(writer.done() for writer in writers):
+        answer = await desk.call("GET", address, "system")
+        heard += answer.json()
+        address = following(answer)
+    await asyncio.gather(*writers)
+    rest, _ = await read_all(desk, address)
+    heard += rest
+    check_order(heard)
+    there = await desk.pool.fetchval("select count(*) from events where topic = $1::text::topic", LIFECYCLE)
+    assert len(heard) == len({event["id"] for event in heard}) == there == 150

@@ -70,25 +70,23 @@ async def test_two_consumers_that_meet_a_new_dossier_at_once_do_not_miss_each_ot
 
 
 async def test_the_effect_and_the_memory_of_it_commit_together(pool: Pool) -> None:
-    """Killed just before the commit: nothing. Killed just after it: a repeat."""
+    """The connection dies after the effect was written and before the commit: as if nothing had been."""
     dossier_id = uuid4()
-    batch = [record(dossier_id, 1)]
+    opened: list[int] = []
 
-    class Dies(world.Effects):
+    class DiesOnce(world.Effects):
         async def save(self, tx: Tx) -> Sequence[Any]:
-            await super().save(tx)
-            pid = await tx.fetchval("select pg_backend_pid()")
-            await pool.execute("select pg_terminate_backend($1)", pid)
-            return []
-
-    died = False
+            said = await super().save(tx)
+            if len(opened) == 1:
+                await pool.execute("select pg_terminate_backend($1)", opened[0])
+            return said
 
     async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
-        nonlocal died
-        first, died = not died, True
-        return Dies() if first else world.Effects()
+        opened.append(await tx.fetchval("select pg_backend_pid()"))
+        return DiesOnce()
 
-    await world.consumer(pool, open_work=open_work).apply(batch)
+    await world.consumer(pool, open_work=open_work).apply([record(dossier_id, 1)])
+    assert len(opened) == 2
     assert await effects(pool) == [(dossier_id, 1)]
     assert await doubles(pool) == 0
 

@@ -1,0 +1,226 @@
+"""The rules over HTTP: procedures and their versions, opening a closed one, the calendar, blanks, due dates."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+from services.workflow import commands
+from services.workflow.procedures import shipped
+from shared.events import WithdrawalRequested
+from tests.workflow.conftest import Desk, problem
+from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES, LAND
+
+
+async def put(desk: Desk, document: dict[str, Any], role: str = "centre_director") -> Any:
+    return await desk.call("PUT", f"/v1/procedures/{document['code']}", role, document)
+
+
+async def published(desk: Desk, code: str) -> list[int]:
+    rows = await desk.pool.fetch("select sequence from events where key = $1 order by id", code)
+    return [row["sequence"] for row in rows]
+
+
+async def test_every_shipped_procedure_is_listed_by_code_with_its_example(desk: Desk) -> None:
+    listed = await desk.get("/v1/procedures?limit=1000")
+    assert [row["code"] for row in listed["items"]] == sorted(shipped())
+    assert listed["next"] is None
+    for row in listed["items"]:
+        assert row["example"]["procedure_code"] == row["code"]
+        assert {"version", "names", "intake_mode", "components", "subject_schema"} <= row.keys()
+    page = await desk.get("/v1/procedures?limit=7")
+    rest = await desk.get(f"/v1/procedures?limit=1000&after={page['next']}")
+    assert page["items"] + rest["items"] == listed["items"]
+
+
+async def test_only_a_changed_rule_makes_the_next_version(desk: Desk) -> None:
+    document = await desk.get(f"/v1/procedures/{COPIES}")
+    assert (await put(desk, document)).json() == document
+    assert await published(desk, COPIES) == [1]
+    changed = {**document, "fee": {**document["fee"], "per_case": 5_000}}
+    assert (await put(desk, changed)).json()["version"] == 2
+    assert (await desk.get(f"/v1/procedures/{COPIES}"))["fee"]["per_case"] == 5_000
+    closed = {**changed, "intake_mode": "record_only", "record_only_reason": "hết phôi"}
+    assert (await put(desk, closed)).json()["version"] == 2
+    assert await published(desk, COPIES) == [1, 2]
+    assert (await desk.get(f"/v1/procedures/{COPIES}"))["intake_mode"] == "record_only"
+
+
+async def test_of_many_who_change_a_rule_at_once_each_makes_one_version(desk: Desk) -> None:
+    document = await desk.get(f"/v1/procedures/{COPIES}")
+    answers = await asyncio.gather(
+        *(put(desk, {**document, "fee": {**document["fee"], "per_case": 1_000 * n}}) for n in range(1, 7))
+    )
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert await published(desk, COPIES) == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_a_dossier_keeps_the_version_in_force_when_it_was_received(desk: Desk) -> None:
+    before = await desk.submit(COPIES, copies=1)
+    waiting = await desk.submit(COPIES, copies=1, channel="post", caller_role="system")
+    document = await desk.get(f"/v1/procedures/{COPIES}")
+    await put(desk, {**document, "fee": {"per_case": 7_000}})
+    assert (await desk.get(f"/v1/dossiers/{before}"))["procedure_version"] == 1
+    await desk.forward(waiting, "reception")
+    shown = await desk.get(f"/v1/dossiers/{waiting}")
+    assert (shown["procedure_version"], shown["fee"]) == (2, 7_000)
+    await desk.forward(before, "return")
+    assert (await desk.fact(before, "ResultReturned"))["procedure_version"] == 1
+
+
+async def test_only_the_director_and_operations_change_rules(desk: Desk) -> None:
+    document = await desk.get(f"/v1/procedures/{COPIES}")
+    calendar = await desk.get("/v1/calendar")
+    for role in ("counter", "specialist", "signatory", "records_clerk", "system"):
+        problem(await put(desk, document, role), 403, "wrong-role")
+        problem(await desk.call("PUT", "/v1/calendar", role, calendar), 403, "wrong-role")
+
+
+async def test_a_procedure_that_cannot_work_is_refused_and_nothing_stored(desk: Desk) -> None:
+    document = await desk.get(f"/v1/procedures/{BIRTH}")
+    step = document["steps"][0]
+    for wrong in (
+        {"subject_schema": {"$ref": "#/$defs/nowhere"}},
+        {"subject_schema": {"properties": {"optional": {"$ref": "#/$defs/nowhere"}}}},
+        {"subject_schema": {"$ref": "#"}},
+        {"subject_schema": {"properties": {"a": {"pattern": "("}}}},
+        {"example": {"procedure_code": BIRTH, "subject": {}, "components": 5}},
+        {"steps": [{**step, "stage": "id_number"}, {**step, "stage": "return"}]},
+        {"steps": [{**step, "stage": "reception"}, {**step, "stage": "return"}]},
+        {"steps": [{**step, "working_hours": 1e300}, {**step, "stage": "return"}]},
+        {"steps": [{**step, "stage": "approval"}, {**step, "stage": "return"}], "financial_obligation": True},
+        {"steps": [], "same_visit": True},
+        {"fee": {"per_case": 10**30}},
+        {"supplement_allowed": -1},
+        {"unknown": 1},
+        {"intake_mode": "record_only", "record_only_reason": None},
+    ):
+        problem(await put(desk, {**document, **wrong}), 422, "invalid")
+    problem(await desk.call("PUT", "/v1/procedures/9.999999", "ops", document), 422, "code-differs")
+    assert await desk.get(f"/v1/procedures/{BIRTH}") == document
+    assert await published(desk, BIRTH) == [1]
+
+
+async def recorded(desk: Desk, count: int, code: str = BUSINESS) -> list[UUID]:
+    """Dossiers recorded and not received, each an office minute after the one before."""
+    found = []
+    for minute in range(count):
+        desk.set_clock(f"2025-08-27T09:{minute:02}:00+07:00")
+        found.append(await desk.submit(code))
+    return found
+
+
+async def test_while_it_is_record_only_a_submission_is_recorded_and_counted_with_its_reason(desk: Desk) -> None:
+    [dossier_id] = await recorded(desk, 1)
+    shown = await desk.get(f"/v1/dossiers/{dossier_id}")
+    assert (shown["state"], shown["national_status"], shown["dossier_code"], shown["due_at"]) == (
+        "recorded",
+        1,
+        None,
+        None,
+    )
+    assert (await desk.fact(dossier_id, "DossierRecorded"))["waiting_for"] == "record_only"
+    assert await desk.tasks() == []
+    [row] = (await desk.get("/v1/stages"))["recorded_only"]
+    assert (row["procedure_code"], row["waiting"]) == (BUSINESS, 1)
+    assert row["reason"]
+    assert row["oldest_since"]
+    group = shipped()[BUSINESS].group
+    assert await desk.metric("dossier_recorded_only", procedure_group=group) == 1
+    await desk.hear(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
+    assert await desk.metric("dossier_recorded_only", procedure_group=group) == 0
+
+
+async def test_opening_receives_the_queue_oldest_first_and_newcomers_behind(desk: Desk, monkeypatch: Any) -> None:
+    monkeypatch.setattr(commands, "BATCH", 2)
+    queue = await recorded(desk, 5)
+    desk.set_clock("2025-08-28T08:00:00+07:00")
+    await desk.set_mode(BUSINESS, "open")
+    assert (await desk.get(f"/v1/procedures/{BUSINESS}"))["intake_mode"] == "open"
+    assert await commands._receive_some(desk.service, BUSINESS)
+    newcomer = await desk.submit(BUSINESS)
+    assert (await desk.get(f"/v1/dossiers/{newcomer}"))["state"] == "recorded"
+    while await commands._receive_some(desk.service, BUSINESS):
+        pass
+    codes = [(await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"] for dossier_id in [*queue, newcomer]]
+    assert codes == [f"H44.XXX-250828-{n:04d}" for n in range(1, 7)]
+    last = await desk.submit(BUSINESS)
+    assert (await desk.get(f"/v1/dossiers/{last}"))["dossier_code"] == "H44.XXX-250828-0007"
+
+
+async def test_a_procedure_closed_again_while_its_queue_is_received_stops_there(desk: Desk, monkeypatch: Any) -> None:
+    monkeypatch.setattr(commands, "BATCH", 1)
+    queue = await recorded(desk, 3)
+    await desk.set_mode(BUSINESS, "open")
+    assert await commands._receive_some(desk.service, BUSINESS)
+    await desk.set_mode(BUSINESS, "record_only")
+    assert not await commands._receive_some(desk.service, BUSINESS)
+    states = [(await desk.get(f"/v1/dossiers/{dossier_id}"))["state"] for dossier_id in queue]
+    assert states == ["in_progress", "recorded", "recorded"]
+
+
+async def test_nobody_slips_in_between_the_end_of_the_queue_and_the_opening(desk: Desk) -> None:
+    await recorded(desk, 3, LAND)
+    await desk.set_mode(LAND, "open")
+
+    async def newcomers() -> list[UUID]:
+        return [await desk.submit(LAND) for _ in range(6)]
+
+    async def receive() -> None:
+        for _ in range(8):
+            await commands._receive_some(desk.service, LAND)
+
+    came, _ = await asyncio.gather(newcomers(), receive())
+    while await commands._receive_some(desk.service, LAND):
+        pass
+    for dossier_id in came:
+        assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"]
+    codes = await desk.pool.fetch("select dossier_code from dossiers order by recorded_at, dossier_code")
+    assert len({row["dossier_code"] for row in codes}) == 9
+
+
+async def test_the_calendar_is_replaced_whole_and_the_next_due_date_knows(desk: Desk) -> None:
+    asked = "/v1/due?procedure=1.004873&received=2026-01-08T10:00:00%2B07:00"
+    before = await desk.get(asked)
+    assert before["due_at"].startswith("2026-01-12")
+    assert [day["date"] for day in before["days"] if day["counted"]] == ["2026-01-09", "2026-01-10", "2026-01-12"]
+    calendar = await desk.get("/v1/calendar")
+    storm = {"date": "2026-01-12", "kind": "off", "document": "công điện 1"}
+    changed = {**calendar, "overrides": [*calendar["overrides"], storm]}
+    assert (await desk.call("PUT", "/v1/calendar", "ops", changed)).json() == changed
+    assert (await desk.get(asked))["due_at"].startswith("2026-01-13")
+    twice = {**changed, "overrides": [*changed["overrides"], storm]}
+    problem(await desk.call("PUT", "/v1/calendar", "ops", twice), 422, "invalid")
+    problem(await desk.call("PUT", "/v1/calendar", "ops", {"office_hours": []}), 422, "invalid")
+    assert await desk.get("/v1/calendar") == changed
+
+
+async def test_a_due_date_needs_a_moment_with_a_zone_and_a_known_procedure(desk: Desk) -> None:
+    for moment, status, code in (
+        ("2026-01-08T10:00:00", 422, "bad-moment"),
+        ("1800-01-08T10:00:00Z", 422, "bad-moment"),
+        ("9999-12-31T23:59:59-12:00", 422, "bad-moment"),
+        ("yesterday", 422, "invalid"),
+    ):
+        problem(await desk.call("GET", f"/v1/due?procedure={BIRTH}&received={moment}"), status, code)
+    problem(await desk.call("GET", "/v1/due?procedure=9.9&received=2026-01-08T10:00:00Z"), 404, "unknown-procedure")
+
+
+async def test_boxes_of_blanks_never_overlap_and_may_be_corrected(desk: Desk) -> None:
+    assert (await desk.put_blanks("land_certificate", 100, 199)).status_code == 200
+    problem(await desk.put_blanks("land_certificate", 150, 250), 409, "blanks-overlap")
+    problem(await desk.put_blanks("land_certificate", 199, 199), 409, "blanks-overlap")
+    problem(await desk.put_blanks("land_certificate", 300, 299), 422, "bad-range")
+    problem(await desk.put_blanks("Land", 1, 2), 422, "invalid")
+    assert (await desk.put_blanks("another_kind", 150, 250)).status_code == 200
+    box = {"kind": "land_certificate", "serial_from": 100, "serial_to": 199, "spoiled": 3}
+    assert (await desk.call("PUT", "/v1/blanks", "records_clerk", box)).status_code == 200
+    [_, mine] = (await desk.get("/v1/blanks"))["items"]
+    assert (mine["used"], mine["spoiled"], mine["left"]) == (0, 3, 97)
+    problem(await desk.call("PUT", "/v1/blanks", "counter", box), 403, "wrong-role")
+
+
+async def test_of_many_boxes_that_overlap_entered_at_once_one_is_kept(desk: Desk) -> None:
+    answers = await asyncio.gather(*(desk.put_blanks("land_certificate", n, n + 100) for n in range(6)))
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409, 409]

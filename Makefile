@@ -8,7 +8,7 @@ PY := $(BIN)/python
 READY := .venv/installed.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up doctor test test-kafka check format docs lock
+.PHONY: help demo up doctor test test-kafka chaos check format docs lock
 
 help:
 	@printf '%s\n' \
@@ -17,7 +17,8 @@ help:
 	  'make doctor  kiểm tra máy này / examine this machine' \
 	  'make test    mọi kiểm thử chỉ cần gói Python / every test that needs no more than wheels' \
 	  'make check   định dạng, kiểu, ranh giới / format, lint, types, import contracts' \
-	  'make lock    khoá lại các gói (cần uv) / lock the packages again (needs uv)' \
+	  'make chaos   giết mọi thứ khi đang có việc, rồi đối chứng / kill everything under load (SEED= MINUTES=)' \
+  'make lock    khoá lại các gói (cần uv) / lock the packages again (needs uv)' \
 	  'ARGS="…"     tuỳ chọn thêm / options passed on; PYTHON=… chọn Python / chooses the Python'
 
 # Also when somebody has put other packages into .venv: the stamp is the lock that was installed.
@@ -59,3 +60,9 @@ lock:
 # The delivery tests on a real Apache Kafka: Java >= 17 and Maven.
 test-kafka: $(READY)
 	@HOSO_TEST_KAFKA=apache exec $(PY) -m pytest tests/kafka tests/shared tests/kills tests/notify tests/verify tests/journeys $(ARGS)
+
+# Kills everything at random under load, then proves that nothing was lost: make chaos SEED=7 MINUTES=3 [ARGS="--broker apache"]
+SEED ?= 1
+MINUTES ?= 3
+chaos: $(READY)
+	@exec $(PY) -m deploy.chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)

@@ -16,6 +16,7 @@ from shared.office import VIETNAM
 from tests.fixtures.brokers import Apache, Embedded, Given
 from tests.journeys.town import Town
 
+Server = Embedded | Apache | Given
 MONDAY = datetime(2025, 8, 25, 7, 30, tzinfo=VIETNAM)
 SPEED = 3000.0
 """An office day in half a minute, so that the hour at which a held birth is decided comes soon."""
@@ -24,7 +25,7 @@ SPEED = 3000.0
 class Line:
     """The broker under the stack: taken away and given back, whichever it is."""
 
-    def __init__(self, stack: Stack, server: Embedded | Apache | Given | None) -> None:
+    def __init__(self, stack: Stack, server: Server | None) -> None:
         self._stack, self._server = stack, server
 
     async def cut(self) -> None:
@@ -40,20 +41,30 @@ class Line:
             await self._server.start()
 
 
+if os.environ.get("HOSO_TEST_KAFKA"):
+
+    @pytest_asyncio.fixture(scope="package")
+    async def given_broker(broker_of_the_run: Server) -> Server:
+        """The broker this run was told to use, empty."""
+        await broker_of_the_run.start()
+        await broker_of_the_run.clean()
+        return broker_of_the_run
+
+else:
+
+    @pytest.fixture(scope="package")
+    def given_broker() -> None:
+        """The stack brings its own."""
+
+
 @pytest_asyncio.fixture(scope="package")
 async def journey(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory, given_broker: Server | None
 ) -> AsyncIterator[tuple[Town, Line]]:
-    server: Embedded | Apache | Given | None = None
-    if os.environ.get("HOSO_TEST_KAFKA"):
-        server = request.getfixturevalue("broker_of_the_run")
-        assert server is not None
-        await server.start()
-        await server.clean()
     stack = Stack(
         tmp_path_factory.mktemp("journeys"),
         port_base=ports.free_base(),
-        broker=server.kafka.servers if server else EMBEDDED,
+        broker=given_broker.kafka.servers if given_broker else EMBEDDED,
         now=MONDAY,
         speed=SPEED,
         env={"HOSO_REFRESH_S": "1", "HOSO_CALL_DEADLINE_S": "1", "HOSO_CHANNEL_DEADLINE_S": "1"},
@@ -65,7 +76,7 @@ async def journey(
         town = Town(stack)
         await town.registry()
         await town.learn()
-        yield town, Line(stack, server)
+        yield town, Line(stack, given_broker)
         await town.http.aclose()
     finally:
         await asyncio.to_thread(stack.stop)

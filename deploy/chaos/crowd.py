@@ -1,0 +1,115 @@
+"""Counters file, officers complete, some applicants withdraw; every answer is remembered and held against hoso."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import httpx2
+
+from deploy.demo.people import body
+from deploy.demo.week import Arrival
+from shared.office import VIETNAM
+
+MIX = ("1.001193", "2.000908", "2.000815", "2.000635", "1.000656", "1.001776", "1.001193")
+"""Births twice: they go through every process."""
+OFFICERS = ("counter", "specialist", "signatory", "records_clerk")
+AGENCY = "H44.XXX"
+WITHDRAWS = 0.05
+
+
+class Crowd:
+    """`accepted`: Idempotency-Key -> the dossier's id as first answered; `torn`: keys answered with two ids."""
+
+    def __init__(self, endpoints: Mapping[str, Any], seed: int, rate: float) -> None:
+        self._endpoints, self._seed, self._rate = endpoints, seed, rate
+        self._chance = random.Random(f"crowd {seed}")
+        self._http = httpx2.AsyncClient(timeout=10, trust_env=False, limits=httpx2.Limits(max_connections=100))
+        self._examples: dict[str, dict[str, Any]] = {}
+        self._filing: set[asyncio.Task[None]] = set()
+        self.accepted: dict[str, str] = {}
+        self.torn: list[str] = []
+        self.refused: list[str] = []
+        self.completed = 0
+
+    async def learn(self) -> None:
+        _, said = await self._ask("workflow", "GET", "/v1/procedures?limit=1000", "ops")
+        self._examples = {procedure["code"]: procedure["example"] for procedure in said["items"]}
+
+    async def file_until(self, over: asyncio.Event) -> None:
+        """`rate` submissions a second; returns when all have been answered."""
+        number = 0
+        begun = time.monotonic()
+        while not over.is_set():
+            number += 1
+            task = asyncio.create_task(self._file(number))
+            self._filing.add(task)
+            task.add_done_callback(self._filing.discard)
+            await asyncio.sleep(max(begun + number / self._rate - time.monotonic(), 0.0))
+        await asyncio.gather(*self._filing)
+
+    async def work(self, role: str) -> None:
+        """Complete what lies there, oldest first, for ever."""
+        while True:
+            _, said = await self._ask("workflow", "GET", f"/v1/tasks?role={role}&limit=40", role)
+            tasks = [task for task in said.get("items", []) if task["outcomes"] and not task["waiting_for"]]
+            items = [
+                {"task_id": task["task_id"], "outcome": _forward(task), "version": task["version"]} for task in tasks
+            ]
+            if items:
+                _, answer = await self._ask("workflow", "POST", "/v1/tasks/complete", role, {"items": items})
+                self.completed += sum(item["status"] == 200 for item in answer.get("items", []))
+            await asyncio.sleep(0.2)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _file(self, number: int) -> None:
+        code = MIX[number % len(MIX)]
+        channel = "online" if number % 10 == 0 else "assisted"
+        arrival = Arrival(datetime.now(VIETNAM), code, channel, 0, self._seed * 1_000_003 + number)
+        paper, key = body(self._examples[code], arrival, AGENCY), f"chaos-{self._seed}-{number}"
+        role = "system" if channel == "online" else "counter"
+        dossier_id = await self._submit(key, role, paper)
+        if dossier_id and number % 7 == 0 and await self._submit(key, role, paper) not in (dossier_id, ""):
+            self.torn.append(key)
+        if dossier_id and self._chance.random() < WITHDRAWS:
+            path, reason = f"/v1/dossiers/{dossier_id}/withdrawal", {"reason": "Không cần nữa"}
+            await self._ask("intake", "POST", path, "counter", reason, **{"Idempotency-Key": f"{key}-w"})
+
+    async def _submit(self, key: str, role: str, paper: dict[str, Any]) -> str:
+        status, said = await self._ask("intake", "POST", "/v1/dossiers", role, paper, **{"Idempotency-Key": key})
+        if status not in (200, 201):
+            self.refused.append(f"{status} {said.get('code')}")
+            return ""
+        dossier_id = str(said["dossier_id"])
+        if self.accepted.setdefault(key, dossier_id) != dossier_id:
+            self.torn.append(key)
+        return dossier_id
+
+    async def _ask(
+        self, service: str, method: str, path: str, role: str, said: Any = None, **headers: str
+    ) -> tuple[int, dict[str, Any]]:
+        """Asked again, with the same key, until there is an answer other than "come again"."""
+        token = {"Authorization": f"Bearer {self._endpoints['tokens'][role]}"}
+        given = {} if said is None else {"json": said}
+        while True:
+            try:
+                answer = await self._http.request(
+                    method, self._endpoints[service] + path, headers={**token, **headers}, **given
+                )
+                if answer.status_code < 500:
+                    return answer.status_code, answer.json()
+                if answer.status_code != 503:
+                    self.refused.append(f"{answer.status_code} {method} {service}")
+            except httpx2.HTTPError:
+                pass
+            await asyncio.sleep(0.2)
+
+
+def _forward(task: dict[str, Any]) -> str:
+    return str(next(outcome["code"] for outcome in task["outcomes"] if outcome["forward"]))

@@ -1,0 +1,176 @@
+"""The hand that strikes: carries a blow out on the running stack and notes whether work was in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+import httpx2
+
+from deploy.chaos.plan import SERVICES, Blow
+from deploy.kafka.cluster import KafkaCluster
+from deploy.local.program import Program
+from deploy.local.stack import Stack
+from deploy.local.trouble import Trouble
+
+AT_STEP_S = 20.0
+"""A step that nobody has come to for so long is not waited for; the process stays armed."""
+HEALTHY = {"error_rate": 0.0, "lost_answer_rate": 0.0, "hang": False, "down": False}
+IN_FLIGHT = {
+    "open transaction": "select exists(select 1 from pg_stat_activity where usename = current_user"
+    " and pid <> pg_backend_pid() and xact_start is not null)",
+    "unsent": "select exists(select 1 from proof.events where sent_at is null)",
+    "request": "select exists(select 1 from proof.id_requests where state in ('waiting', 'calling', 'pending'))",
+    "notice": "select exists(select 1 from proof.notices where state in ('due', 'sending'))",
+}
+ASKED = {"idlookup": ("open transaction", "unsent", "request"), "notify": ("open transaction", "unsent", "notice")}
+
+
+@dataclass
+class Score:
+    """What was done. `hit`: kills with work in flight; `steps`: deaths at each fault point."""
+
+    kills: int = 0
+    hit: int = 0
+    blows: Counter[str] = field(default_factory=Counter)
+    steps: Counter[str] = field(default_factory=Counter)
+
+
+class Hand:
+    """`kafka` is the real Kafka under the stack when it is ours; None: the embedded one, or somebody else's."""
+
+    def __init__(self, stack: Stack, kafka: KafkaCluster | None, folder: Path) -> None:
+        self._stack, self._kafka, self._folder = stack, kafka, folder
+        self._added: list[str] = []
+        self._armed: dict[str, tuple[str, Path]] = {}
+        self._number = 0
+        self.score = Score()
+
+    async def strike(self, blow: Blow) -> None:
+        """Returns when it is over; who was killed may still be starting."""
+        kind = blow.kind if blow.kind != "kill" or blow.target in SERVICES else f"kill {blow.target}"
+        self.score.blows[kind] += 1
+        await getattr(self, "_" + blow.kind.replace("-", "_"))(blow)
+
+    async def heal(self) -> None:
+        """Good weather, everybody awake, no process armed, the added ones gone."""
+        for outside in ("registry", "gateway"):
+            await self._say(outside, self._good(outside))
+        for name in self._stack.pids:
+            self._stack.signal(name, signal.SIGCONT)
+        self._notice_deaths()
+        for name in SERVICES:
+            self._arm(name, "", None)
+            # Our own kills must not count as a process that cannot start.
+            self._stack.supervisor[name].deaths = 0
+        for name in self._added:
+            await asyncio.to_thread(self._stack.remove_instance, name)
+        self._added.clear()
+
+    async def _kill(self, blow: Blow) -> None:
+        if blow.target == "broker":
+            await self._kill_broker()
+            return
+        busy = await self._is_busy(SERVICES if blow.target == "postgres" else (blow.target,))
+        if self._stack.kill(blow.target) is not None:
+            self.score.kills += 1
+            self.score.hit += busy
+
+    async def _kill_broker(self) -> None:
+        if self._kafka is None and "broker" not in self._stack.supervisor:
+            return
+        busy = await self._is_busy(SERVICES)
+        if self._kafka is None:
+            self._stack.kill("broker")
+        else:
+            broker = self._number = (self._number + 1) % len(self._kafka.pids or (0,))
+            self._kafka.kill(broker)
+            await self._kafka.start_broker(broker)
+        self.score.kills += 1
+        self.score.hit += busy
+
+    async def _die_at(self, blow: Blow) -> None:
+        self._notice_deaths()
+        file = self._folder / f"{blow.target}-{blow.point}-{time.monotonic_ns()}"
+        self._armed[blow.target] = blow.point, file
+        self._arm(blow.target, blow.point, file)
+        await self._kill(blow)
+        deadline = time.monotonic() + AT_STEP_S
+        while not file.exists() and time.monotonic() < deadline:  # noqa: ASYNC110 - another process makes the file
+            await asyncio.sleep(0.05)
+        self._notice_deaths()
+
+    def _notice_deaths(self) -> None:
+        """Who was armed and has died at its step, now or while other blows fell."""
+        for name, (point, file) in list(self._armed.items()):
+            if file.exists():
+                del self._armed[name]
+                self.score.kills += 1
+                self.score.hit += 1
+                self.score.steps[point] += 1
+
+    def _arm(self, name: str, point: str, file: Path | None) -> None:
+        program = self._stack.supervisor[name].runnable
+        assert isinstance(program, Program)
+        program.env = {**program.env, "HOSO_FAULT": point, "HOSO_FAULT_FILE": str(file or "")}
+
+    async def _freeze(self, blow: Blow) -> None:
+        self._stack_signal(blow.target, signal.SIGSTOP)
+        await asyncio.sleep(blow.lasts_s)
+        self._stack_signal(blow.target, signal.SIGCONT)
+
+    def _stack_signal(self, name: str, number: int) -> None:
+        if name in self._stack.supervisor:
+            self._stack.signal(name, number)
+
+    async def _restart(self, blow: Blow) -> None:
+        await asyncio.to_thread(self._stack.restart, blow.target)
+
+    async def _instance(self, blow: Blow) -> None:
+        """One more, or, when there is one already, one less."""
+        if self._added:
+            await asyncio.to_thread(self._stack.remove_instance, self._added.pop())
+            return
+        try:
+            self._added.append(await asyncio.to_thread(self._stack.add_instance, blow.target))
+        except Trouble:
+            # It could not come up in this weather: whatever was begun is taken away again.
+            name = f"{blow.target}-2"
+            if name in self._stack.supervisor:
+                await asyncio.to_thread(self._stack.remove_instance, name)
+
+    async def _weather(self, blow: Blow) -> None:
+        await self._say(blow.target, dict(blow.weather))
+        await asyncio.sleep(blow.lasts_s)
+        await self._say(blow.target, self._good(blow.target))
+
+    @staticmethod
+    def _good(outside: str) -> dict[str, float | bool]:
+        return HEALTHY | ({"latency_p50_s": 0.02, "latency_p95_s": 0.06} if outside == "registry" else {})
+
+    async def _say(self, outside: str, settings: dict[str, float | bool]) -> None:
+        url = self._stack.endpoints["sms" if outside == "gateway" else outside]
+        async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
+            (await http.put(f"{url}/control", json=settings)).raise_for_status()
+
+    async def _is_busy(self, services: tuple[str, ...]) -> bool:
+        """Whether one of them has something open, unsent or unanswered at this moment; False when it cannot be told."""
+        for service in services:
+            try:
+                connection = await asyncpg.connect(self._stack.endpoints["databases"][service], timeout=2)
+            except (OSError, asyncpg.PostgresError, TimeoutError):
+                continue
+            try:
+                for what in ASKED.get(service, ("open transaction", "unsent")):
+                    if await connection.fetchval(IN_FLIGHT[what], timeout=2):
+                        return True
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                continue
+            finally:
+                connection.terminate()
+        return False

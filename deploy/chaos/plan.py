@@ -1,0 +1,86 @@
+"""What is done to whom and when, from a seed alone: the same seed is the same schedule. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SERVICES = ("intake", "workflow", "idlookup", "notify")
+OWN = {
+    "intake": ("intake-before-commit", "intake-after-commit"),
+    "workflow": (),
+    "idlookup": ("idlookup-before-call", "idlookup-after-answer", "idlookup-before-commit"),
+    "notify": ("notify-before-send", "notify-after-send"),
+}
+CONSUMER = ("consumer-before-stage", "consumer-before-commit", "consumer-after-commit")
+RELAY = ("relay-before-send", "relay-after-send", "relay-after-cursor")
+
+KINDS = {
+    "die-at": 34,  # at a named step, by kill -9
+    "kill": 24,
+    "freeze": 12,
+    "restart": 8,
+    "broker": 5,  # killed; the embedded one forgets everything
+    "postgres": 4,  # killed
+    "instance": 5,  # one more process of a service, or one less
+    "registry": 6,  # loses answers, hangs, is down, is slow
+    "gateway": 3,
+}
+"""Kind of blow -> its weight."""
+REGISTRY = (
+    {"lost_answer_rate": 0.5},
+    {"hang": True},
+    {"down": True},
+    {"error_rate": 0.5, "lost_answer_rate": 0.2},
+    {"latency_p50_s": 2.0, "latency_p95_s": 6.0},
+)
+GATEWAY = ({"lost_answer_rate": 0.5}, {"hang": True}, {"down": True}, {"error_rate": 0.5})
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """`pause_s` is waited before it; `lasts_s` how long a freeze or bad weather stays. Wall seconds."""
+
+    pause_s: float
+    kind: str
+    target: str
+    point: str = ""
+    lasts_s: float = 0.0
+    weather: tuple[tuple[str, float | bool], ...] = ()
+
+    def __str__(self) -> str:
+        said = [self.kind, self.target, self.point, *(f"{name}={value}" for name, value in self.weather)]
+        return " ".join(word for word in said if word) + (f" {self.lasts_s:.1f} s" if self.lasts_s else "")
+
+
+def steps() -> list[tuple[str, str]]:
+    """(service, fault point): every step at which a process of that service can be ended."""
+    readers = [(service, point) for service in SERVICES if service != "intake" for point in CONSUMER]
+    senders = [(service, point) for service in SERVICES for point in RELAY]
+    return [(service, point) for service in SERVICES for point in OWN[service]] + readers + senders
+
+
+def blows(seed: int) -> Iterator[Blow]:
+    """Without end. Every step comes once before any comes again."""
+    chance = random.Random(seed)
+    left: list[tuple[str, str]] = []
+    while True:
+        kind = chance.choices(list(KINDS), weights=list(KINDS.values()))[0]
+        pause_s, lasts_s = round(chance.uniform(0.1, 1.5), 2), round(chance.uniform(0.5, 6.0), 1)
+        target = chance.choice(SERVICES)
+        weather = chance.choice(REGISTRY if kind == "registry" else GATEWAY)
+        if kind == "die-at":
+            if not left:
+                left = steps()
+                chance.shuffle(left)
+            target, point = left.pop()
+            yield Blow(pause_s, kind, target, point)
+        elif kind == "freeze":
+            yield Blow(pause_s, kind, chance.choice((*SERVICES, "broker", "postgres")), lasts_s=lasts_s)
+        elif kind in ("broker", "postgres"):
+            yield Blow(pause_s, "kill", kind)
+        elif kind in ("registry", "gateway"):
+            yield Blow(pause_s, "weather", kind, lasts_s=lasts_s, weather=tuple(weather.items()))
+        else:
+            yield Blow(pause_s, kind, target)

@@ -6,11 +6,14 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
-from services.workflow import commands
+from services.workflow import commands, handlers, store
 from services.workflow.procedures import shipped
+from shared.envelope import parse
 from shared.events import WithdrawalRequested
+from shared.outbox import stage
+from tests.fixtures.waiting import wait_until
 from tests.workflow.conftest import Desk, problem
-from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES, LAND
+from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES
 
 
 async def put(desk: Desk, document: dict[str, Any], role: str = "centre_director") -> Any:
@@ -160,24 +163,35 @@ async def test_a_procedure_closed_again_while_its_queue_is_received_stops_there(
     assert states == ["in_progress", "recorded", "recorded"]
 
 
-async def test_nobody_slips_in_between_the_end_of_the_queue_and_the_opening(desk: Desk) -> None:
-    await recorded(desk, 3, LAND)
-    await desk.set_mode(LAND, "open")
+async def test_a_procedure_closed_again_with_nothing_left_to_receive_stays_closed(desk: Desk) -> None:
+    await desk.set_mode(BUSINESS, "open")
+    await desk.set_mode(BUSINESS, "record_only")
+    assert not await commands._receive_some(desk.service, BUSINESS)
+    assert (await desk.get(f"/v1/procedures/{BUSINESS}"))["intake_mode"] == "record_only"
 
-    async def newcomers() -> list[UUID]:
-        return [await desk.submit(LAND) for _ in range(6)]
 
-    async def receive() -> None:
-        for _ in range(8):
-            await commands._receive_some(desk.service, LAND)
+async def test_nobody_is_left_between_the_end_of_the_queue_and_the_opening(desk: Desk) -> None:
+    """Who is being recorded while the queue ends is waited for, and received before the procedure is open."""
+    await desk.set_mode(BUSINESS, "open")
+    dossier_id, brought = desk.submission(BUSINESS)
+    async with desk.pool.acquire() as tx:
+        async with tx.transaction():
+            work = await store.open_work(tx, desk.service, [dossier_id], procedures=[BUSINESS])
+            assert work.modes[BUSINESS] == "opening"
+            opening = asyncio.create_task(commands._receive_some(desk.service, BUSINESS))
 
-    came, _ = await asyncio.gather(newcomers(), receive())
-    while await commands._receive_some(desk.service, LAND):
+            async def is_waiting() -> bool:
+                return bool(await desk.pool.fetchval("select 1 from pg_locks where not granted limit 1"))
+
+            await wait_until(is_waiting)
+            handlers.on_dossier_submitted(work, parse(brought))
+            await stage(tx, await work.save(tx))
+        assert await asyncio.wait_for(opening, 10)
+    assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "opening"
+    while await commands._receive_some(desk.service, BUSINESS):
         pass
-    for dossier_id in came:
-        assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"]
-    codes = await desk.pool.fetch("select dossier_code from dossiers order by recorded_at, dossier_code")
-    assert len({row["dossier_code"] for row in codes}) == 9
+    assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"]
+    assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "open"
 
 
 async def test_the_calendar_is_replaced_whole_and_the_next_due_date_knows(desk: Desk) -> None:

@@ -44,6 +44,8 @@ async def test_a_batch_takes_effect_in_order_and_a_repeat_has_none(pool: Pool) -
     done = await effects(pool)
     assert [n for d, n in done if d == first] == [1, 2]
     assert [n for d, n in done if d == second] == [1]
+    log = await pool.fetch("select dossier_id, sequence, times from proof.applied")
+    assert sorted(map(tuple, log)) == sorted([(first, 1, 1), (first, 2, 1), (second, 1, 1)])
     assert await doubles(pool) == 0
 
 

@@ -10,10 +10,13 @@ from uuid import UUID, uuid4
 
 import pytest_asyncio
 
+from shared import journal, parked
 from shared.consumer import Consumer, Handler, Unappliable
-from shared.envelope import Received, Record
+from shared.envelope import Received, Record, parse
 from shared.events import LIFECYCLE, SUBMISSIONS, DossierWithdrawn, Fact, WithdrawalRequested
 from shared.outbox import stage
+from shared.problems import Problem
+from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.telling import record
 
@@ -101,9 +104,6 @@ def handler_of_nothing(work: world.Effects, event: Received) -> None:
 
 async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
     """As `/v1/parked/{id}/replay` does it."""
-    from shared import journal, parked
-    from shared.problems import Problem
-
     try:
         async with pool.acquire() as tx, tx.transaction():
             row = await parked._settle(tx, number, "replayed", "ops")
@@ -122,3 +122,19 @@ async def test_consumers_that_meet_the_same_new_dossiers_in_any_order_do_not_dea
         await asyncio.gather(*(consumer.apply(random.sample(batch, len(batch))) for consumer in consumers))
     assert await deadlocks(pool) == 0
     assert await pool.fetchval("select count(*) from heads where last = 1") == 12 * 60
+
+
+async def test_a_person_who_settles_a_record_waits_for_its_dossier_before_touching_it(pool: Pool) -> None:
+    """The consumer has the dossier's head and parks the same record again: whoever held the record would wait for it."""
+    dossier_id = uuid4()
+    consumer = world.consumer(pool)
+    impostor = record(dossier_id, 1)
+    await consumer.apply([record(dossier_id, 1), impostor])
+    number = await pool.fetchval("select id from parked")
+    async with pool.acquire() as tx, tx.transaction():
+        await journal.lock_heads(tx, [(SUBMISSIONS, dossier_id)])
+        replaying = asyncio.create_task(replay(pool, consumer, number))
+        await wait_until(lambda: pool.fetchval("select count(*) > 0 from pg_locks where not granted"))
+        await journal.park(tx, impostor, parse(impostor), "identity-conflict", "", blocks=False)
+    await replaying
+    assert await deadlocks(pool) == 0

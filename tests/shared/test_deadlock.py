@@ -125,7 +125,7 @@ async def test_consumers_that_meet_the_same_new_dossiers_in_any_order_do_not_dea
 
 
 async def test_a_person_who_settles_a_record_waits_for_its_dossier_before_touching_it(pool: Pool) -> None:
-    """The consumer has the dossier's head and parks the same record again: whoever held the record would wait for it."""
+    """The consumer has the head and parks the same record again: who held the record first would wait for the head."""
     dossier_id = uuid4()
     consumer = world.consumer(pool)
     impostor = record(dossier_id, 1)

@@ -91,6 +91,14 @@ def test_a_registry_that_is_slow_by_nature_is_not_taken_for_a_crowded_one() -> N
     assert window.limit > 100
 
 
+def test_when_answers_become_slow_it_shrinks_at_once() -> None:
+    clock = Clock()
+    window = Window(8, 1000, clock=clock)
+    serve(window, clock, rounds=20, latency_s=0.02)
+    serve(window, clock, rounds=5, latency_s=1.0)
+    assert window.limit < 500
+
+
 def test_lost_answers_halve_it_once_and_not_once_each() -> None:
     clock = Clock()
     window = Window(8, 1000, clock=clock)

@@ -32,6 +32,7 @@ from shared.events import (
     SupplementSubmitted,
     WithdrawalRequested,
 )
+from shared.office import VIETNAM
 from shared.service import Listening, Service
 
 from . import lifecycle, store
@@ -132,7 +133,8 @@ def listening(service: Service) -> Listening:
             tx,
             service,
             concerned,
-            may_receive={fact.receiving_agency for fact in new},
+            # Of the day it was filed: what is read after midnight was still received the day before.
+            received_on={(fact.receiving_agency, fact.office_at.astimezone(VIETNAM).date()) for fact in new},
             procedures={fact.procedure_code for fact in new},
             begin=store.Heard,
         )

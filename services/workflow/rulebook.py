@@ -37,11 +37,12 @@ class Rulebook:
         self._calendar = WorkingCalendar()
         self._calendar_rules = ""
         self._refreshed = float("-inf")
+        self._loaded = False
         self._reading = asyncio.Lock()
 
     def check_loaded(self) -> None:
         """Raises NotReady (503) until the procedures that come with hoso are in the tables."""
-        if not self._current:
+        if not self._loaded:
             raise NotReady("workflow")
 
     def calendar(self) -> WorkingCalendar:
@@ -96,6 +97,7 @@ class Rulebook:
             self._calendar = WorkingCalendar(CalendarRules.model_validate(json.loads(rules)))
             self._calendar_rules = rules
         self._refreshed = time.monotonic()
+        self._loaded = bool(self._current)
 
 
 async def seed(service: Service) -> None:

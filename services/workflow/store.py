@@ -12,7 +12,7 @@ import orjson
 
 from shared.envelope import Outgoing, new_id
 from shared.events import NoticeWanted
-from shared.office import wall_now
+from shared.office import VIETNAM, wall_now
 from shared.service import Service
 from shared.stages import MACHINE
 
@@ -56,9 +56,9 @@ class Work:
         self.changed.setdefault(dossier.dossier_id, []).append(decision)
 
     def next_code(self, agency: str, office: datetime) -> str:
-        key = (agency, office.date())
+        key = (agency, office.astimezone(VIETNAM).date())
         self.codes[key] = number = self.codes.get(key, 0) + 1
-        return f"{agency}-{office:%y%m%d}-{number:04d}"
+        return f"{agency}-{key[1]:%y%m%d}-{number:04d}"
 
     def take_blank(self, kind: str) -> int | None:
         for box in self.blanks.get(kind, ()):
@@ -161,13 +161,15 @@ async def open_work(
     dossier_ids: Iterable[UUID],
     *,
     may_receive: Iterable[str] = (),
+    received_on: Iterable[tuple[str, date]] = (),
     may_issue: Iterable[str] = (),
     procedures: Iterable[str] = (),
     begin: type[Work] = Work,
 ) -> Work:
     """Lock and load, in the order every writer keeps: dossiers by id, then code counters, then blanks.
 
-    `may_receive`: agencies that may need a code; `may_issue`: kinds of blanks; `procedures`: whose mode is asked.
+    `may_receive`: agencies that may need a code of today, `received_on`: of that day; `may_issue`: kinds of blanks;
+    `procedures`: whose mode is asked.
     """
     book: Rulebook = service.extras["rulebook"]
     work = begin(service=service, moment=None)  # type: ignore[arg-type] # set below, from this very work
@@ -194,7 +196,8 @@ async def open_work(
             "select code, intake_mode from intake_modes where code = any($1::text[]) order by code for share", codes
         )
         work.modes = {row["code"]: row["intake_mode"] for row in found}
-    await _lock_codes(tx, work, sorted({(agency, office.date()) for agency in may_receive}))
+    today = office.astimezone(VIETNAM).date()
+    await _lock_codes(tx, work, sorted({(agency, today) for agency in may_receive} | set(received_on)))
     for kind in sorted(set(may_issue)):
         boxes = await tx.fetch(
             "select serial_from, next_serial, serial_to - spoiled as last from blanks where kind = $1"

@@ -110,3 +110,18 @@ async def test_codes_run_by_agency_and_day(desk: Desk) -> None:
         dossier_id = await desk.submit(COPIES, receiving_agency=agency)
         codes.append((await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"])
     assert codes == ["A1-250827-0001", "A1-250827-0002", "A2-250827-0001", "A1-250828-0001"]
+
+
+async def test_what_is_read_after_midnight_has_the_code_of_the_day_it_was_filed(desk: Desk) -> None:
+    late, brought = desk.submission(COPIES)
+    early = await desk.submit(COPIES)
+    desk.set_clock("2025-08-28T00:10:00+07:00")
+    await desk.consumer.apply([brought])
+    today = await desk.submit(COPIES)
+    shown = [await desk.get(f"/v1/dossiers/{dossier_id}") for dossier_id in (early, late, today)]
+    assert [row["dossier_code"] for row in shown] == [
+        "H44.XXX-250827-0001",
+        "H44.XXX-250827-0002",
+        "H44.XXX-250828-0001",
+    ]
+    assert shown[1]["clocks"][0]["started_at"].startswith("2025-08-27T09:00")

@@ -279,3 +279,13 @@ def test_a_required_check_frees_an_approval_that_is_the_first_step() -> None:
     centre.checked("match")
     centre.forward("approval", "return")
     assert centre.statuses == [1, 2, 4, 9, 10]
+
+
+def test_a_payment_that_moves_the_due_day_moves_the_hour_with_it() -> None:
+    centre = Centre(rules(BIRTH, financial_obligation=True))
+    centre.submit(has_personal_id=False)
+    centre.complete("appraisal")
+    centre.pass_days(1)
+    centre.complete("financial_obligation")
+    assert centre.dossier.due_at == at("2025-08-28T17:00")
+    assert centre.dossier.hold_until == at("2025-08-28T16:30")

@@ -196,4 +196,6 @@ class Pen:
                 day += timedelta(days=1)
                 paused += calendar.is_working_day(day)
             dossier.due_at = calendar.end_of(calendar.working_day_after(dossier.due_at.date(), paused))
+            if dossier.hold_until is not None:
+                dossier.hold_until = self.hold_time(dossier.due_at)
         dossier.paused_at = None

@@ -98,7 +98,7 @@ def receive(pen: Pen, at: datetime) -> None:
     if in_force is not None:
         pen.procedure = in_force
         dossier.procedure_version = in_force.version
-    dossier.dossier_code = moment.code_for(dossier.agency, moment.office)
+    dossier.dossier_code = moment.code_for(dossier.agency, at)
     dossier.received_at = at
     dossier.due_at = pen.due_from(at)
     dossier.fee = pen.procedure.fee.amount(dossier.copies, dossier.pages)

@@ -28,6 +28,8 @@ KINDS = {
     "gateway": 3,
 }
 """Kind of blow -> its weight."""
+HURRY = 0.5
+"""Until every fault point has had its turn, this share of blows more is for them, so that short campaigns reach all."""
 REGISTRY = (
     {"lost_answer_rate": 0.5},
     {"hang": True},
@@ -62,11 +64,14 @@ def steps() -> list[tuple[str, str]]:
 
 
 def blows(seed: int) -> Iterator[Blow]:
-    """Without end. Every step comes once before any comes again."""
+    """Without end. Every fault point comes once, in one of its services, before any step comes again."""
     chance = random.Random(seed)
-    left: list[tuple[str, str]] = []
+    left = _one_each(chance)
+    first = True
     while True:
         kind = chance.choices(list(KINDS), weights=list(KINDS.values()))[0]
+        if first and chance.random() < HURRY:
+            kind = "die-at"
         pause_s, lasts_s = round(chance.uniform(0.1, 1.5), 2), round(chance.uniform(0.5, 6.0), 1)
         target = chance.choice(SERVICES)
         weather = chance.choice(REGISTRY if kind == "registry" else GATEWAY)
@@ -75,6 +80,7 @@ def blows(seed: int) -> Iterator[Blow]:
                 left = steps()
                 chance.shuffle(left)
             target, point = left.pop()
+            first = first and bool(left)
             yield Blow(pause_s, kind, target, point)
         elif kind == "freeze":
             yield Blow(pause_s, kind, chance.choice((*SERVICES, "broker", "postgres")), lasts_s=lasts_s)
@@ -84,3 +90,11 @@ def blows(seed: int) -> Iterator[Blow]:
             yield Blow(pause_s, "weather", kind, lasts_s=lasts_s, weather=tuple(weather.items()))
         else:
             yield Blow(pause_s, kind, target)
+
+
+def _one_each(chance: random.Random) -> list[tuple[str, str]]:
+    """Every fault point once, each in one of the services that pass it."""
+    every = steps()
+    chance.shuffle(every)
+    found = {point: (service, point) for service, point in every}
+    return list(found.values())

@@ -8,15 +8,14 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import orjson
-
 from shared.envelope import Outgoing, new_id
 from shared.events import NoticeWanted
 from shared.office import VIETNAM, wall_now
 from shared.service import Service
 from shared.stages import MACHINE
 
-from .lifecycle import OUTCOMES, Decision, Dossier, Moment, Task
+from . import tables
+from .lifecycle import Decision, Dossier, Moment, Task
 from .procedures import Procedure
 from .rulebook import Rulebook
 
@@ -71,11 +70,11 @@ class Work:
     async def save(self, tx: Tx) -> Sequence[Outgoing]:
         """Write what changed, in as few statements as there are tables; returns what to tell."""
         changed = [self.dossiers[dossier_id] for dossier_id in sorted(self.changed)]
-        await _save_dossiers(tx, changed)
+        await tables.save_dossiers(tx, changed)
         decisions = [(self.dossiers[at], decision) for at, made in self.changed.items() for decision in made]
         tasks = {task.task_id: (dossier, task) for dossier, made in decisions for task in made.tasks.values()}
-        await _save_tasks(tx, self, list(tasks.values()))
-        await _save_timers(tx, decisions)
+        await tables.save_tasks(tx, [self._with_waits(dossier, task) for dossier, task in tasks.values()])
+        await tables.save_timers(tx, decisions)
         await self._save_counters(tx)
         told = [
             Outgoing(dossier.dossier_id, telling.sequence, telling.fact, telling.ce_id, dossier.trace_id)
@@ -85,6 +84,9 @@ class Work:
         await self._save_notices(tx, told)
         self.moved = list(tasks.values())
         return [*told, *self.extra]
+
+    def _with_waits(self, dossier: Dossier, task: Task) -> tuple[Dossier, Task, float | None, float | None]:
+        return (dossier, task, *(waits(self, task) if task.state == "closed" else (None, None)))
 
     async def _save_counters(self, tx: Tx) -> None:
         rows = sorted((key, last) for key, last in self.codes.items() if last != self.codes_before.get(key))
@@ -226,104 +228,3 @@ async def _lock_codes(tx: Tx, work: Work, keys: list[tuple[str, date]]) -> None:
     )
     work.codes = {(row["agency"], row["day"]): row["last"] for row in rows}
     work.codes_before = dict(work.codes)
-
-
-async def _save_dossiers(tx: Tx, rows: Sequence[Dossier]) -> None:
-    if not rows:
-        return
-    await tx.execute(
-        """
-        insert into dossiers (dossier_id, dossier_code, procedure_code, procedure_version, procedure_group,
-                              receiving_agency, state, national_status, due_at, lifecycle_sequence, recorded_at,
-                              trace_id, body)
-        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[],
-                             $8::smallint[], $9::timestamptz[], $10::int[], $11::timestamptz[], $12::uuid[],
-                             $13::bytea[])
-        on conflict (dossier_id) do update set dossier_code = excluded.dossier_code,
-          procedure_version = excluded.procedure_version, state = excluded.state,
-          national_status = excluded.national_status, due_at = excluded.due_at,
-          lifecycle_sequence = excluded.lifecycle_sequence, body = excluded.body
-        """,
-        [row.dossier_id for row in rows],
-        [row.dossier_code for row in rows],
-        [row.procedure_code for row in rows],
-        [row.procedure_version for row in rows],
-        [row.group for row in rows],
-        [row.agency for row in rows],
-        [row.state for row in rows],
-        [row.national_status for row in rows],
-        [row.due_at for row in rows],
-        [row.lifecycle_sequence for row in rows],
-        [row.recorded_at for row in rows],
-        [row.trace_id for row in rows],
-        [row.to_json() for row in rows],
-    )
-
-
-SHOWN = {kind: orjson.dumps([outcome.shown() for outcome in some]) for kind, some in OUTCOMES.items()}
-
-
-async def _save_tasks(tx: Tx, work: Work, rows: Sequence[tuple[Dossier, Task]]) -> None:
-    if not rows:
-        return
-    tasks = [task for _, task in rows]
-    figures = [waits(work, task) if task.state == "closed" else (None, None) for task in tasks]
-    await tx.execute(
-        """
-        insert into tasks (task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
-                           version, state, holder, waiting_for, outcomes, due_at, entered_at, entered_office_at,
-                           started_at, started_office_at, left_at, left_office_at, outcome, wait_s, service_s)
-        select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                             $8::text[], $9::int[], $10::text[], $11::text[], $12::text[], $13::bytea[],
-                             $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[],
-                             $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[],
-                             $22::float8[], $23::float8[])
-        on conflict (task_id) do update set version = excluded.version, state = excluded.state,
-          holder = excluded.holder, due_at = excluded.due_at, started_at = excluded.started_at,
-          started_office_at = excluded.started_office_at, left_at = excluded.left_at,
-          left_office_at = excluded.left_office_at, outcome = excluded.outcome, wait_s = excluded.wait_s,
-          service_s = excluded.service_s
-        """,
-        [task.task_id for task in tasks],
-        [dossier.dossier_id for dossier, _ in rows],
-        [dossier.dossier_code for dossier, _ in rows],
-        [dossier.procedure_code for dossier, _ in rows],
-        [dossier.group for dossier, _ in rows],
-        [dossier.agency for dossier, _ in rows],
-        [task.stage for task in tasks],
-        [task.role for task in tasks],
-        [task.version for task in tasks],
-        [task.state for task in tasks],
-        [task.holder for task in tasks],
-        [task.needs for task in tasks],
-        [SHOWN[task.kind] for task in tasks],
-        [task.due_at for task in tasks],
-        [task.entered_at for task in tasks],
-        [task.entered_office_at for task in tasks],
-        [task.started_at for task in tasks],
-        [task.started_office_at for task in tasks],
-        [task.left_at for task in tasks],
-        [task.left_office_at for task in tasks],
-        [task.outcome for task in tasks],
-        [wait for wait, _ in figures],
-        [worked for _, worked in figures],
-    )
-
-
-async def _save_timers(tx: Tx, decisions: Sequence[tuple[Dossier, Decision]]) -> None:
-    wanted = {(dossier.dossier_id, kind): at for dossier, made in decisions for kind, at in made.timers.items()}
-    if not wanted:
-        return
-    await tx.execute(
-        "delete from timers t using unnest($1::uuid[], $2::text[]) as g (d, k)"
-        " where t.dossier_id = g.d and t.kind = g.k",
-        [key[0] for key in wanted],
-        [key[1] for key in wanted],
-    )
-    kept = {key: at for key, at in wanted.items() if at is not None}
-    await tx.execute(
-        "insert into timers (dossier_id, kind, due_at) select * from unnest($1::uuid[], $2::text[], $3::timestamptz[])",
-        [key[0] for key in kept],
-        [key[1] for key in kept],
-        list(kept.values()),
-    )

@@ -186,8 +186,11 @@ class Relay:
 
     async def _watch(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
         """Is the lock's connection alive, and is it still the cluster we know?"""
-        await asyncio.wait_for(owner.execute("select 1"), ANSWER_S)
-        found = await asyncio.wait_for(cluster_id(producer.client), ANSWER_S)
+        # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the answer.
+        async with asyncio.timeout(ANSWER_S):
+            await owner.execute("select 1")
+        async with asyncio.timeout(ANSWER_S):
+            found = await cluster_id(producer.client)
         if not await cursors.is_known_cluster(self._pool(), found):
             raise BrokerLost(f"cluster id is now {found}")
 

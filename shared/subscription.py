@@ -124,7 +124,8 @@ class Subscription:
         gaps_looked_at, gap_patience = time.monotonic(), GAP_PATIENCE_S
         while True:
             try:
-                found = await asyncio.wait_for(cluster_id(subscriber.consumer._client), 5.0)
+                async with asyncio.timeout(5.0):
+                    found = await cluster_id(subscriber.consumer._client)
                 if self._cluster is not None and found != self._cluster:
                     log.warning("the broker is another one now", cluster_id=found)
                     return

@@ -79,7 +79,8 @@ class Centre:
         """Until the feed has brought something, or the time is over."""
         async with self.news:
             try:
-                await asyncio.wait_for(self.news.wait(), at_most_s)
+                async with asyncio.timeout(at_most_s):
+                    await self.news.wait()
             except TimeoutError:
                 return
 

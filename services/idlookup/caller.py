@@ -259,6 +259,8 @@ class Caller:
 async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
     """Whether the event came within the time."""
     try:
-        return await asyncio.wait_for(event.wait(), timeout_s)
+        # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the event, and a stop would hang.
+        async with asyncio.timeout(timeout_s):
+            return await event.wait()
     except TimeoutError:
         return False

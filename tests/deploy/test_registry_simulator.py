@@ -137,7 +137,7 @@ async def test_the_queue_is_served_at_its_capacity_and_oldest_first(registry: Ou
 
     while "pending" in (seen := await states()):
         assert seen == sorted(seen), "an older request waits while a younger one has its number"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     assert time.monotonic() - began > 0.8
     assert set(seen) == {"issued"}
 

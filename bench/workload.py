@@ -1,0 +1,77 @@
+"""The dossiers every contender is given: nine applications for a certificate and one birth.
+
+None gives a personal number, so no identity check is asked; for the birth, one in ten, the registry is asked
+a number over HTTP. Nobody left a mobile phone: the notice goes on the call list, which needs no gateway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from datetime import datetime
+from typing import Any
+
+from services.intake.store import NewSubmission
+from shared.envelope import new_id
+from shared.events import DossierSubmitted, SubmittedComponent
+from shared.sealed import Sealer
+
+PLAIN, BIRTH = "1.004873", "1.001193"
+BIRTHS = 10
+"""One dossier in so many is a birth."""
+AGENCIES = 20
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def name_of(number: int) -> str:
+    """A name of its own for every number: the registry tells persons apart by it."""
+    letters = ""
+    while number:
+        number, at = divmod(number, len(LETTERS))
+        letters += LETTERS[at]
+    return f"Nguyễn Văn {letters.capitalize() or 'A'}"
+
+
+def is_birth(number: int) -> bool:
+    return number % BIRTHS == 0
+
+
+def body_of(examples: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The body of `POST /v1/dossiers` for dossier `number`, as somebody at a counter would send it."""
+    body: dict[str, Any] = deepcopy(examples[BIRTH if is_birth(number) else PLAIN])
+    body["channel"] = "direct"
+    body["receiving_agency"] = f"H44.B{number % AGENCIES:02d}"
+    body.pop("assisted_by", None)
+    for name in ("personal_id", "phone", "email"):
+        body["applicant"].pop(name, None)
+    body["applicant"]["identity"] = {"method": "card_seen"}
+    if is_birth(number):
+        body["subject"]["child"]["full_name"] = name_of(number)
+    return body
+
+
+def submissions(
+    examples: Mapping[str, Any], versions: Mapping[str, int], sealer: Sealer, office_now: datetime, numbers: range
+) -> Iterator[NewSubmission]:
+    """What intake stores for those bodies: the same rows, the same sealed fields."""
+    for number in numbers:
+        body, dossier_id = body_of(examples, number), new_id()
+        person = body["applicant"]
+        contact = {"full_name": person["full_name"], "residential_area": body.get("residential_area")}
+        who = {"full_name": person["full_name"], "birth_date": person.get("birth_date"), "personal_id": None}
+        fact = DossierSubmitted(
+            office_at=office_now,
+            procedure_code=body["procedure_code"],
+            procedure_version=versions[body["procedure_code"]],
+            receiving_agency=body["receiving_agency"],
+            channel="direct",
+            caller_role="counter",
+            components=tuple(SubmittedComponent(**part) for part in body["components"]),
+            identity_method="card_seen",
+            sealed_contact=sealer.seal(dossier_id, "contact", {k: v for k, v in contact.items() if v}),
+            sealed_person=sealer.seal(dossier_id, "person", {k: v for k, v in who.items() if v}),
+            sealed_subject=sealer.seal(dossier_id, "subject", body["subject"]),
+        )
+        digest = hashlib.sha256(dossier_id.bytes).digest()
+        yield NewSubmission(dossier_id, "bench", str(dossier_id), digest, fact, new_id())

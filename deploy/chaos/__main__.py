@@ -6,6 +6,8 @@ import asyncio
 import json
 import tempfile
 import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,9 +25,25 @@ from deploy.local.commands.up import until_stopped
 from deploy.local.stack import EMBEDDED, Stack
 from deploy.verify import Report, exit_code, run
 from shared.faults import FAULT_POINTS
+from shared.office import VIETNAM
 
 APACHE = "apache"
 SETTLE_S = 180.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """The schedule's seed and when it is enough: after so many wall seconds, blows or kills (0: not by these)."""
+
+    seed: int
+    seconds: float
+    blows: int
+    kills: int
+    every_step: bool
+    """Fail unless work was in flight at every fault point when a process died there."""
+
+    def is_enough(self, seconds: float, blows: int, kills: int) -> bool:
+        return seconds > self.seconds or bool(self.blows and blows >= self.blows) or bool(0 < self.kills <= kills)
 
 
 def campaign(
@@ -39,14 +57,20 @@ def campaign(
     blow_count: Annotated[
         int, typer.Option("--blows", min=0, help="Dừng sau N đòn. / Stop after so many; 0: never.")
     ] = 0,
+    kill_count: Annotated[
+        int, typer.Option("--kills", min=0, help="Dừng sau N lần giết. / Stop after so many kills; 0: never.")
+    ] = 0,
+    every_step: Annotated[
+        bool, typer.Option(help="Phải trúng mọi điểm lỗi. / Fail unless every fault point was hit.")
+    ] = False,
     data: Annotated[Path | None, typer.Option(help="Thư mục dữ liệu. / Data folder; temporary by default.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Ghi báo cáo. / Write the report.")] = None,
 ) -> None:
     """Giết, đóng băng, khởi động lại mọi thứ khi đang có việc. / Kill, freeze and restart everything under load."""
     console = Console(highlight=False, soft_wrap=True)
+    size = Size(seed, minutes * 60, blow_count, kill_count, every_step)
     with tempfile.TemporaryDirectory(prefix="hoso-chaos-") as temporary, until_stopped():
-        folder = data or Path(temporary)
-        good, line, said = asyncio.run(_run(folder, seed, minutes * 60, broker, brokers, rate, blow_count, console))
+        good, line, said = asyncio.run(_run(data or Path(temporary), size, broker, brokers, rate, console))
     if json_file is not None:
         json_file.write_text(json.dumps(said, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
     console.print(line, markup=False)
@@ -54,7 +78,7 @@ def campaign(
 
 
 async def _run(
-    folder: Path, seed: int, seconds: float, broker: str, brokers: int, rate: float, most: int, console: Console
+    folder: Path, size: Size, broker: str, brokers: int, rate: float, console: Console
 ) -> tuple[bool, str, dict[str, Any]]:
     kafka = KafkaCluster(3 if brokers == 3 else 1, folder / "kafka", ports.free_base()) if broker == APACHE else None
     if kafka is not None:
@@ -63,21 +87,20 @@ async def _run(
         folder,
         port_base=ports.free_base(),
         broker=kafka.bootstrap if kafka else broker,
-        seed=seed,
+        seed=size.seed,
         env={"HOSO_CALL_DEADLINE_S": "2", "HOSO_CHANNEL_DEADLINE_S": "2"},
     )
     crowd: Crowd | None = None
     try:
         await asyncio.to_thread(stack.start)
         await asyncio.to_thread(stack.wait_ready)
-        crowd = Crowd(stack.endpoints, seed, rate)
+        crowd = Crowd(stack.endpoints, size.seed, rate)
         hand = Hand(stack, kafka, folder)
-        await _fight(crowd, hand, seed, seconds, most, console)
-        await hand.heal()
+        await _fight(crowd, hand, size, console)
         await asyncio.to_thread(stack.wait_ready, 120)
         console.print("Chờ lặng, rồi đối chứng… / Waiting for quiet, then proving…")
         report = await run(stack.endpoints, settle_seconds=SETTLE_S)
-        return await _judge(stack, crowd, hand.score, report, seed, seconds, broker)
+        return await _judge(stack, crowd, hand.score, report, size, broker if brokers == 1 else f"{broker} x {brokers}")
     finally:
         if crowd is not None:
             await crowd.close()
@@ -86,16 +109,16 @@ async def _run(
             await kafka.stop()
 
 
-async def _fight(crowd: Crowd, hand: Hand, seed: int, seconds: float, most: int, console: Console) -> None:
-    """Blows fall until the time is over; then every submission still gets its answer."""
+async def _fight(crowd: Crowd, hand: Hand, size: Size, console: Console) -> None:
+    """Blows fall until it is enough; then every submission still gets its answer."""
     over = asyncio.Event()
     await crowd.learn()
     officers = [asyncio.create_task(crowd.work(role)) for role in OFFICERS]
     filing = asyncio.create_task(crowd.file_until(over))
     begun = time.monotonic()
     try:
-        for number, blow in enumerate(blows(seed), 1):
-            if time.monotonic() - begun > seconds or (most and number > most):
+        for number, blow in enumerate(blows(size.seed), 1):
+            if size.is_enough(time.monotonic() - begun, number - 1, hand.score.kills):
                 break
             await asyncio.sleep(blow.pause_s)
             console.print(f"{time.monotonic() - begun:6.1f} s  {number}. {blow}", style="dim", markup=False)
@@ -114,7 +137,7 @@ async def _fight(crowd: Crowd, hand: Hand, seed: int, seconds: float, most: int,
 
 
 async def _judge(
-    stack: Stack, crowd: Crowd, score: Score, report: Report, seed: int, seconds: float, broker: str
+    stack: Stack, crowd: Crowd, score: Score, report: Report, size: Size, broker: str
 ) -> tuple[bool, str, dict[str, Any]]:
     """(all is well, the last line, the report). A 201 that intake does not know any more is a loss, too."""
     forgotten = await _list_forgotten(stack, crowd)
@@ -133,9 +156,11 @@ async def _judge(
         quiet = "quiet" if report.quiet else "NOT QUIET"
         line = f"{quiet}; parked {parked}; refused {crowd.refused[:5]}; {report.troubles}\n{line}"
     good = exit_code(report) == 0 and bool(report.quiet) and not parked and lost == 0 == repeated and not crowd.refused
+    good = good and not (size.every_step and missed)
     said = {
-        "seed": seed,
-        "seconds": seconds,
+        "ended_at": datetime.now(VIETNAM).isoformat(timespec="seconds"),
+        "seed": size.seed,
+        "asked": asdict(size),
         "broker": broker,
         "line": line,
         "kills": score.kills,

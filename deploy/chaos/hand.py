@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections import Counter
@@ -20,6 +21,10 @@ from deploy.local.trouble import Trouble
 
 AT_STEP_S = 20.0
 """A step that nobody has come to for so long is not waited for; the process stays armed."""
+HEARS_S = 30.0
+OUTSIDE = ("registry", "sms")
+ASKERS = {"postgres": SERVICES, "registry": ("idlookup",), "sms": ("notify",)}
+"""Whose work in flight a kill of these hits."""
 HEALTHY = {"error_rate": 0.0, "lost_answer_rate": 0.0, "hang": False, "down": False}
 IN_FLIGHT = {
     "open transaction": "select exists(select 1 from pg_stat_activity where usename = current_user"
@@ -53,19 +58,17 @@ class Hand:
 
     async def strike(self, blow: Blow) -> None:
         """Returns when it is over; who was killed may still be starting."""
-        kind = blow.kind if blow.kind != "kill" or blow.target in SERVICES else f"kill {blow.target}"
-        self.score.blows[kind] += 1
+        self.score.blows[blow.kind if blow.target in SERVICES else f"{blow.kind} {blow.target}"] += 1
         await getattr(self, "_" + blow.kind.replace("-", "_"))(blow)
 
     async def heal(self) -> None:
-        """Good weather, everybody awake, no process armed, the added ones gone."""
-        for outside in ("registry", "gateway"):
+        """Good weather, no process armed, the added ones gone."""
+        for outside in OUTSIDE:
             await self._say(outside, self._good(outside))
-        for name in self._stack.pids:
-            self._stack.signal(name, signal.SIGCONT)
         self._notice_deaths()
         for name in SERVICES:
             self._arm(name, "", None)
+        for name in (*SERVICES, *OUTSIDE):
             # Our own kills must not count as a process that cannot start.
             self._stack.supervisor[name].deaths = 0
         for name in self._added:
@@ -76,7 +79,7 @@ class Hand:
         if blow.target == "broker":
             await self._kill_broker()
             return
-        busy = await self._is_busy(SERVICES if blow.target == "postgres" else (blow.target,))
+        busy = await self._is_busy(ASKERS.get(blow.target, (blow.target,)))
         if self._stack.kill(blow.target) is not None:
             self.score.kills += 1
             self.score.hit += busy
@@ -88,7 +91,7 @@ class Hand:
         if self._kafka is None:
             self._stack.kill("broker")
         else:
-            broker = self._number = (self._number + 1) % len(self._kafka.pids or (0,))
+            broker = self._next_broker(self._kafka)
             self._kafka.kill(broker)
             await self._kafka.start_broker(broker)
         self.score.kills += 1
@@ -120,16 +123,43 @@ class Hand:
         program.env = {**program.env, "HOSO_FAULT": point, "HOSO_FAULT_FILE": str(file or "")}
 
     async def _freeze(self, blow: Blow) -> None:
-        self._stack_signal(blow.target, signal.SIGSTOP)
-        await asyncio.sleep(blow.lasts_s)
-        self._stack_signal(blow.target, signal.SIGCONT)
-
-    def _stack_signal(self, name: str, number: int) -> None:
-        if name in self._stack.supervisor:
-            self._stack.signal(name, number)
+        if blow.target == "broker" and self._kafka is not None:
+            pid = self._kafka.pids.get(self._next_broker(self._kafka))
+        else:
+            pid = self._stack.pids.get(blow.target)
+        if pid is None:
+            return
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(blow.lasts_s)
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     async def _restart(self, blow: Blow) -> None:
-        await asyncio.to_thread(self._stack.restart, blow.target)
+        if blow.target == "broker" and self._kafka is not None:
+            broker = self._next_broker(self._kafka)
+            await self._kafka.stop_broker(broker)
+            await self._kafka.start_broker(broker)
+        elif blow.target in self._stack.supervisor:
+            await asyncio.to_thread(self._stack.take_down, blow.target)
+            await asyncio.to_thread(self._bring_back, blow.target)
+
+    def _bring_back(self, name: str) -> None:
+        """Started again until it can be: PostgreSQL may still be mending what an earlier kill left."""
+        give_up = time.monotonic() + HEARS_S
+        while True:
+            try:
+                self._stack.bring_back(name)
+                return
+            except Trouble:
+                if time.monotonic() > give_up:
+                    raise
+            time.sleep(0.2)
+
+    def _next_broker(self, kafka: KafkaCluster) -> int:
+        """One after the other, so that a majority of three is always there."""
+        self._number = (self._number + 1) % kafka.brokers
+        return self._number
 
     async def _instance(self, blow: Blow) -> None:
         """One more, or, when there is one already, one less."""
@@ -154,9 +184,17 @@ class Hand:
         return HEALTHY | ({"latency_p50_s": 0.02, "latency_p95_s": 0.06} if outside == "registry" else {})
 
     async def _say(self, outside: str, settings: dict[str, float | bool]) -> None:
-        url = self._stack.endpoints["sms" if outside == "gateway" else outside]
+        """Told again until it hears: it may just have been killed."""
+        url, give_up = self._stack.endpoints[outside], time.monotonic() + HEARS_S
         async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
-            (await http.put(f"{url}/control", json=settings)).raise_for_status()
+            while True:
+                try:
+                    (await http.put(f"{url}/control", json=settings)).raise_for_status()
+                    return
+                except httpx2.HTTPError:
+                    if time.monotonic() > give_up:
+                        raise
+                await asyncio.sleep(0.1)
 
     async def _is_busy(self, services: tuple[str, ...]) -> bool:
         """Whether one of them has something open, unsent or unanswered at this moment; False when it cannot be told."""

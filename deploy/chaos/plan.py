@@ -20,14 +20,16 @@ KINDS = {
     "die-at": 34,  # at a named step, by kill -9
     "kill": 24,
     "freeze": 12,
-    "restart": 8,
+    "restart": 8,  # stopped in order and started again
     "broker": 5,  # killed; the embedded one forgets everything
     "postgres": 4,  # killed
+    "outside": 4,  # the registry simulator or the SMS gateway, killed
     "instance": 5,  # one more process of a service, or one less
     "registry": 6,  # loses answers, hangs, is down, is slow
-    "gateway": 3,
+    "sms": 3,
 }
 """Kind of blow -> its weight."""
+EVERYBODY = (*SERVICES, "broker", "postgres", "registry", "sms")
 HURRY = 0.5
 """Until every fault point has had its turn, this share of blows more is for them, so that short campaigns reach all."""
 REGISTRY = (
@@ -75,6 +77,7 @@ def blows(seed: int) -> Iterator[Blow]:
         pause_s, lasts_s = round(chance.uniform(0.1, 1.5), 2), round(chance.uniform(0.5, 6.0), 1)
         target = chance.choice(SERVICES)
         weather = chance.choice(REGISTRY if kind == "registry" else GATEWAY)
+        anybody, outside = chance.choice(EVERYBODY), chance.choice(("registry", "sms"))
         if kind == "die-at":
             if not left:
                 left = steps()
@@ -83,10 +86,12 @@ def blows(seed: int) -> Iterator[Blow]:
             first = first and bool(left)
             yield Blow(pause_s, kind, target, point)
         elif kind == "freeze":
-            yield Blow(pause_s, kind, chance.choice((*SERVICES, "broker", "postgres")), lasts_s=lasts_s)
-        elif kind in ("broker", "postgres"):
-            yield Blow(pause_s, "kill", kind)
-        elif kind in ("registry", "gateway"):
+            yield Blow(pause_s, kind, anybody, lasts_s=lasts_s)
+        elif kind == "restart":
+            yield Blow(pause_s, kind, anybody)
+        elif kind in ("broker", "postgres", "outside"):
+            yield Blow(pause_s, "kill", outside if kind == "outside" else kind)
+        elif kind in ("registry", "sms"):
             yield Blow(pause_s, "weather", kind, lasts_s=lasts_s, weather=tuple(weather.items()))
         else:
             yield Blow(pause_s, kind, target)

@@ -129,6 +129,12 @@ class KafkaCluster:
         await asyncio.gather(*(asyncio.to_thread(self._reap, p, grace) for p in self._processes.values()))
         self._processes.clear()
 
+    async def stop_broker(self, i: int, grace: float = 15.0) -> None:
+        """Stops broker `i` in order: SIGTERM, and SIGKILL after `grace` seconds. Keeps its data."""
+        process = self._processes.pop(i)
+        process.terminate()
+        await asyncio.to_thread(self._reap, process, grace)
+
     def kill(self, i: int) -> None:
         """kill -9 of broker `i`. What it had acknowledged stays on disk (or in the page cache: no power cut)."""
         process = self._processes[i]

@@ -268,8 +268,9 @@ class Stack:
         assert self.surroundings is not None
         if kind == "registry":
             module = ["deploy.registry_simulator", "--port", str(port), "--seed", str(self._seed)]
+            module += ["--book", str(self.data / "registry.jsonl")]
         elif kind == "sms":
-            module = ["deploy.sms_gateway", "--port", str(port)]
+            module = ["deploy.sms_gateway", "--port", str(port), "--book", str(self.data / "sms.jsonl")]
         else:
             module = [f"services.{kind}.main"]
         env = (

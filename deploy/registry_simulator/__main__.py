@@ -1,10 +1,12 @@
-"""python -m deploy.registry_simulator --host 127.0.0.1 --port 8005 [--seed 1]"""
+"""python -m deploy.registry_simulator --host 127.0.0.1 --port 8005 [--seed 1] [--book FILE]"""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from .api import build
+from .book import Book
 from .faults import serve
 
 
@@ -13,8 +15,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8005)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--book", type=Path, default=None, help="where issued numbers are kept over a restart")
     chosen = parser.parse_args()
-    serve(build(chosen.seed), chosen.host, chosen.port)
+    serve(build(chosen.seed, Book(chosen.book)), chosen.host, chosen.port)
 
 
 if __name__ == "__main__":

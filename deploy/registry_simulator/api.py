@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from .book import Book
 from .faults import BadInput, Faulty, answer, control, read_object, refuse
 from .registry import Registry
 
@@ -22,9 +23,9 @@ HTTP_SHARE, LONGEST_HTTP_S = 0.05, 0.2
 """The share of a latency that an HTTP answer takes by itself, and the most it takes, in wall seconds."""
 
 
-def build(seed: int = 1) -> Starlette:
+def build(seed: int = 1, book: Book | None = None) -> Starlette:
     """The application; its queue is served between start and stop."""
-    registry = Registry(seed)
+    registry = Registry(seed, book)
     settings, chance = registry.settings, registry.chance
 
     async def send(request: Request) -> Response:

@@ -1,6 +1,7 @@
 """The registry's own life: requests wait in a queue, are served oldest first, and end with a number or another answer.
 
-A key is registered when its number is issued. Until then the request is known only to the queue of this process.
+A key is registered when its number is issued. Until then the request is known only to the queue of this process and
+dies with it; numbers stand in its book, when it has one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from uuid import uuid4
 
 import orjson
 
+from .book import Book
 from .faults import BadInput
 from .numbers import agrees, head_of, number_for, person_in, why_refused
 
@@ -81,9 +83,9 @@ class Request:
 
 
 class Registry:
-    """All in memory. `run` serves the queue; everything else answers at once."""
+    """All in memory, but for the numbers in `book`. `run` serves the queue; everything else answers at once."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, book: Book | None = None) -> None:
         self.settings = Settings()
         self.chance = random.Random(seed)
         self._seed = seed
@@ -97,6 +99,9 @@ class Registry:
         self._requests = 0
         self._in_flight = 0
         self._wake = asyncio.Event()
+        self._book = book or Book(None)
+        for noted in self._book.read():
+            self._remember(Request(**{**noted, "subject": bytes.fromhex(noted["subject"])}))
 
     def refuse_at_the_door(self) -> bool:
         """Half of the error rate: the call is refused before anything is accepted."""
@@ -206,8 +211,26 @@ class Registry:
         else:
             request.number = number_for(request.head, self._seed, request.key, self._numbers)
             request.state = ISSUED
-            self._numbers.add(request.number)
-            self._numbers_of[request.subject] += 1
+            self._book.note(
+                key=request.key,
+                kind=request.kind,
+                subject=request.subject.hex(),
+                verdict=request.verdict,
+                head=request.head,
+                request_id=request.request_id,
+                state=request.state,
+                number=request.number,
+            )
+            self._count(request)
+
+    def _remember(self, issued: Request) -> None:
+        self._by_key[issued.key] = self._by_id[issued.request_id] = issued
+        self._requests += 1
+        self._count(issued)
+
+    def _count(self, issued: Request) -> None:
+        self._numbers.add(issued.number)
+        self._numbers_of[issued.subject] += 1
 
 
 def _read(key: str, body: dict[str, Any]) -> Request:

@@ -1,9 +1,11 @@
-"""python -m deploy.sms_gateway --host 127.0.0.1 --port 8008"""
+"""python -m deploy.sms_gateway --host 127.0.0.1 --port 8008 [--book FILE]"""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from deploy.registry_simulator.book import Book
 from deploy.registry_simulator.faults import serve
 
 from .api import build
@@ -13,8 +15,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.sms_gateway", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8008)
+    parser.add_argument("--book", type=Path, default=None, help="where sent messages are noted over a restart")
     chosen = parser.parse_args()
-    serve(build(), chosen.host, chosen.port)
+    serve(build(book=Book(chosen.book)), chosen.host, chosen.port)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from deploy.registry_simulator.book import Book
 from deploy.registry_simulator.faults import BadInput, Faulty, answer, control, read_object, refuse
 
 CHANNELS = ("sms", "zalo")
@@ -33,12 +34,22 @@ class Settings:
     down: bool = False
 
 
-def build(seed: int = 1) -> Starlette:
+def build(seed: int = 1, book: Book | None = None) -> Starlette:
     """The application. Texts and telephone numbers are not kept."""
     settings, chance = Settings(), random.Random(seed)
     by_key: dict[str, str] = {}
     by_reference: dict[str, str] = {}
     sent: Counter[str] = Counter()
+    written = book or Book(None)
+
+    def remember(key: str, reference: str, message_id: str) -> None:
+        by_reference[reference] = message_id
+        sent[reference] += 1
+        if key:
+            by_key[key] = message_id
+
+    for noted in written.read():
+        remember(**noted)
 
     async def send(request: Request) -> Response:
         body = await read_object(request)
@@ -53,10 +64,8 @@ def build(seed: int = 1) -> Starlette:
         message_id = by_key.get(key, "")
         if not message_id:
             message_id = str(uuid4())
-            by_reference[reference] = message_id
-            sent[reference] += 1
-            if key:
-                by_key[key] = message_id
+            written.note(key=key, reference=reference, message_id=message_id)
+            remember(key, reference, message_id)
         return answer({"message_id": message_id, "reference": reference, "status": "sent"}, 202)
 
     async def find(request: Request) -> Response:

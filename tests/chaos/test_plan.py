@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from deploy.chaos.plan import blows, steps
+from deploy.chaos.plan import EVERYBODY, KINDS, blows, steps
 from shared.faults import FAULT_POINTS
 
 
@@ -22,3 +22,11 @@ def test_every_fault_point_comes_in_a_short_campaign() -> None:
 def test_every_step_of_every_service_comes_in_a_long_one() -> None:
     struck = {(blow.target, blow.point) for blow in islice(blows(1), 300) if blow.point}
     assert struck == set(steps())
+
+
+def test_a_long_one_leaves_nobody_and_nothing_out() -> None:
+    struck = list(islice(blows(1), 1000))
+    for kind in ("kill", "freeze", "restart"):
+        assert {blow.target for blow in struck if blow.kind == kind} == set(EVERYBODY), kind
+    assert {blow.target for blow in struck if blow.kind == "weather"} == {"registry", "sms"}
+    assert {blow.kind for blow in struck} == (set(KINDS) - set(EVERYBODY) - {"outside"}) | {"weather"}

@@ -269,3 +269,23 @@ async def test_it_ends_quickly_even_with_an_answer_owed(registry: Outside) -> No
         await send(registry, "a", timeout=0.2)
     registry.process.send_signal(signal.SIGTERM)
     await wait_until(lambda: registry.process.poll() is not None, 5)
+
+
+async def test_a_killed_registry_knows_its_numbers_again_and_nothing_that_was_not_decided(tmp_path: Path) -> None:
+    book = "--book", str(tmp_path / "registry.jsonl")
+    async with outside("deploy.registry_simulator", tmp_path, *book) as registry:
+        await accepted(registry, "a")
+        issued = await settled(registry, "a")
+        await registry.control(**SLOW)
+        await accepted(registry, "b", {**CHILD, "full_name": "Trần Thị Mẫu"})
+        registry.process.kill()
+    async with outside("deploy.registry_simulator", tmp_path, *book) as registry:
+        assert await by_key(registry, "a") == issued
+        assert (await by_key(registry, "b"))["state"] == "unknown"
+        await accepted(registry, "a")
+        assert await by_key(registry, "a") == issued
+        assert (await registry.stats())["numbers_issued"] == 1
+        # Who asks under another key gets a second number for the same child, and it shows.
+        await accepted(registry, "c")
+        assert (await settled(registry, "c"))["number"] != issued["number"]
+        assert (await registry.stats())["numbers_issued_twice"] == 1

@@ -83,3 +83,20 @@ async def test_a_late_gateway_is_late(gateway: Outside) -> None:
 async def test_a_bad_message_is_told_why(gateway: Outside, changes: dict[str, Any], code: str) -> None:
     answer = await send(gateway, **changes)
     assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+async def test_a_killed_gateway_knows_its_messages_again(tmp_path: Path) -> None:
+    book = "--book", str(tmp_path / "sms.jsonl")
+    async with outside("deploy.sms_gateway", tmp_path, *book) as gateway:
+        first = (await send(gateway)).json()
+        gateway.process.kill()
+    with (tmp_path / "sms.jsonl").open("ab") as cut_off:
+        cut_off.write(b'{"key": "n2')
+    async with outside("deploy.sms_gateway", tmp_path, *book) as gateway:
+        assert await ask(gateway) == first
+        assert (await send(gateway)).json() == first
+        await send(gateway, "n3", reference="n3")
+        assert await gateway.stats() == {"messages": 2, "references": 2, "sent_twice": 0}
+        gateway.process.kill()
+    async with outside("deploy.sms_gateway", tmp_path, *book) as gateway:
+        assert (await gateway.stats())["messages"] == 2

@@ -11,14 +11,7 @@ from tests.fixtures.waiting import wait_until
 from tests.journeys.conftest import Line
 from tests.journeys.town import BIRTH, COPY, Filed, Town
 
-OTHERS = ("workflow", "idlookup", "notify")
-
-
-async def outside(town: Town, *, down: bool) -> None:
-    """The simulator and the gateway keep their books in memory, so they are told to be down."""
-    await town.registry(down=down)
-    answer = await town.http.put(town.stack.endpoints["sms"] + "/control", json={"down": down})
-    answer.raise_for_status()
+OTHERS = ("workflow", "idlookup", "notify", "registry", "sms")
 
 
 async def file_some(town: Town) -> list[Filed]:
@@ -28,28 +21,24 @@ async def file_some(town: Town) -> list[Filed]:
 async def test_with_everything_but_postgresql_down_submissions_are_accepted_and_take_effect_later(
     town: Town, line: Line
 ) -> None:
-    await outside(town, down=True)
+    for name in OTHERS:
+        await asyncio.to_thread(town.stack.take_down, name)
+    await line.cut()
     try:
-        for name in OTHERS:
-            await asyncio.to_thread(town.stack.take_down, name)
-        await line.cut()
-        try:
-            filed = await file_some(town)
-            await asyncio.to_thread(town.stack.restart, "intake")
-            filed += await file_some(town)
-            body, key = town.paper(COPY, "H44.J90"), {"Idempotency-Key": str(uuid4())}
-            first = await town.once("intake", "POST", "/v1/dossiers", "counter", body, **key)
-            town.stack.kill("intake")
-            status, again = await town.call("intake", "POST", "/v1/dossiers", "counter", body, **key)
-            assert (first.status_code, status) == (201, 200)
-            assert again == first.json()
-            filed.append(Filed(again["dossier_id"], again["tracking_secret"], "H44.J90"))
-        finally:
-            await line.mend()
-            for name in OTHERS:
-                await asyncio.to_thread(town.stack.bring_back, name)
+        filed = await file_some(town)
+        await asyncio.to_thread(town.stack.restart, "intake")
+        filed += await file_some(town)
+        body, key = town.paper(COPY, "H44.J90"), {"Idempotency-Key": str(uuid4())}
+        first = await town.once("intake", "POST", "/v1/dossiers", "counter", body, **key)
+        town.stack.kill("intake")
+        status, again = await town.call("intake", "POST", "/v1/dossiers", "counter", body, **key)
+        assert (first.status_code, status) == (201, 200)
+        assert again == first.json()
+        filed.append(Filed(again["dossier_id"], again["tracking_secret"], "H44.J90"))
     finally:
-        await outside(town, down=False)
+        await line.mend()
+        for name in OTHERS:
+            await asyncio.to_thread(town.stack.bring_back, name)
     await asyncio.to_thread(town.stack.wait_ready)
     await town.work_all(filed)
     for each in filed:

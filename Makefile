@@ -8,7 +8,7 @@ PY := $(BIN)/python
 READY := .venv/installed.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up doctor test test-kafka chaos check format docs lock
+.PHONY: help demo up doctor test test-kafka chaos bench bench-long check format docs lock
 
 help:
 	@printf '%s\n' \
@@ -18,6 +18,7 @@ help:
 	  'make test    mọi kiểm thử chỉ cần gói Python / every test that needs no more than wheels' \
 	  'make check   định dạng, kiểu, ranh giới / format, lint, types, import contracts' \
 	  'make chaos   giết mọi thứ khi đang có việc, rồi đối chứng / kill everything under load (SEED= MINUTES=)' \
+	  'make bench   đo bên cạnh các công cụ khác, nửa giờ / measured beside other tools, half an hour (make bench-long: more)' \
   'make lock    khoá lại các gói (cần uv) / lock the packages again (needs uv)' \
 	  'ARGS="…"     tuỳ chọn thêm / options passed on; PYTHON=… chọn Python / chooses the Python'
 
@@ -56,6 +57,7 @@ lock:
 	@command -v uv >/dev/null || { echo 'Cần uv: https://docs.astral.sh/uv / uv is needed.' >&2; exit 1; }
 	uv pip compile --universal --generate-hashes --python-version 3.11 requirements/run.in -o requirements/run.lock $(ARGS)
 	uv pip compile --universal --generate-hashes --python-version 3.11 requirements/dev.in -o requirements/dev.lock $(ARGS)
+	uv pip compile --universal --generate-hashes --python-version 3.11 -c requirements/dev.lock requirements/bench.in -o requirements/bench.lock $(ARGS)
 
 # The delivery tests on a real Apache Kafka: Java >= 17 and Maven.
 test-kafka: $(READY)
@@ -66,3 +68,17 @@ SEED ?= 1
 MINUTES ?= 3
 chaos: $(READY)
 	@exec $(PY) -m deploy.chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
+
+# Measured side by side with what one could have picked instead (bench/README.md). The peers' packages go into a virtual
+# environment of their own, so that nothing else depends on them.
+BENCH_READY := .venv-bench/installed.lock
+$(BENCH_READY): requirements/bench.lock $(READY)
+	$(PY) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install --disable-pip-version-check --no-input --quiet --require-hashes -r requirements/bench.lock
+	@cp requirements/bench.lock $(BENCH_READY)
+
+bench: $(BENCH_READY)
+	@exec .venv-bench/bin/python -m bench $(ARGS)
+
+bench-long: $(BENCH_READY)
+	@exec .venv-bench/bin/python -m bench --long $(ARGS)

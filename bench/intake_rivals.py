@@ -1,0 +1,92 @@
+"""What intake is compared with: a bare route, and intake itself with one transaction for every request.
+
+`python -m bench.intake_rivals bare` checks the same body by the same rules and stores nothing. `one-each` is intake
+without its group commit: every request commits its own submission, over as many connections as the pool has. Both are
+served by uvicorn with intake's own settings, told by the same environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+from unittest.mock import patch
+from uuid import uuid4
+
+import asyncpg
+from fastapi import FastAPI
+
+from services.intake import api, rules, store
+from services.intake.acceptance import Acceptance, _Waiting
+from services.intake.store import NewSubmission, StoredSubmission
+from shared import service
+from shared.office import OfficeClock
+from shared.settings import Settings
+
+
+class OneEach(Acceptance):
+    """Intake's own commit, asked once for every submission instead of once for whoever waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._serving: asyncio.Future[service.Service] | None = None
+
+    async def accept(self, new: NewSubmission) -> StoredSubmission:
+        assert self._serving is not None
+        waiting = _Waiting(new, asyncio.get_running_loop().create_future())
+        await self._commit(await self._serving, [waiting])
+        return waiting.answer.result()
+
+    async def run(self, serving: service.Service) -> None:
+        self._serving = asyncio.get_running_loop().create_future()
+        self._serving.set_result(serving)
+        await asyncio.Event().wait()
+
+
+def one_each(settings: Settings) -> FastAPI:
+    with patch.object(api, "Acceptance", OneEach):
+        return service.build(settings, routers=api.routers, listening=api.listening, background=api.BACKGROUND)
+
+
+def bare(settings: Settings) -> FastAPI:
+    """As FastAPI's own documentation would write it: a body, a check, an answer. PostgreSQL is asked at start only."""
+    found: dict[str, rules.ProcedureRules] = {}
+    office = OfficeClock.of(settings.office0, settings.wall0, settings.speed)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        connection = await asyncpg.connect(settings.database.get_secret_value())
+        for procedure in await store.list_procedures(connection, {}):
+            found[procedure["code"]] = rules.ProcedureRules(procedure)
+        await connection.close()
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.post("/v1/dossiers", status_code=201)
+    async def submit(body: dict[str, Any]) -> dict[str, Any]:
+        submission, procedure = rules.accept(body, found.get, office.now())
+        return {
+            "dossier_id": uuid4(),
+            "status": "submitted",
+            "procedure_code": submission.procedure_code,
+            "procedure_version": procedure["version"],
+        }
+
+    return app
+
+
+def main() -> None:
+    settings = Settings()
+    if sys.argv[1] == "one-each":
+        service.run(one_each(settings))
+        return
+    app = bare(settings)
+    app.state.service = type("Serving", (), {"settings": settings})
+    service.run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -26,6 +26,7 @@ from shared.office import VIETNAM
 from shared.problems import Problem
 
 __all__ = [
+    "Component",
     "ProcedureRules",
     "Submission",
     "Supplement",

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
-import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -30,6 +29,7 @@ from shared.office import OfficeClock
 from shared.outbox import Wake
 from shared.relay import Relay, StateOf
 from shared.sealed import Sealer
+from shared.serving import serve
 from shared.settings import Settings
 from shared.stages import targets
 from shared.subscription import Subscription
@@ -72,6 +72,8 @@ class Service:
     """More fields for `/readyz`."""
     extras: dict[str, Any] = field(init=False, default_factory=dict)
     """What a service's own routes and background tasks share."""
+    stopping: bool = field(init=False, default=False)
+    """A signal to stop has come: `/readyz` says so, everything else goes on until the last request is answered."""
     _pool: Pool | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -172,18 +174,10 @@ def build(
 
 
 def run(app: FastAPI) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are finished first."""
-    settings: Settings = app.state.service.settings
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=20,
-        h11_max_incomplete_event_size=65_536,
-    )
+    """Serve until SIGTERM or SIGINT; what was asked is answered first (`shared.serving`)."""
+    service: Service = app.state.service
+    said = service.settings
+    serve(app, host=said.host, port=said.port, drain_s=said.drain_s, on_stop=lambda: setattr(service, "stopping", True))
 
 
 def _listen(service: Service, listening: Listening) -> None:
@@ -280,6 +274,8 @@ def _health(service: Service) -> APIRouter:
             if not database.is_passing(error):
                 raise
             state, status = "unavailable", 503
+        if service.stopping:
+            state, status = "stopping", 503
         relay, heard = service.relay, service.subscription
         up = relay is not None and relay.connected and (heard is None or heard.connected)
         fields = {"status": state, "service": service.name, "broker": "connected" if up else "connecting"}

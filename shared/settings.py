@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     """Wall seconds between two looks at what the gauges show."""
     log_level: str = "INFO"
     pool_size: int = 6
+    drain_s: float = 5.0
+    """Wall seconds between "not ready" and the closed door at a stop: longer than a load balancer needs to notice."""
 
     fault: str = ""
     """Tests only: where this process is to die (`shared.faults`)."""

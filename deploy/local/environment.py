@@ -69,4 +69,5 @@ class Surroundings:
         if name == "notify":
             told["HOSO_SMS_URL"] = self.urls["sms"]
         asked = {name: value for name, value in os.environ.items() if name.startswith("HOSO_")}
-        return {**asked, **self.plain(), **told, **self.extra}
+        # Nobody balances load here, so a stop need not wait for one who does.
+        return {"HOSO_DRAIN_S": "0", **asked, **self.plain(), **told, **self.extra}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,8 +25,8 @@ WITHDRAWS = 0.05
 class Crowd:
     """`accepted`: Idempotency-Key -> the dossier's id as first answered; `torn`: keys answered with two ids."""
 
-    def __init__(self, endpoints: Mapping[str, Any], seed: int, rate: float) -> None:
-        self._endpoints, self._seed, self._rate = endpoints, seed, rate
+    def __init__(self, endpoints: Mapping[str, Any], seed: int, rate: float, mix: Sequence[str] = MIX) -> None:
+        self._endpoints, self._seed, self._rate, self._mix = endpoints, seed, rate, mix
         self._chance = random.Random(f"crowd {seed}")
         self._http = httpx2.AsyncClient(timeout=10, trust_env=False, limits=httpx2.Limits(max_connections=100))
         self._examples: dict[str, dict[str, Any]] = {}
@@ -69,7 +69,7 @@ class Crowd:
         await self._http.aclose()
 
     async def _file(self, number: int) -> None:
-        code = MIX[number % len(MIX)]
+        code = self._mix[number % len(self._mix)]
         channel = "online" if number % 10 == 0 else "assisted"
         arrival = Arrival(datetime.now(VIETNAM), code, channel, 0, self._seed * 1_000_003 + number)
         paper, key = body(self._examples[code], arrival, AGENCY), f"chaos-{self._seed}-{number}"

@@ -164,9 +164,9 @@ class Stack:
         """Stop one process in order and start it at once."""
         self.supervisor[name].restart()
 
-    def kill(self, name: str) -> int | None:
-        """kill -9; the supervisor starts it again. The process id it had."""
-        return self.supervisor[name].kill()
+    def kill(self, name: str, *, for_good: bool = False) -> int | None:
+        """kill -9; the supervisor starts it again, or, `for_good`, bring_back() does. The process id it had."""
+        return self.supervisor[name].kill(for_good=for_good)
 
     def signal(self, name: str, number: int) -> None:
         """SIGSTOP freezes a process, SIGCONT lets it go on."""

@@ -70,8 +70,10 @@ class Keeper:
             self.stop()
             self.start()
 
-    def kill(self) -> int | None:
-        """kill -9; it is started again. Returns the process id that was killed, None when it was down."""
+    def kill(self, *, for_good: bool = False) -> int | None:
+        """kill -9; it is started again, or, `for_good`, stays down until start(). The process id it had, if any."""
+        if for_good:
+            self._wanted.clear()
         pid = self.runnable.pid
         if pid is not None:
             self.runnable.kill()

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from deploy.chaos.crowd import OFFICERS, Crowd
 from deploy.chaos.hand import Hand, Score
-from deploy.chaos.plan import blows
+from deploy.chaos.plan import Blow, blows, steps
 from deploy.kafka.cluster import KafkaCluster
 from deploy.local import ports
 from deploy.local.commands.up import until_stopped
@@ -126,6 +126,8 @@ async def _fight(crowd: Crowd, hand: Hand, size: Size, console: Console) -> None
             for task in (filing, *officers):
                 if task.done():
                     task.result()
+        if size.every_step:
+            await _strike_what_was_missed(hand, console)
         await hand.heal()
         over.set()
         await asyncio.wait_for(filing, 120)
@@ -134,6 +136,14 @@ async def _fight(crowd: Crowd, hand: Hand, size: Size, console: Console) -> None
         for task in (filing, *officers):
             task.cancel()
         await asyncio.gather(filing, *officers, return_exceptions=True)
+
+
+async def _strike_what_was_missed(hand: Hand, console: Console) -> None:
+    """A step that nobody came to in time, in bad weather, gets another turn in each service that passes it."""
+    for service, point in steps():
+        if not hand.score.steps[point]:
+            console.print(f"again: {service} {point}", style="dim", markup=False)
+            await hand.strike(Blow(0.0, "die-at", service, point))
 
 
 async def _judge(

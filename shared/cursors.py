@@ -67,6 +67,19 @@ async def advance(pool: Pool, sent: Sequence[Sent]) -> str:
     """
     marks = sorted({(topic, partition) for row in sent for topic, partition, _, _ in row.marks})
     async with pool.acquire() as tx, tx.transaction():
+        moved = await tx.fetch(
+            """
+            update lanes l set sent_to = s.to_id
+              from unnest($1::smallint[], $2::bigint[], $3::bigint[]) as s (lane, epoch, to_id)
+             where l.lane = s.lane and l.epoch = s.epoch returning l.lane
+            """,
+            [row.lane for row in sent],
+            [row.epoch for row in sent],
+            [row.to_id for row in sent],
+        )
+        if len(moved) != len(sent):
+            raise NotOurs("a lane has a new owner")
+        # Only now: a former owner's late acknowledgement lies below the new owner's, and nothing was lost.
         known = {
             (row["topic"], row["partition"]): row["last_offset"]
             for row in await tx.fetch(
@@ -81,18 +94,6 @@ async def advance(pool: Pool, sent: Sequence[Sent]) -> str:
                 if first <= known.get((topic, partition), -1):
                     await _start_over(tx)
                     return f"{topic}-{partition} acknowledged offset {first} after {known[topic, partition]}"
-        moved = await tx.fetch(
-            """
-            update lanes l set sent_to = s.to_id
-              from unnest($1::smallint[], $2::bigint[], $3::bigint[]) as s (lane, epoch, to_id)
-             where l.lane = s.lane and l.epoch = s.epoch returning l.lane
-            """,
-            [row.lane for row in sent],
-            [row.epoch for row in sent],
-            [row.to_id for row in sent],
-        )
-        if len(moved) != len(sent):
-            raise NotOurs("a lane has a new owner")
         await tx.execute(
             """
             insert into broker_marks (topic, partition, last_offset)

@@ -184,6 +184,19 @@ async def test_a_former_owner_cannot_move_the_cursor(pool: Pool) -> None:
     assert await pool.fetchval("select count(*) from broker_marks") == 0
 
 
+async def test_a_former_owners_late_acknowledgement_does_not_look_like_a_loss(pool: Pool) -> None:
+    """Frozen with an acknowledgement under way: its offsets lie below those of whoever went on, and nothing is lost."""
+    dossier_id = uuid4()
+    await world.tell(pool, (dossier_id, 1))
+    late = await sent_row(pool, dossier_id, 5)
+    await cursors.begin_epoch(pool, [late.lane])
+    assert await cursors.advance(pool, [await sent_row(pool, dossier_id, 6)]) == ""
+    with pytest.raises(cursors.NotOurs):
+        await cursors.advance(pool, [late])
+    assert await pool.fetchval("select sent_to from lanes where lane = $1", late.lane) == late.to_id
+    assert await pool.fetchval("select last_offset from broker_marks") == 6
+
+
 async def test_an_offset_not_above_the_last_one_means_that_the_broker_lost_something(pool: Pool) -> None:
     dossier_id = uuid4()
     await world.tell(pool, (dossier_id, 1), (dossier_id, 2))

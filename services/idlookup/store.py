@@ -165,7 +165,7 @@ async def save_settled(tx: Tx, rows: Sequence[Settled]) -> tuple[list[Outgoing],
           from unnest($1::uuid[], $2::int[], $3::text[], $4::bool[], $5::bool[], $6::int[], $7::text[], $8::text[],
                       $9::float8[]) as s (key, tries, state, asked, to_send, lost, number, reason, pause)
          where r.request_key = s.key and r.tries = s.tries and r.state = 'calling'
-        returning r.request_key
+        returning r.request_key, r.tries
         """,
         [row.request.request_key for row in rows],
         [row.request.tries for row in rows],
@@ -177,8 +177,8 @@ async def save_settled(tx: Tx, rows: Sequence[Settled]) -> tuple[list[Outgoing],
         [row.made.reason for row in rows],
         [row.made.pause_s for row in rows],
     )
-    kept = {row["request_key"] for row in written}
-    saved = [row for row in rows if row.request.request_key in kept]
+    kept = {(row["request_key"], row["tries"]) for row in written}
+    saved = [row for row in rows if (row.request.request_key, row.request.tries) in kept]
     told = [(row.request.dossier_id, row.request.trace_id, row.fact) for row in saved if row.fact is not None]
     return await number_facts(tx, told, sequences), saved
 

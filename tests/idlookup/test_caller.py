@@ -230,6 +230,22 @@ async def test_who_comes_late_with_an_answer_changes_nothing(make_pool: MakePool
             assert (len(outgoing), len(saved)) == (written, written)
 
 
+async def test_a_late_answer_and_the_latest_in_one_transaction_are_told_once(
+    make_pool: MakePool, registry: Outside
+) -> None:
+    """A process that was frozen beyond its lease hears the answer to its old call and to its new one together."""
+    pool = await make_pool(*PACKAGES)
+    await Lookup(pool, registry.url).hear(births(1))
+    (slow,) = await store.take_due(pool, "issue", 10, 0.0, to_send=True)
+    (quick,) = await store.take_due(pool, "issue", 10, 60.0, to_send=True)
+    found = Next("found", number="025326000123")
+    both = [store.Settled(request, found, "sealed", fact_of(request, found, "sealed", ())) for request in (slow, quick)]
+    async with pool.acquire() as tx, tx.transaction():
+        outgoing, saved = await store.save_settled(tx, both)
+    assert [row.request.tries for row in saved] == [quick.tries]
+    assert len(outgoing) == 1
+
+
 async def test_the_oldest_are_taken_up_first(make_pool: MakePool, registry: Outside) -> None:
     pool = await make_pool(*PACKAGES)
     ages = [5.0, 50.0, 20.0, 80.0, 1.0]

@@ -191,9 +191,9 @@ async def save_settled(tx: Tx, settled: Sequence[Settled]) -> tuple[list[Outgoin
 
     A row that was taken again meanwhile is left alone: its latest try decides.
     """
-    by_key = {(row.notice.notice_id, row.notice.channel): row for row in settled}
+    by_try = {(row.notice.notice_id, row.notice.channel, row.notice.tries): row for row in settled}
     sequences = await lock_sequences(tx, (row.notice.dossier_id for row in settled))
-    rows = list(by_key.values())
+    rows = list(by_try.values())
     written = await tx.fetch(
         """
         update notices n
@@ -204,7 +204,7 @@ async def save_settled(tx: Tx, settled: Sequence[Settled]) -> tuple[list[Outgoin
           from unnest($1::uuid[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::float8[])
             as s (notice_id, channel, tries, state, reason, pause_s)
          where n.notice_id = s.notice_id and n.channel = s.channel and n.state = 'sending' and n.tries = s.tries
-        returning n.notice_id, n.channel
+        returning n.notice_id, n.channel, n.tries
         """,
         [row.notice.notice_id for row in rows],
         [row.notice.channel for row in rows],
@@ -213,7 +213,7 @@ async def save_settled(tx: Tx, settled: Sequence[Settled]) -> tuple[list[Outgoin
         [row.settlement.reason for row in rows],
         [row.settlement.pause_s for row in rows],
     )
-    saved = [by_key[row["notice_id"], row["channel"]] for row in written]
+    saved = [by_try[row["notice_id"], row["channel"], row["tries"]] for row in written]
     facts: list[tuple[Notice, NoticeOutcome]] = []
     successors: list[Notice] = []
     for row in saved:

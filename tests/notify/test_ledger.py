@@ -128,6 +128,25 @@ async def test_a_late_sender_neither_sends_nor_overwrites_what_the_latest_try_fo
         assert len(outgoing) == len(saved)
 
 
+async def test_a_late_outcome_and_the_latest_in_one_transaction_leave_the_latest(make_pool: MakePool) -> None:
+    """A process that was frozen beyond its lease settles the same row twice; the old outcome may come last."""
+    notify = Notify(await make_pool(*PACKAGES), {"email": Scripted(sent)})
+    dossier_id = new_id()
+    await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
+    [late] = await store.take_due(notify.pool, "email", 10, 0.0)
+    [latest] = await store.take_due(notify.pool, "email", 10, 60.0)
+    assert await store.begin_handing_over(notify.pool, latest)
+    both = [
+        store.Settled(latest, store.Settlement("sent")),
+        store.Settled(late, store.Settlement("due", "lease-lost", 0.0)),
+    ]
+    async with notify.pool.acquire() as tx, tx.transaction():
+        outgoing, saved, _ = await store.save_settled(tx, both)
+    assert [row.notice for row in saved] == [latest]
+    assert len(outgoing) == 1
+    assert await notify.states() == [("email", "sent")]
+
+
 async def test_a_leased_row_is_taken_by_nobody_else_and_nobody_takes_more_than_asked(make_pool: MakePool) -> None:
     notify = Notify(await make_pool(*PACKAGES), {"sms": Scripted(sent)})
     records = []

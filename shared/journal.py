@@ -192,7 +192,8 @@ async def park(tx: Tx, record: Record, event: Received | None, reason: str, deta
                             detail, {RECORD_COLUMNS})
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
         on conflict (topic, digest) do update set state = 'parked', reason = excluded.reason, detail = excluded.detail,
-          blocks = excluded.blocks, settled_at = null, settled_why = null
+          blocks = excluded.blocks, dossier_id = excluded.dossier_id, sequence = excluded.sequence,
+          ce_id = excluded.ce_id, settled_at = null, settled_why = null
           where excluded.blocks
         """,
         record.topic,
@@ -230,7 +231,13 @@ def readable(record: Record) -> tuple[Received | None, Malformed | None]:
 
 
 async def discard(tx: Tx, pair: Pair, sequence: int, ce_id: UUID) -> None:
-    """A person decided that this place has no effect: the head passes over it."""
+    """A person decided that this place has no effect: the head passes over it.
+
+    What is held there waits for nobody any more; called `gap` it is looked for even if nobody goes on from here.
+    """
+    await tx.execute(
+        "update held set reason = 'gap' where topic = $1::text::topic and dossier_id = $2 and reason = 'behind'", *pair
+    )
     await tx.execute(
         "update heads set last = $3, fingerprints = fingerprints || $4::int"
         " where topic = $1::text::topic and dossier_id = $2 and last = $3 - 1",

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import httpx2
+import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 
-from shared import parked, problems
+from shared import envelope, parked, problems
 from shared.access import Access
 from shared.body import dumps
 from shared.consumer import Consumer, Unappliable
@@ -137,6 +138,35 @@ async def test_discard_lets_the_dossier_go_on_without_it(office: Office) -> None
     assert await effects(office.pool) == [(dossier_id, n) for n in (1, 3, 4)]
     row = await office.pool.fetchrow("select state, settled_why from parked")
     assert tuple(row or ()) == ("discarded", "lan: double by mistake")
+
+
+async def test_killed_between_discarding_and_going_on_what_waits_is_looked_for(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody parked stands before it any more: called `behind` it would never be looked for, and never apply."""
+    dossier_id = await park_second(office)
+
+    async def dies(_: Any) -> None: ...
+
+    monkeypatch.setattr(office.consumer, "drain", dies)
+    await office.discard((await office.ids())[0])
+    assert await held(office.pool) == {(dossier_id, 3): "gap", (dossier_id, 4): "gap"}
+
+
+async def test_a_stranger_that_a_later_release_understands_blocks_its_dossier_when_it_is_poison(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parked first as nobody's, then, read again, in its place: a person can settle it there."""
+    dossier_id = uuid4()
+    poison = record(dossier_id, 2, "against the rule")
+    monkeypatch.setattr(envelope, "source_of", lambda _: "/another/name")
+    await office.consumer.apply([poison])
+    monkeypatch.undo()
+    await office.consumer.apply([record(dossier_id, 1), poison, record(dossier_id, 3)])
+    assert await held(office.pool) == {(dossier_id, 3): "behind"}
+    (number,) = await office.ids()
+    await office.discard(number)
+    assert await effects(office.pool) == [(dossier_id, 1), (dossier_id, 3)]
 
 
 async def test_a_discarded_record_that_is_sent_again_is_a_repeat(office: Office) -> None:

@@ -105,7 +105,7 @@ def after(request: Request, answer: Answer, now: datetime, *, chance: float, for
         case "unreachable":
             before = "pending" if request.asked else "waiting"
             return Next(before, rest_s, asked=request.asked, to_send=request.to_send, lost=request.lost + 1)
-        case _ if request.dropped:
+        case "technical-error" if request.dropped:
             return Next("stopped", reason="no-longer-wanted")
         case _:
             return Next("pending", rest_s, to_send=True, lost=request.lost + 1)

@@ -116,6 +116,15 @@ def test_a_word_that_makes_no_sense_is_a_technical_error(word: str) -> None:
     assert next_of(SENT, word) == next_of(SENT, "technical-error")
 
 
+@pytest.mark.parametrize("word", ["issued", "processing", "None", ""])
+def test_what_nobody_wants_is_still_asked_after_while_the_registrys_word_is_not_understood(word: str) -> None:
+    """It may have a number by now, or get one: only the registry's own last word ends it."""
+    made = next_of(replace(SENT, dropped=True), word)
+    assert made.state == "pending"
+    assert made.pause_s
+    assert next_of(replace(SENT, dropped=True), "technical-error").state == "stopped"
+
+
 def test_unknown_after_being_dropped_is_asked_after_for_long_and_then_stopped() -> None:
     dropped = replace(SENT, dropped=True)
     early = next_of(dropped, "unknown", age_s=100)

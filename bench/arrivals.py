@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import asyncpg
-
 from bench.ground import STAGED, Ground, Stalled, one
 from bench.workload import BIRTH, BIRTHS, submissions
 from services.intake import store
 from services.intake.store import NewSubmission
 from shared.envelope import Outgoing, new_id
-from shared.outbox import NOTIFY_EVERY_S, Wake, stage
+from shared.outbox import CHANNEL, stage
 
 if TYPE_CHECKING:
     from shared.database import Tx
 
 TICK_S = 0.005
-"""Whatever is due is committed so often, in one transaction."""
+"""Whatever is due is committed, in one transaction, no more often than this."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,12 @@ def split(new: Sequence[NewSubmission]) -> tuple[list[UUID], list[UUID]]:
     return births, [row.dossier_id for row in new if row.fact.procedure_code != BIRTH]
 
 
-async def commit(connection: Tx, new: Sequence[NewSubmission]) -> set[int]:
-    """One transaction by intake's own statements; the lanes to wake."""
+async def commit(connection: Tx, new: Sequence[NewSubmission]) -> None:
+    """One transaction by intake's own statements."""
     async with connection.transaction():
         await store.add_submissions(connection, new)
         facts = [Outgoing(row.dossier_id, 1, row.fact, new_id(), row.trace_id) for row in new]
-        return await stage(connection, facts)
+        await stage(connection, facts)
 
 
 async def fill(place: Ground, new: Sequence[NewSubmission]) -> None:
@@ -70,24 +68,20 @@ async def fill(place: Ground, new: Sequence[NewSubmission]) -> None:
 
 
 async def arrive(place: Ground, new: Sequence[NewSubmission], per_second: float) -> Arrivals:
-    """Commit `per_second` a second on a schedule that waits for nobody, as a second intake process would.
+    """Commit `per_second` a second on a schedule that waits for nobody; wake intake's relay as a second process does.
 
     A commit that takes longer than a tick does not put the schedule off: the next one takes all that is due by then.
     """
-    wake = Wake()
-    async with asyncpg.create_pool(place.dsn["intake"], min_size=2, max_size=2) as pool, pool.acquire() as connection:
-        wake.pool = pool
+    async with one(place.dsn["intake"]) as connection:
         begun, at = time.time(), 0
-        try:
-            while at < len(new):
-                due = math.floor((time.time() - begun) * per_second) + 1
-                if part := new[at : min(due, at + STAGED)]:
-                    wake(await commit(connection, part))
-                    at += len(part)
-                if at >= due:
-                    await asyncio.sleep(max(min(begun + at / per_second - time.time(), TICK_S), 0.001))
-        finally:
-            await asyncio.sleep(10 * NOTIFY_EVERY_S)  # the last NOTIFY is under way
+        while at < len(new):
+            due = math.floor((time.time() - begun) * per_second) + 1
+            if part := new[at : min(due, at + STAGED)]:
+                await commit(connection, part)
+                await connection.execute("select pg_notify($1, '')", CHANNEL)
+                at += len(part)
+            if at >= due:
+                await asyncio.sleep(max(begun + at / per_second - time.time(), TICK_S))
     return Arrivals(tuple(row.dossier_id for row in new), tuple(begun + i / per_second for i in range(len(new))))
 
 

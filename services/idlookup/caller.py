@@ -94,8 +94,10 @@ class Caller:
 
     async def _take_for_ever(self) -> None:
         eager_until = 0.0
+        recovering = False
         while True:
             if (rest_s := self.breaker.rest_s()) > 0:
+                recovering = True
                 await asyncio.sleep(min(rest_s, IDLE_S))
                 continue
             if not self.breaker.allow():
@@ -105,6 +107,9 @@ class Caller:
             probing = self.breaker.state != "closed"
             self._knock.clear()
             try:
+                if recovering and not probing:
+                    await store.end_pauses(self._pool(), self._kind)
+                    recovering = False
                 taken, more = await self._take(probing)
                 due_in = 0.0 if taken and more else await store.next_due_in(self._pool(), self._kind)
             except Exception as error:

@@ -110,6 +110,15 @@ async def take_due(pool: Pool, kind: str, limit: int, lease_s: float, *, to_send
     return sorted((Request(*row) for row in rows), key=lambda request: request.wanted_at)
 
 
+async def end_pauses(pool: Pool, kind: str) -> None:
+    """The registry answers again: whoever paused because it did not is due now, in the place that its age gives it."""
+    await pool.execute(
+        "update requests set next_try_at = wanted_at"
+        " where kind = $1 and state in ('waiting', 'pending') and lost > 0 and next_try_at > clock_timestamp()",
+        kind,
+    )
+
+
 async def next_due_in(pool: Pool, kind: str) -> float:
     """Wall seconds until the next request of a kind is due; a large number when none is."""
     found = await pool.fetchval(

@@ -258,6 +258,27 @@ async def test_the_oldest_are_taken_up_first(make_pool: MakePool, registry: Outs
     assert [row.request_key for row in taken] == [key_of(records[number]) for number in (3, 1, 2)]
 
 
+async def test_who_paused_because_the_registry_was_down_has_its_old_place_when_it_is_back(
+    make_pool: MakePool, registry: Outside
+) -> None:
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url)
+    wanted = births(40)
+    async with lookup.calling():
+        await registry.control(down=True)
+        await lookup.hear(wanted)
+        await wait_until(lambda: lookup.breaker_is("open"), 10)
+        # As one that every probe of a long outage has fallen upon.
+        await lookup.pool.execute(
+            "update requests set state = 'pending', lost = 9, next_try_at = now() + interval '1 hour', wanted_at ="
+            " now() - interval '1 hour' where request_key = $1",
+            key_of(wanted[0]),
+        )
+        await registry.control(down=False, capacity_per_s=40)
+        await until_answered(lookup.pool, 40)
+    settled = await lookup.pool.fetch("select request_key from requests order by settled_at")
+    assert key_of(wanted[0]) in [row["request_key"] for row in settled[:20]]
+
+
 async def test_a_flood_of_checks_does_not_delay_a_birth(make_pool: MakePool, registry: Outside) -> None:
     lookup = Lookup(await make_pool(*PACKAGES), registry.url)
     await registry.control(capacity_per_s=100, latency_p50_s=0.01, latency_p95_s=0.02)

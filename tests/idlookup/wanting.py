@@ -167,5 +167,10 @@ class Lookup:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    async def breaker_is(self, state: str) -> bool:
+        """The breaker of those who ask for numbers."""
+        callers = self.service.extras["callers"]
+        return "issue" in callers and callers["issue"].breaker.state == state
+
     def value(self, name: str, **labels: str) -> float:
         return self.service.registry.get_sample_value(name, labels) or 0.0

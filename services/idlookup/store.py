@@ -111,10 +111,10 @@ async def take_due(pool: Pool, kind: str, limit: int, lease_s: float, *, to_send
 
 
 async def end_pauses(pool: Pool, kind: str) -> None:
-    """The registry answers again: whoever paused because it did not is due now, in the place that its age gives it."""
+    """The registry answers again: who had no answer from it while it did not is due now, in the place of its age."""
     await pool.execute(
         "update requests set next_try_at = wanted_at"
-        " where kind = $1 and state in ('waiting', 'pending') and lost > 0 and next_try_at > clock_timestamp()",
+        " where kind = $1 and state in ('waiting', 'pending') and lost > 0 and next_try_at > wanted_at",
         kind,
     )
 

@@ -67,14 +67,16 @@ class Scene:
 
     stack: Stack
     kafka: KafkaCluster | None
-    dsn: dict[str, str]
+    seen: dict[str, Any]
+    """Where people send: changed when they are to go to another instance."""
+    console: Console
     measured: dict[str, list[Stop]] = field(default_factory=dict)
 
     async def applied(self, flow: Flow, since: float) -> dict[int, float]:
         """Lane -> when the first record committed after `since` was applied (seconds since 1970)."""
         teller, topic, told = flow
         moment = datetime.fromtimestamp(since, UTC)
-        async with one(self.dsn[teller]) as connection:
+        async with one(self.seen["databases"][teller]) as connection:
             rows = await connection.fetch(
                 "select dossier_id, sequence, lane from events"
                 " where topic::text = $1 and recorded_at > $2 and dossier_id is not null",
@@ -82,7 +84,7 @@ class Scene:
                 moment,
             )
         lanes = {(row["dossier_id"], row["sequence"]): row["lane"] for row in rows}
-        async with one(self.dsn[told]) as connection:
+        async with one(self.seen["databases"][told]) as connection:
             rows = await connection.fetch(
                 "select dossier_id, from_sequence, to_sequence, applied_at from applied"
                 " where topic::text = $1 and applied_at > $2",
@@ -122,6 +124,7 @@ class Scene:
             await acting
         first, last = await self.until_every_lane(flows, time.time() if ends else begun)
         self.measured.setdefault(name, []).append(Stop(first - begun, last - begun))
+        self.console.print(f"{name}: {first - begun:.1f} s, every lane {last - begun:.1f} s", style="dim")
         await acting
 
     async def kill(self, victim: str) -> None:
@@ -135,6 +138,7 @@ class Scene:
     async def take_over(self, service: str, *, killed: bool) -> None:
         """Two instances share the work; one goes and stays away."""
         other = await asyncio.to_thread(self.stack.add_instance, service, timeout=90)
+        usual, self.seen[service] = self.seen[service], self.stack.endpoints["instances"][other]
         name = f"{service}, one of two {'killed' if killed else 'stopped'}"
 
         async def leave() -> None:
@@ -148,12 +152,13 @@ class Scene:
         finally:
             await asyncio.to_thread(self.stack.bring_back, service)
             await asyncio.to_thread(self.stack.wait_ready, 120)
+            self.seen[service] = usual
             await asyncio.to_thread(self.stack.remove_instance, other)
             await asyncio.to_thread(self.stack.wait_ready, 120)
 
 
 @asynccontextmanager
-async def scene(broker: str) -> AsyncIterator[Scene]:
+async def scene(broker: str, console: Console) -> AsyncIterator[Scene]:
     """A stack of our own with births arriving, on the embedded broker or on one Apache Kafka of our own."""
     with tempfile.TemporaryDirectory(prefix="hoso-recovery-") as temporary:
         folder = Path(temporary)
@@ -167,11 +172,12 @@ async def scene(broker: str) -> AsyncIterator[Scene]:
         try:
             await asyncio.to_thread(stack.start)
             await asyncio.to_thread(stack.wait_ready, 120)
-            crowd = Crowd(stack.endpoints, SEED, RATE, mix=(BIRTH,))
+            seen = stack.endpoints
+            crowd = Crowd(seen, SEED, RATE, mix=(BIRTH,))
             await crowd.learn()
             filing = asyncio.create_task(crowd.file_until(over))
             try:
-                yield Scene(stack, kafka, stack.endpoints["databases"])
+                yield Scene(stack, kafka, seen, console)
             finally:
                 over.set()
                 await asyncio.gather(filing, return_exceptions=True)
@@ -184,9 +190,9 @@ async def scene(broker: str) -> AsyncIterator[Scene]:
 
 async def measure(broker: str, tries: int, console: Console) -> dict[str, Any]:
     """What was killed -> its tries, their median and worst. Seconds."""
-    async with scene(broker) as place:
+    async with scene(broker, console) as place:
         await place.until_every_lane(list(FLOWS), time.time())
-        for number in range(1, tries + 1):
+        for _ in range(tries):
             # One after the other, so that nobody dies so often that its supervisor makes it wait.
             for victim in (*SERVICES, "broker", "postgres"):
                 await place.try_once(f"{victim} killed", victim, partial(place.kill, victim))
@@ -194,7 +200,6 @@ async def measure(broker: str, tries: int, console: Console) -> dict[str, Any]:
             for service in SERVICES:
                 await place.take_over(service, killed=True)
                 await place.take_over(service, killed=False)
-            console.print(f"{broker}: {number} of {tries}", style="dim")
     return {name: _summed(stops) for name, stops in place.measured.items()}
 
 

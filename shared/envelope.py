@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, AnyStr
 from uuid import UUID
 
 from aiokafka.partitioner import murmur2
+from asyncpg.pgproto.pgproto import UUID as QuickUUID
 from pydantic import ValidationError
 
 from shared.events import CATALOGUE, COMPACTED, PARTITIONS, PRODUCER, Fact, Heartbeat
@@ -23,6 +24,7 @@ MAX_VALUE = 900_000
 """Bytes of one record's value; a larger one is parked unread."""
 TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
 NO_TRACE = UUID(int=0)
+HEARTBEATS = frozenset(kind for kind in CATALOGUE.values() if issubclass(kind, Heartbeat))
 LATEST_MS = 4_102_444_800_000
 """The year 2100: a stranger's record may claim a time that no datetime can hold."""
 
@@ -33,19 +35,43 @@ def lane_of(key: str) -> int:
     return int((murmur2(key.encode()) & 0x7FFFFFFF) % PARTITIONS)
 
 
+def uuid_of(said: AnyStr) -> UUID:
+    """An id from its text or its 16 bytes: asyncpg's own subclass, which is ten times as quick to make, write and hash.
+
+    Raises ValueError.
+    """
+    made: UUID = QuickUUID(said)
+    return made
+
+
+_random: list[int] = []
+"""Random numbers of 80 bits not used yet, the system's own, fetched for many ids in one call."""
+
+
+def _refill() -> None:
+    some = os.urandom(10 * 512)
+    _random.extend(int.from_bytes(some[at : at + 10], "big") for at in range(0, len(some), 10))
+
+
+os.register_at_fork(after_in_child=_random.clear)  # a child must not repeat its parent's ids
+
+
 def new_id() -> UUID:
     """A UUIDv7: 48 bits of milliseconds, then random. Ids made one after the other sort almost in order."""
     millis = time.time_ns() // 1_000_000
-    tail = int.from_bytes(os.urandom(10), "big")
-    return UUID(
-        int=(millis & (1 << 48) - 1) << 80 | 0x7 << 76 | (tail >> 68 & 0xFFF) << 64 | 0b10 << 62 | tail & (1 << 62) - 1
-    )
+    try:
+        tail = _random.pop()
+    except IndexError:
+        _refill()
+        tail = _random.pop()
+    number = (millis & (1 << 48) - 1) << 80 | 0x7 << 76 | (tail >> 68 & 0xFFF) << 64 | 0b10 << 62 | tail & (1 << 62) - 1
+    return uuid_of(number.to_bytes(16, "big"))
 
 
 def trace_of(traceparent: str | None) -> UUID:
     """The trace id inside a W3C `traceparent`, or a new one."""
     found = TRACEPARENT.match(traceparent or "")
-    return UUID(found.group(1)) if found and int(found.group(1), 16) else new_id()
+    return uuid_of(found.group(1)) if found and found.group(1).strip("0") else new_id()
 
 
 def fingerprint(ce_id: UUID) -> int:
@@ -121,7 +147,12 @@ class Malformed(ValueError):
 
 
 def source_of(topic: str) -> str:
-    return f"/hoso/{PRODUCER[topic]}/{topic}"
+    return SOURCES[topic]
+
+
+SOURCES = {topic: f"/hoso/{producer}/{topic}" for topic, producer in PRODUCER.items()}
+SOURCE_HEADERS = {topic: ("ce_source", source.encode()) for topic, source in SOURCES.items()}
+SPECVERSION, CONTENT_TYPE = ("ce_specversion", b"1.0"), ("content-type", b"application/json")
 
 
 def headers_of(
@@ -129,14 +160,14 @@ def headers_of(
 ) -> list[tuple[str, bytes]]:
     """The record's headers. `type` is the fact's class name; the span id is the event id's own last half."""
     return [
-        ("ce_specversion", b"1.0"),
+        SPECVERSION,
         ("ce_id", str(ce_id).encode()),
-        ("ce_source", source_of(topic).encode()),
+        SOURCE_HEADERS[topic],
         ("ce_type", f"vn.hoso.{type}.v1".encode()),
         ("ce_subject", subject.encode()),
         ("ce_time", _rfc3339(recorded_at).encode()),
         ("ce_sequence", b"%010d" % sequence),
-        ("content-type", b"application/json"),
+        CONTENT_TYPE,
         ("traceparent", f"00-{trace_id.hex}-{ce_id.hex[16:]}-01".encode()),
     ]
 
@@ -168,23 +199,26 @@ def cloud_event(
 
 
 def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return f"{moment.isoformat(timespec='microseconds')[:-6]}Z"
 
 
 def parse(record: Record) -> Received:
     """Believe a record's envelope, then its content. Raises Malformed when even the envelope is not ours."""
     said = {name: value for name, value in record.headers if value is not None}
     try:
-        ce_id = UUID(said["ce_id"].decode())
+        ce_id = uuid_of(said["ce_id"].decode())
         source, ce_type, subject = (said[name].decode() for name in ("ce_source", "ce_type", "ce_subject"))
         digits = said["ce_sequence"].decode()
         if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
             raise ValueError("ce_sequence is not a number")
         sequence = int(digits)
         recorded_at = datetime.fromisoformat(said["ce_time"].decode())
-        if recorded_at.tzinfo is None:
-            raise ValueError("ce_time has no zone")
-        recorded_at = recorded_at.astimezone(UTC)
+        if recorded_at.tzinfo is not UTC:
+            if recorded_at.tzinfo is None:
+                raise ValueError("ce_time has no zone")
+            recorded_at = recorded_at.astimezone(UTC)
         key = (record.key or b"").decode()
     except (KeyError, ValueError, OverflowError) as wrong:
         raise Malformed("no-envelope", f"{type(wrong).__name__}: {wrong}"[:300]) from None
@@ -193,7 +227,7 @@ def parse(record: Record) -> Received:
     if key != subject:
         raise Malformed("key-mismatch", "the record's key is not its subject")
     kind = CATALOGUE.get(ce_type)
-    free = record.topic in COMPACTED or (kind is not None and issubclass(kind, Heartbeat))
+    free = record.topic in COMPACTED or kind in HEARTBEATS
     dossier_id = None
     if not free:
         dossier_id = _dossier_id(subject)
@@ -210,7 +244,7 @@ def parse(record: Record) -> Received:
 def _dossier_id(subject: str) -> UUID:
     # Only the one spelling that lanes are computed from: another would be the same dossier on two partitions.
     try:
-        if str(found := UUID(subject)) == subject:
+        if str(found := uuid_of(subject)) == subject:
             return found
     except ValueError:
         pass

@@ -51,6 +51,10 @@ class Fact(BaseModel):
     def ce_type(cls) -> str:
         return f"vn.hoso.{cls.__name__}.v1"
 
+    def to_json(self) -> bytes:
+        """The value of the record: what `model_dump_json` says, without a string in between."""
+        return self.__pydantic_serializer__.to_json(self)
+
 
 class Heartbeat(Fact):
     """A synthetic item that passes every machine stage; it belongs to no dossier and has no sequence."""

@@ -34,12 +34,12 @@ async def stage(tx: Tx, events: Sequence[Outgoing]) -> set[int]:
     """
     if not events:
         return set()
-    data = [event.fact.model_dump_json().encode() for event in events]
+    data = [event.fact.to_json() for event in events]
     for event, value in zip(events, data, strict=True):
         if len(value) > MAX_DATA:
             raise ValueError(f"{type(event.fact).__name__} has {len(value)} bytes, more than {MAX_DATA}")
-    keys = [str(event.dossier_id) if event.dossier_id is not None else event.key or "" for event in events]
-    lanes = [lane_of(key) for key in keys]
+    known = {subject: lane_of(str(subject)) for subject in {event.dossier_id or event.key or "" for event in events}}
+    lanes = [known[event.dossier_id or event.key or ""] for event in events]
     touched = sorted(set(lanes))
     await tx.execute("select pg_advisory_xact_lock(1, lane) from unnest($1::int[]) as lane", touched)
     await tx.execute(

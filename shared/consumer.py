@@ -10,13 +10,14 @@ import asyncio
 import random
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import structlog
 
-from shared import journal, sequence
+from shared import journal
 from shared.brake import Brake
 from shared.database import is_passing
 from shared.envelope import Outgoing, Received, Record
@@ -39,6 +40,10 @@ class Work(Protocol):
         """Write what changed; return what to tell, with sequences from rows this transaction has locked."""
         ...
 
+    def committed(self) -> None:
+        """Called once after the commit, and only then: for metrics, and for waking whoever does the rest."""
+        ...
+
 
 WorkT = TypeVar("WorkT", bound=Work)
 Handler = Callable[[Any, Received], None]
@@ -52,6 +57,20 @@ class Unappliable(Exception):
         super().__init__(f"{reason} {detail}".strip())
         self.reason = reason
         self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What is left to do when the transaction has committed: call it."""
+
+    wake: Wake
+    lanes: set[int]
+    work: Work | None = None
+
+    def __call__(self) -> None:
+        self.wake(self.lanes)
+        if self.work is not None:
+            self.work.committed()
 
 
 class _Poisoned(Exception):
@@ -194,25 +213,21 @@ class Consumer:
         async with self._pool().acquire() as tx:
             try:
                 async with tx.transaction():
-                    heads = await journal.lock_heads(tx, pairs)
-                    held = await journal.list_held(tx, pairs) if pairs else {}
-                    blocked = await journal.list_blocking(tx, pairs) if pairs else {}
-                    plan = sequence.plan(events, heads, held, blocked, poison, singly=singly)
+                    plan, begun = await journal.look(tx, events, pairs, poison, singly=singly)
                     if self._brake.would_trip(len(events), len(plan.park)):
                         raise _Braked
-                    lanes = await self._decide_and_save(tx, plan)
+                    done = await self._decide_and_save(tx, plan, begun)
                     fault_point("consumer-before-commit")
             except Exception as error:
                 if singly and plan.ready and not isinstance(error, (_Braked, _Poisoned)) and not is_passing(error):
                     raise _Poisoned(plan.ready[0], "data", _safely(error)) from error
                 raise
             fault_point("consumer-after-commit")
-        self._wake(lanes)
+        done()
         self._count(events, plan, time.perf_counter() - started)
         return plan
 
-    async def _decide_and_save(self, tx: Tx, plan: Plan) -> set[int]:
-        lanes: set[int] = set()
+    async def _decide_and_save(self, tx: Tx, plan: Plan, begun: Container[Pair] = ()) -> Done:
         known = [event for event in plan.ready if type(event.fact) in self._handlers]
         if known:
             work = await self._open_work(tx, known)
@@ -225,12 +240,11 @@ class Consumer:
                     log.error("a handler raised", type=event.type, error=_safely(bug), at=_place(bug))
                     raise _Poisoned(event, "rule", _safely(bug)) from bug
             outgoing = await work.save(tx)
-            await journal.save(tx, plan)
+            await journal.save(tx, plan, begun)
             fault_point("consumer-before-stage")
-            lanes = await stage(tx, outgoing)
-        else:
-            await journal.save(tx, plan)
-        return lanes
+            return Done(self._wake, await stage(tx, outgoing), work)
+        await journal.save(tx, plan, begun)
+        return Done(self._wake, set())
 
     def _count(self, events: Sequence[Received], plan: Plan, seconds: float) -> None:
         self._brake.count(len(events), len(plan.park))
@@ -250,21 +264,18 @@ class Consumer:
                 blocks=blocks,
             )
 
-    async def resume(self, tx: Tx, first: Received) -> set[int]:
+    async def resume(self, tx: Tx, first: Received) -> Done:
         """Apply a parked record in the caller's transaction, alone; `drain` what stands behind it after the commit.
 
-        Raises Unappliable when it still cannot be applied; then the transaction must not be committed. Returns the
-        lanes to wake.
+        Raises Unappliable when it still cannot be applied; then the transaction must not be committed. Returns what to
+        call after the commit.
         """
-        pairs = [(first.topic, first.dossier_id)] if first.dossier_id is not None else []
-        heads = await journal.lock_heads(tx, pairs)
-        held = await journal.list_held(tx, pairs)
-        blocked = await journal.list_blocking(tx, pairs)
-        plan = sequence.plan([first], heads, held, blocked, {}, singly=True)
+        pairs = {(first.topic, first.dossier_id)} if first.dossier_id is not None else set()
+        plan, begun = await journal.look(tx, [first], pairs, {}, singly=True)
         if refused := next((row for row in plan.park if row[0] is first), None):
             raise Unappliable(refused[1], refused[2])
         try:
-            return await self._decide_and_save(tx, plan)
+            return await self._decide_and_save(tx, plan, begun)
         except _Poisoned as still:
             raise Unappliable(still.reason, still.detail) from still
         except Exception as error:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from shared import sequence
 from shared.envelope import Malformed, Received, Record, fingerprint, parse
-from shared.sequence import Head, Pair, Plan
+from shared.sequence import Head, Pair, Plan, Spot
 
 if TYPE_CHECKING:
     from shared.database import Tx
 
+LOCK_HEADS = """
+  select h.topic::text as topic, h.dossier_id, h.last, h.fingerprints
+    from heads h join unnest($1::text[], $2::uuid[]) as p (t, d) on h.topic = p.t::topic and h.dossier_id = p.d
+   order by h.topic, h.dossier_id for update of h
+"""
 RECORD_COLUMNS = "key, header_names, header_values, value, sent_at"
 
 
@@ -27,6 +33,42 @@ def record_from(row: Any) -> Record:
         row["value"],
         row["sent_at"],
     )
+
+
+class Overtaken(OSError):
+    """A head that was not there has appeared meanwhile. It passes: whoever tries again will know it."""
+
+
+async def look(
+    tx: Tx, events: Sequence[Received], pairs: set[Pair], poison: Mapping[Spot, tuple[str, str]], *, singly: bool
+) -> tuple[Plan, set[Pair]]:
+    """What to do with `events`, the heads of `pairs` locked; and the pairs whose heads are written already.
+
+    Most of what comes is a dossier's first on its topic and is applied whole: its head is written once, as it will be.
+    Where something is to be held or parked, the head is made and locked first, and everything is looked at again.
+    Raises Overtaken.
+    """
+    heads = await _lock_known_heads(tx, pairs)
+    new = pairs - heads.keys()
+    plan = await _plan(tx, events, {**heads, **{pair: Head() for pair in new}}, poison, singly=singly)
+    if new <= plan.heads.keys() and not new & plan.list_aside():
+        if new and not await _begin_heads(tx, new, plan):
+            raise Overtaken("another process has just heard the same dossier")
+        return plan, new
+    return await _plan(tx, events, await lock_heads(tx, pairs), poison, singly=singly), set()
+
+
+async def _plan(
+    tx: Tx,
+    events: Sequence[Received],
+    heads: Mapping[Pair, Head],
+    poison: Mapping[Spot, tuple[str, str]],
+    *,
+    singly: bool,
+) -> Plan:
+    held = await list_held(tx, heads) if heads else {}
+    blocked = await list_blocking(tx, heads) if heads else {}
+    return sequence.plan(events, heads, held, blocked, poison, singly=singly)
 
 
 async def lock_heads(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
@@ -44,16 +86,38 @@ async def lock_heads(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
         topics,
         dossiers,
     )
-    rows = await tx.fetch(
-        """
-        select h.topic::text as topic, h.dossier_id, h.last, h.fingerprints
-          from heads h join unnest($1::text[], $2::uuid[]) as p (t, d) on h.topic = p.t::topic and h.dossier_id = p.d
-         order by h.topic, h.dossier_id for update of h
-        """,
-        topics,
-        dossiers,
-    )
+    return await _lock_known_heads(tx, ordered)
+
+
+async def _lock_known_heads(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
+    """Lock the heads that are there. A pair without one is not locked by it: `_begin_heads` or `lock_heads` follows."""
+    ordered = sorted(set(pairs))
+    if not ordered:
+        return {}
+    rows = await tx.fetch(LOCK_HEADS, [pair[0] for pair in ordered], [pair[1] for pair in ordered])
     return {(row["topic"], row["dossier_id"]): Head(row["last"], row["fingerprints"]) for row in rows}
+
+
+async def _begin_heads(tx: Tx, pairs: Iterable[Pair], plan: Plan) -> bool:
+    """Write the heads of pairs that the plan advances from nothing. False when somebody else has written one: the plan
+    was made without knowing it, and this transaction must not be committed.
+    """
+    ordered = sorted(pairs)
+    marks = [plan.heads[pair][2] for pair in ordered]
+    done = await tx.execute(
+        """
+        insert into heads (topic, dossier_id, last, fingerprints)
+        select t::topic, d, l, ($4::int[])[s + 1 : s + l]
+          from unnest($1::text[], $2::uuid[], $3::int[], $5::int[]) as p (t, d, l, s) order by 1, 2
+        on conflict do nothing
+        """,
+        [pair[0] for pair in ordered],
+        [pair[1] for pair in ordered],
+        [plan.heads[pair][1] for pair in ordered],
+        [mark for some in marks for mark in some],
+        _starts(marks),
+    )
+    return bool(done == f"INSERT 0 {len(ordered)}")
 
 
 async def list_held(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, Received]]:
@@ -105,8 +169,8 @@ async def list_blocking(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, i
     return found
 
 
-async def save(tx: Tx, plan: Plan) -> None:
-    """Write what the plan decided, with the effect it belongs to."""
+async def save(tx: Tx, plan: Plan, begun: Container[Pair] = ()) -> None:
+    """Write what the plan decided, with the effect it belongs to. `begun`: heads that `_begin_heads` has written."""
     if plan.heads:
         pairs = list(plan.heads)
         topics, dossiers = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -117,14 +181,15 @@ async def save(tx: Tx, plan: Plan) -> None:
             """
             with fresh as (
               select t::topic as topic, d as dossier_id, f as first, l as last,
-                     ($5::int[])[s + 1 : s + l - f + 1] as marks
-                from unnest($1::text[], $2::uuid[], $3::int[], $4::int[], $6::int[]) as p (t, d, f, l, s)
+                     ($5::int[])[s + 1 : s + l - f + 1] as marks, known
+                from unnest($1::text[], $2::uuid[], $3::int[], $4::int[], $6::int[], $7::bool[])
+                  as p (t, d, f, l, s, known)
             ), log as (
               insert into applied (topic, dossier_id, from_sequence, to_sequence)
               select topic, dossier_id, first, last from fresh
             )
             update heads h set last = fresh.last, fingerprints = h.fingerprints || fresh.marks
-              from fresh where h.topic = fresh.topic and h.dossier_id = fresh.dossier_id
+              from fresh where fresh.known and h.topic = fresh.topic and h.dossier_id = fresh.dossier_id
             """,
             topics,
             dossiers,
@@ -132,6 +197,7 @@ async def save(tx: Tx, plan: Plan) -> None:
             [last for _, last, _ in ranges],
             flat,
             _starts(added),
+            [pair not in begun for pair in pairs],
         )
     if plan.released:
         await tx.execute(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 MACHINE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -10,6 +13,19 @@ WAIT_BUCKETS = tuple(sorted({*MACHINE_BUCKETS, *HUMAN_BUCKETS}))
 """Seconds: wall for machine stages, working time for human stages; 28,800 is one working day of eight hours."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+def observe_all(histogram: Histogram, values: Iterable[float]) -> None:
+    """`observe` for many values: a lock for each bucket instead of two for each value, which is a batch's worth."""
+    counts: dict[int, int] = {}
+    bounds, total = histogram._upper_bounds, 0.0
+    for value in values:
+        total += value
+        at = bisect_left(bounds, value)
+        counts[at] = counts.get(at, 0) + 1
+    for at, count in counts.items():
+        histogram._buckets[at].inc(count)
+    histogram._sum.inc(total)
 
 
 class DeliveryMetrics:

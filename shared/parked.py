@@ -62,7 +62,7 @@ def router() -> APIRouter:
                 event, wrong = journal.readable(journal.record_from(row))
                 if event is None:
                     raise Unappliable(wrong.reason if wrong else "no-envelope", wrong.detail if wrong else "")
-                lanes = await service.consumer.resume(tx, event)
+                done = await service.consumer.resume(tx, event)
         except Unappliable as still:
             raise Problem(
                 409,
@@ -72,7 +72,7 @@ def router() -> APIRouter:
                 reason=still.reason,
                 reason_detail=still.detail,
             ) from still
-        service.wake(lanes)
+        done()
         if event.dossier_id is not None:
             await service.consumer.drain((event.topic, event.dossier_id))
         return {"id": id, "state": "replayed"}

@@ -25,7 +25,7 @@ from shared.envelope import headers_of
 from shared.events import PARTITIONS
 from shared.faults import fault_point
 from shared.kafka import KafkaSettings, abort, cluster_id, ensure_topics, find_shortened, pin
-from shared.metrics import DeliveryMetrics, StageMetrics
+from shared.metrics import DeliveryMetrics, StageMetrics, observe_all
 from shared.outbox import CHANNEL, Wake
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-CHUNK = 500
+CHUNK = 2_000
 """Events of one lane in flight at most."""
 POLL_S = 1.0
 WATCH_S = 2.0
@@ -297,11 +297,10 @@ class Relay:
         if lost:
             raise BrokerLost(lost)
         now = time.time()
-        waits = self._stages.wait.labels("relay", "all")
-        for row in sent:
-            self._metrics.published.inc(row.count)
-            for recorded_at in row.recorded:
-                waits.observe(max(now - recorded_at, 0.0))
+        observe_all(
+            self._stages.wait.labels("relay", "all"), [max(now - at, 0.0) for row in sent for at in row.recorded]
+        )
         count = sum(row.count for row in sent)
+        self._metrics.published.inc(count)
         self._stages.entered.labels("relay", "all").inc(count)
         self._stages.left.labels("relay", "sent").inc(count)

@@ -42,6 +42,11 @@ class Plan:
     heads: dict[Pair, tuple[int, int, list[int]]] = field(default_factory=dict)
     """Pairs that advance: (from sequence, to sequence, all fingerprints)."""
 
+    def list_aside(self) -> set[Pair]:
+        """The pairs of what is held or parked."""
+        aside = [event for event, _ in self.hold] + [event for event, *_ in self.park]
+        return {(event.topic, event.dossier_id) for event in aside if event.dossier_id is not None}
+
 
 def plan(
     incoming: Iterable[Received],

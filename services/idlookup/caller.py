@@ -36,7 +36,6 @@ QUICK_S = 1.0
 """What is not answered so soon goes back to the database, and is looked at again when it is due."""
 GATHER_S = 0.01
 SOON_S = 0.02
-EAGER_S = 0.3
 UNHURRIED_S = 0.1
 IDLE_S = 1.0
 """An idle caller looks this often; what arrives in this process it is told of at once."""
@@ -93,7 +92,6 @@ class Caller:
             self._watched.clear()
 
     async def _take_for_ever(self) -> None:
-        eager_until = 0.0
         recovering = False
         while True:
             if (rest_s := self.breaker.rest_s()) > 0:
@@ -121,16 +119,10 @@ class Caller:
                 continue
             if probing and not taken:
                 self.breaker.released()
-            now = time.monotonic()
-            if taken:
-                eager_until = now + EAGER_S
             if taken and more:
                 continue
             # What is due and was not taken waits for room, which is knocked for.
-            pause_s = SOON_S if now < eager_until else min(max(due_in, UNHURRIED_S), IDLE_S)
-            if await _wait(self._knock, pause_s):
-                # Knocked at just before the commit: the first look may come too early, so more follow soon.
-                eager_until = time.monotonic() + EAGER_S
+            if await _wait(self._knock, min(max(due_in, UNHURRIED_S), IDLE_S)):
                 await asyncio.sleep(GATHER_S)
 
     async def _take(self, probing: bool) -> tuple[int, bool]:

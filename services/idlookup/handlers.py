@@ -54,7 +54,7 @@ def on_request_heartbeat(work: RequestWork, event: Received) -> None:
     assert isinstance(event.fact, RequestHeartbeat)
     onward = ResultHeartbeat(sent_at=event.fact.sent_at)
     work.extra.append(Outgoing(None, 0, onward, new_id(), event.trace_id, key="heartbeat"))
-    work.seen(event.fact.sent_at)
+    work.heartbeats.append(event.fact.sent_at)
 
 
 HANDLERS: dict[type[Fact], Handler] = {

@@ -37,6 +37,7 @@ class RequestWork:
     """(event, kind, sealed)"""
     dropped: list[tuple[UUID, UUID]] = field(default_factory=list)
     """(dossier, request key)"""
+    heartbeats: list[datetime] = field(default_factory=list)
     extra: list[Outgoing] = field(default_factory=list)
 
     async def save(self, tx: Tx) -> Sequence[Outgoing]:
@@ -44,8 +45,13 @@ class RequestWork:
             await add_requests(tx, self.wanted)
         if self.dropped:
             await drop_requests(tx, self.dropped)
-        self.knock()
         return self.extra
+
+    def committed(self) -> None:
+        if self.wanted or self.dropped:
+            self.knock()
+        for sent_at in self.heartbeats:
+            self.seen(sent_at)
 
 
 async def add_requests(tx: Tx, wanted: Sequence[tuple[Received, str, str]]) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from shared.metrics import StageMetrics
+from shared.metrics import StageMetrics, observe_all
 
 STAGE = "notify"
 GROUP = "all"
@@ -33,8 +33,12 @@ class Meter:
         self._entered.inc(rows)
 
     def take_up(self, waits_s: Sequence[float]) -> None:
-        for wait in waits_s:
-            self._wait.observe(max(wait, 0.0))
+        observe_all(self._wait, [max(wait, 0.0) for wait in waits_s])
+
+    def leave_at_once(self, outcome: str, rows: int) -> None:
+        """Rows that needed nobody's hand."""
+        self._left[outcome].inc(rows)
+        observe_all(self._service, [0.0] * rows)
 
     def leave(self, outcome: str, taken_at: datetime | None = None) -> None:
         """`outcome`: sent, failed or listed. `taken_at`: None when it never waited for a channel."""

@@ -31,7 +31,6 @@ BATCH = 500
 """Outcomes in one transaction at most."""
 IDLE_S = 0.5
 """An idle sender looks this often; what arrives in this process it is told of at once."""
-SOON_S = 0.02
 LEASE_IN_DEADLINES = 3
 """A try is at most two calls, so a lease of three deadlines outlives it."""
 ALARM = 20
@@ -97,7 +96,6 @@ class Sender:
 
     async def _send_on(self, name: str) -> None:
         channel, under_way, knock = self._channels[name], self._under_way[name], self._knocks[name]
-        pause = SOON_S
         while True:
             probing = self._silent[name] >= ALARM
             free = 1 - len(under_way) if probing else channel.slots - len(under_way)
@@ -114,11 +112,7 @@ class Sender:
             if probing:
                 await asyncio.sleep(PROBE_EVERY_S)
             elif len(taken) < free:
-                pause = SOON_S if taken else min(pause * 2, IDLE_S)
-                if await _wait(knock, pause):
-                    # Knocked at just before the commit: the first look may come too early, so more follow soon.
-                    pause = SOON_S
-                    await asyncio.sleep(pause)
+                await _wait(knock, IDLE_S)
 
     async def _take(self, name: str, limit: int) -> list[Notice]:
         try:

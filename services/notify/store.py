@@ -137,15 +137,21 @@ class NoticeWork:
             sequences = await lock_sequences(tx, (notice.dossier_id for notice in listed)) if listed else {}
             await add_notices(tx, self.wanted)
             outgoing = await number_facts(tx, [(notice, told_sent(notice)) for notice in listed], sequences)
-            self.meter.enter(len(self.wanted))
-            self.meter.take_up([time.time() - notice.wanted_at.timestamp() for notice in listed])
-            for _ in listed:
-                self.meter.leave("listed")
-            self.knock()
         for sent_at, ce_id, trace_id in self.heartbeats:
             outgoing.append(Outgoing(None, 0, NoticeHeartbeat(sent_at=sent_at), ce_id, trace_id, key="heartbeat"))
-            self.seen(sent_at)
         return outgoing
+
+    def committed(self) -> None:
+        if self.wanted:
+            listed = [notice for notice in self.wanted if notice.channel == CALL_LIST]
+            self.meter.enter(len(self.wanted))
+            now = time.time()
+            self.meter.take_up([now - notice.wanted_at.timestamp() for notice in listed])
+            self.meter.leave_at_once("listed", len(listed))
+            if len(listed) < len(self.wanted):
+                self.knock()
+        for sent_at, _, _ in self.heartbeats:
+            self.seen(sent_at)
 
 
 async def take_due(pool: Pool, channel: str, limit: int, lease_s: float) -> list[Notice]:

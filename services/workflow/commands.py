@@ -98,7 +98,7 @@ async def _on_task(service: Service, caller: Caller, task_id: UUID, act: Any) ->
         except Refused as refused:
             raise _problem(refused) from refused
         lanes = await stage(tx, await work.save(tx))
-    work.count()
+    work.committed()
     service.wake(lanes)
     return {
         "task_id": task_id,
@@ -159,7 +159,7 @@ async def _fire_some(service: Service) -> int:
             dossier = work.dossiers[row["dossier_id"]]
             work.remember(dossier, lifecycle.hold_over(dossier, work.procedure(dossier), work.moment))
         lanes = await stage(tx, await work.save(tx))
-    work.count()
+    work.committed()
     service.wake(lanes)
     return len(due)
 
@@ -200,7 +200,7 @@ async def _receive_some(service: Service, code: str) -> bool:
             dossier = work.dossiers[row["dossier_id"]]
             work.remember(dossier, lifecycle.opened(dossier, work.procedure(dossier), work.moment))
         lanes = await stage(tx, await work.save(tx))
-    work.count()
+    work.committed()
     service.wake(lanes)
     return True
 

@@ -136,7 +136,6 @@ def listening(service: Service) -> Listening:
             # Of the day it was filed: what is read after midnight was still received the day before.
             received_on={(fact.receiving_agency, fact.office_at.astimezone(VIETNAM).date()) for fact in new},
             procedures={fact.procedure_code for fact in new},
-            begin=store.Heard,
         )
 
     return Listening(TOPICS, open_work, HANDLERS)

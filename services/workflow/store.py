@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -41,7 +42,7 @@ class Work:
     """kind -> [serial_from, next_serial, last usable serial]"""
     modes: dict[str, str] = field(default_factory=dict)
     moved: list[tuple[Dossier, Task]] = field(default_factory=list)
-    """What `save` wrote and `count` counts."""
+    """What `save` wrote and `committed` counts."""
 
     def procedure(self, dossier: Dossier) -> Procedure:
         book: Rulebook = self.service.extras["rulebook"]
@@ -55,9 +56,10 @@ class Work:
         self.changed.setdefault(dossier.dossier_id, []).append(decision)
 
     def next_code(self, agency: str, office: datetime) -> str:
-        key = (agency, office.astimezone(VIETNAM).date())
+        day = office.astimezone(VIETNAM).date()
+        key = (agency, day)
         self.codes[key] = number = self.codes.get(key, 0) + 1
-        return f"{agency}-{key[1]:%y%m%d}-{number:04d}"
+        return f"{agency}-{day.year % 100:02d}{day.month:02d}{day.day:02d}-{number:04d}"
 
     def take_blank(self, kind: str) -> int | None:
         for box in self.blanks.get(kind, ()):
@@ -119,12 +121,13 @@ class Work:
         if self.notices_done:
             await tx.execute("delete from notices_awaited where notice_id = any($1::uuid[])", self.notices_done)
 
-    def count(self) -> None:
-        """Metrics of entering and leaving: called after the commit where the caller commits."""
+    def committed(self) -> None:
+        """Metrics of entering and leaving: called after the commit by whoever commits."""
         stages = self.service.stages
+        entered: Counter[tuple[str, str]] = Counter()
         for dossier, task in self.moved:
             if task.entered_at == self.moment.wall:
-                stages.entered.labels(task.stage, dossier.group).inc()
+                entered[task.stage, dossier.group] += 1
             if task.state == "closed":
                 wait, worked = waits(self, task)
                 stages.left.labels(task.stage, task.outcome or "").inc()
@@ -134,15 +137,8 @@ class Work:
                 if task.started_at is not None:
                     stages.service.labels(task.stage).observe(worked)
                     stages.busy.labels(task.stage).inc(worked)
-
-
-class Heard(Work):
-    """The consumer's: it commits by itself, so what it then has to roll back is counted once too often."""
-
-    async def save(self, tx: Tx) -> Sequence[Outgoing]:
-        told = await Work.save(self, tx)
-        self.count()
-        return told
+        for names, count in entered.items():
+            stages.entered.labels(*names).inc(count)
 
 
 def waits(work: Work, task: Task) -> tuple[float, float]:
@@ -166,7 +162,6 @@ async def open_work(
     received_on: Iterable[tuple[str, date]] = (),
     may_issue: Iterable[str] = (),
     procedures: Iterable[str] = (),
-    begin: type[Work] = Work,
 ) -> Work:
     """Lock and load, in the order every writer keeps: dossiers by id, then code counters, then blanks.
 
@@ -174,7 +169,7 @@ async def open_work(
     `procedures`: whose mode is asked.
     """
     book: Rulebook = service.extras["rulebook"]
-    work = begin(service=service, moment=None)  # type: ignore[arg-type] # set below, from this very work
+    work = Work(service=service, moment=None)  # type: ignore[arg-type] # set below, from this very work
     await book.refresh_if_older(tx)
     rows = await tx.fetch(
         "select dossier_id, body from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update",

@@ -93,6 +93,38 @@ async def test_the_effect_and_the_memory_of_it_commit_together(pool: Pool) -> No
     assert await doubles(pool) == 0
 
 
+async def test_work_is_told_of_its_commit_and_of_nothing_else(pool: Pool) -> None:
+    """What counts and wakes after the commit must not do so for a transaction that was undone."""
+    works: list[world.Effects] = []
+
+    class FailsOnce(world.Effects):
+        async def save(self, tx: Tx) -> Sequence[Any]:
+            assert self.told == 0
+            await super().save(tx)
+            if len(works) == 1:
+                raise TimeoutError
+            return []
+
+    async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
+        works.append(FailsOnce())
+        return works[-1]
+
+    await world.consumer(pool, open_work=open_work).apply([record(uuid4(), 1)])
+    assert [work.told for work in works] == [0, 1]
+
+
+async def test_two_processes_that_hear_the_same_newcomers_at_once_apply_each_once(pool: Pool) -> None:
+    """After a rebalance both may have fetched them: none has a head yet that could be locked."""
+    dossiers = [uuid4() for _ in range(60)]
+    first = [record(dossier_id, 1) for dossier_id in dossiers]
+    second = [*first[::-1], *(record(dossier_id, 2) for dossier_id in dossiers)]
+    await asyncio.gather(*(world.consumer(pool).apply(some) for some in (first, second, first[::-1], second)))
+    assert sorted(await effects(pool)) == sorted((dossier_id, n) for dossier_id in dossiers for n in (1, 2))
+    assert await doubles(pool) == 0
+    assert await pool.fetchval("select count(*) from parked") == 0
+    assert await held(pool) == {}
+
+
 async def test_a_fact_without_a_handler_advances_the_sequence(pool: Pool) -> None:
     dossier_id = uuid4()
     listener = world.consumer(pool, handlers={})

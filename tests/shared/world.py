@@ -31,10 +31,15 @@ class Effects:
 
     def __init__(self) -> None:
         self.rows: list[tuple[UUID | None, int, str]] = []
+        self.told = 0
+        """How often it was told of its commit."""
 
     async def save(self, tx: Tx) -> Sequence[Outgoing]:
         await tx.executemany("insert into effects (dossier_id, sequence, note) values ($1, $2, $3)", self.rows)
         return []
+
+    def committed(self) -> None:
+        self.told += 1
 
 
 def on_withdrawal_requested(work: Effects, event: Received) -> None:

@@ -20,6 +20,7 @@ from services.workflow.public_holidays import FIRST_YEAR, LAST_YEAR, HolidayYear
 from shared.office import VIETNAM
 
 MICRO = 1_000_000
+REMEMBERED = 1_000
 DAY_NAMES = (
     ("thứ Hai", "Monday"),
     ("thứ Ba", "Tuesday"),
@@ -115,13 +116,16 @@ class _Year:
 class WorkingCalendar:
     """Immutable. Years are worked out when first asked for; a moment costs about a microsecond afterwards."""
 
-    __slots__ = ("_overrides", "_starts", "_years", "rules")
+    __slots__ = ("_days_after", "_overrides", "_starts", "_sums", "_years", "rules")
 
     def __init__(self, rules: CalendarRules | None = None) -> None:
         self.rules = rules or CalendarRules.shipped()
         self._overrides = {override.date: override for override in self.rules.overrides}
         self._years: dict[int, _Year] = {}
         self._starts: dict[int, int] = {2025: 0}
+        # Dossiers that are decided about together ask the same again and again.
+        self._days_after: dict[tuple[date, int], date] = {}
+        self._sums: dict[tuple[datetime, float], datetime] = {}
 
     @property
     def closes(self) -> time:
@@ -163,9 +167,15 @@ class WorkingCalendar:
 
     def working_day_after(self, day: date, count: int) -> date:
         """The `count`-th working day after `day`; the day itself when `count` is 0."""
-        for _ in range(count):
-            day = self.next_working_day(day)
-        return day
+        found = self._days_after.get((day, count))
+        if found is None:
+            found = day
+            for _ in range(count):
+                found = self.next_working_day(found)
+            if len(self._days_after) >= REMEMBERED:
+                self._days_after.clear()
+            self._days_after[day, count] = found
+        return found
 
     def end_of(self, day: date) -> datetime:
         """The end of office hours of that day."""
@@ -184,6 +194,15 @@ class WorkingCalendar:
 
         Raises ValueError when `seconds` is negative, or when the moment lies after 2099.
         """
+        found = self._sums.get((start, seconds))
+        if found is None:
+            found = self._add(start, seconds)
+            if len(self._sums) >= REMEMBERED:
+                self._sums.clear()
+            self._sums[start, seconds] = found
+        return found
+
+    def _add(self, start: datetime, seconds: float) -> datetime:
         if seconds < 0:
             raise ValueError("working seconds to add must not be negative")
         micros = round(seconds * MICRO)

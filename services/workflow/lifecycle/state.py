@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -148,13 +148,32 @@ class Dossier:
         return None
 
     def to_json(self) -> bytes:
-        return orjson.dumps(self)
+        """As stored. What has its default is not written: most has, and PostgreSQL compresses long rows at a price.
+
+        So the defaults belong to the stored form: a release that changes one must rewrite the rows.
+        """
+        said = _shortened(self, DOSSIER_DEFAULTS)
+        said["tasks"] = [_shortened(task, TASK_DEFAULTS) for task in self.tasks]
+        return orjson.dumps(said, default=str)
 
     @classmethod
     def from_json(cls, text: bytes) -> Dossier:
         said = orjson.loads(text)
         said["tasks"] = [Task(**_typed(task, TASK_IDS, TASK_TIMES)) for task in said["tasks"]]
         return cls(**_typed(said, DOSSIER_IDS, DOSSIER_TIMES))
+
+
+def _shortened(whole: Dossier | Task, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, default in defaults.items() if (value := getattr(whole, name)) != default}
+
+
+def _defaults(kind: type[Any]) -> dict[str, Any]:
+    """field -> its default, or a mark that no value equals."""
+    return {at.name: at.default_factory() if at.default_factory is not MISSING else at.default for at in fields(kind)}
+
+
+TASK_DEFAULTS = _defaults(Task)
+DOSSIER_DEFAULTS = _defaults(Dossier)
 
 
 TASK_IDS = ("task_id",)
@@ -173,10 +192,10 @@ DOSSIER_TIMES = ("recorded_at", "received_at", "due_at", "paused_at", "number_as
 
 def _typed(said: dict[str, Any], ids: tuple[str, ...], times: tuple[str, ...]) -> dict[str, Any]:
     for name in ids:
-        if said[name] is not None:
+        if said.get(name) is not None:
             said[name] = UUID(said[name])
     for name in times:
-        if said[name] is not None:
+        if said.get(name) is not None:
             said[name] = datetime.fromisoformat(said[name])
     return said
 

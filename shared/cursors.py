@@ -40,18 +40,24 @@ async def begin_epoch(pool: Pool, lanes: Sequence[int]) -> dict[int, int]:
     return {row["lane"]: row["epoch"] for row in rows}
 
 
-async def next_chunks(pool: Pool, lanes: Mapping[int, int], limit: int) -> dict[int, list[Any]]:
-    """The next unsent events of each lane, by id. Lanes with nothing to send are not in the answer."""
+async def next_chunks(pool: Pool, lanes: Mapping[int, int], limit: int, most_bytes: int) -> dict[int, list[Any]]:
+    """The next unsent events of each lane, by id. Lanes with nothing to send are not in the answer.
+
+    At most `limit` of a lane; and none after `most_bytes` of their data, whatever the size of the last.
+    """
     rows = await pool.fetch(
         """
-        select e.* from lanes l cross join lateral (
-          select e.lane, e.id, e.topic::text as topic, e.dossier_id, e.key, e.sequence, e.ce_id, e.type, e.trace_id,
-                 e.data, e.recorded_at
-            from events e where e.lane = l.lane and e.id > l.sent_to order by e.id limit $2) e
-         where l.lane = any($1::smallint[])
+        select e.lane, e.id, e.topic::text as topic, e.dossier_id, e.key, e.sequence, e.ce_id, e.type, e.trace_id,
+               e.data, e.recorded_at
+          from lanes l cross join lateral (
+            select e.*, sum(octet_length(e.data)) over (order by e.id) - octet_length(e.data) as bytes_before
+              from (select * from events e where e.lane = l.lane and e.id > l.sent_to order by e.id limit $2) e) e
+         where l.lane = any($1::smallint[]) and e.bytes_before < $3
+         order by e.lane, e.id
         """,
         list(lanes),
         limit,
+        most_bytes,
     )
     chunks: dict[int, list[Any]] = defaultdict(list)
     for row in rows:

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CHUNK = 2_000
-"""Events of one lane in flight at most."""
+CHUNK_BYTES = 4_000_000
+"""Events of one lane, and bytes of their data, in flight at most: a lane of large dossiers must not fill the memory."""
 POLL_S = 1.0
 WATCH_S = 2.0
 SEND_DEADLINE_S = 30.0
@@ -63,6 +64,10 @@ Flying: TypeAlias = "dict[asyncio.Task[cursors.Sent], int]"
 
 class BrokerLost(Exception):
     """The broker does not hold any more what it had acknowledged."""
+
+
+def _is_full(chunk: Sequence[Any]) -> bool:
+    return len(chunk) >= CHUNK or sum(len(row["data"]) for row in chunk) >= CHUNK_BYTES
 
 
 class Relay:
@@ -155,9 +160,10 @@ class Relay:
             while not gone.done():
                 dirty |= await self._take_lanes(owner)
                 if idle := self._idle(dirty, flying):
-                    chunks = await cursors.next_chunks(self._pool(), {lane: self._owned[lane] for lane in idle}, CHUNK)
+                    mine = {lane: self._owned[lane] for lane in idle}
+                    chunks = await cursors.next_chunks(self._pool(), mine, CHUNK, CHUNK_BYTES)
                     # A full chunk means there may be more; whoever commits after this look wakes us again.
-                    dirty -= {lane for lane in idle if len(chunks.get(lane, ())) < CHUNK}
+                    dirty -= {lane for lane in idle if not _is_full(chunks.get(lane, ()))}
                     for lane, rows in chunks.items():
                         flying[asyncio.create_task(self._send(producer, lane, rows))] = lane
                 await self._collect(flying)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-MAX_RECORDS = 500
+MAX_RECORDS = 1_000
 BATCH_WAIT_MS = 10
 WATCH_S = 1.0
 SILENCE_S = 10.0

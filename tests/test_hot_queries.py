@@ -179,7 +179,7 @@ async def test_the_timers_that_are_due(seeded: Any) -> None:
 
 async def test_the_relays_next_events(seeded: Any) -> None:
     one: Seeded = await seeded("workflow")
-    asked = cursors.next_chunks(one.pool, dict.fromkeys(range(PARTITIONS), 0), 500)
+    asked = cursors.next_chunks(one.pool, dict.fromkeys(range(PARTITIONS), 0), 500, 10**6)
     assert_reads(await one.plans_of(asked), "events_pkey", "events")
 
 

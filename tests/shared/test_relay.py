@@ -168,7 +168,7 @@ async def sent_row(pool: Pool, dossier_id: UUID, offset: int) -> cursors.Sent:
     """As if the next event of the dossier's lane had been acknowledged at `offset`."""
     lane = lane_of(str(dossier_id))
     epoch = await pool.fetchval("select epoch from lanes where lane = $1", lane)
-    row = (await cursors.next_chunks(pool, {lane: epoch}, 1))[lane][0]
+    row = (await cursors.next_chunks(pool, {lane: epoch}, 1, 10**6))[lane][0]
     return cursors.Sent(lane, epoch, row["id"], row["id"], ((SUBMISSIONS, lane, offset, offset),), (0.0,))
 
 

@@ -1,14 +1,15 @@
 """What one writes after an evening with FastStream's documentation: a handler a message, a transaction a message.
 
 It does less than hoso: no outbox (it publishes after the commit, so a crash between the two loses events), no sequence,
-no repeats told apart, nothing parked or held. Its offsets are committed after the handler (NACK_ON_ERROR): the default,
-ACK_FIRST, loses messages by itself.
+nothing parked or held; a repeat is noticed only where a unique index of hoso's refuses it. Its offsets are committed
+after the handler (NACK_ON_ERROR): the default, ACK_FIRST, loses messages by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import httpx2
@@ -22,6 +23,9 @@ from bench.peers.place import Place, said_on_the_command_line
 from bench.peers.steps import Said, ask, found, note, receive, take_up, tell
 from shared.events import PARTITIONS
 from shared.sealed import Sealer
+
+if TYPE_CHECKING:
+    from shared.database import Tx
 
 NAME = "naive FastStream"
 TUNED = "asyncpg and uvloop, a process for each service; more workers or processes were not faster"
@@ -54,31 +58,27 @@ class Service:
         self.pool: asyncpg.Pool[asyncpg.Record]
 
     async def on_submitted(self, said: Said) -> None:
-        async with self.pool.acquire() as tx, tx.transaction():
-            made = await receive(tx, said)
-        await self.publish(made)
+        await self.transact(lambda tx: receive(tx, said))
 
     async def on_wanted(self, said: Said) -> None:
         sealed_number = await ask(self.http, said, self.sealer)
-        async with self.pool.acquire() as tx, tx.transaction():
-            made = await found(tx, said, sealed_number)
-        await self.publish(made)
+        await self.transact(lambda tx: found(tx, said, sealed_number))
 
     async def on_found(self, said: Said) -> None:
-        async with self.pool.acquire() as tx, tx.transaction():
-            made = await take_up(tx, said)
-        await self.publish(made)
+        await self.transact(lambda tx: take_up(tx, said))
 
     async def on_notice_wanted(self, said: Said) -> None:
-        async with self.pool.acquire() as tx, tx.transaction():
-            made = await tell(tx, said, self.sealer)
-        await self.publish(made)
+        await self.transact(lambda tx: tell(tx, said, self.sealer))
 
     async def on_notice_sent(self, said: Said) -> None:
-        async with self.pool.acquire() as tx, tx.transaction():
-            await note(tx, said)
+        await self.transact(lambda tx: note(tx, said))
 
-    async def publish(self, made: list[Said]) -> None:
+    async def transact(self, step: Callable[[Tx], Awaitable[list[Said]]]) -> None:
+        try:
+            async with self.pool.acquire() as tx, tx.transaction():
+                made = await step(tx)
+        except asyncpg.UniqueViolationError:
+            return  # a repeat after a rebalance: else it would come back for ever
         for one in made:
             topic = TOPICS.get(one.kind, LIFECYCLE)
             await self.broker.publish(one, topic=topic, key=str(one.dossier_id).encode())

@@ -16,7 +16,7 @@ class Breaker:
         *,
         failures: int = 5,
         rest_s: float = 0.5,
-        most_s: float = 5.0,
+        most_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._failures, self._first_rest, self._most, self._clock = failures, rest_s, most_s, clock

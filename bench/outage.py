@@ -118,6 +118,7 @@ async def _figures(place: Ground, looks: Sequence[Look], recovered_at: float, em
     worst = max(after, key=lambda look: look.oldest_s)
     drained = sum(recovered_at <= birth.found_at <= emptied_at for birth in births)
     waits = [birth.found_at - birth.wanted_at for birth in births]
+    overtakings = overtaken([birth for birth in births if birth.found_at >= recovered_at])
     return {
         "age_falls_after_s": round(worst.at - recovered_at, 2),
         "drain_share": round(drained / (CAPACITY * (emptied_at - recovered_at)), 3),
@@ -127,8 +128,8 @@ async def _figures(place: Ground, looks: Sequence[Look], recovered_at: float, em
         "wait_s": {
             name: round(percentile(waits, share), 2) for name, share in (("p50", 0.5), ("p99", 0.99), ("most", 1))
         },
-        "overtaken_for_s": round(max(overtaken(births)), 2),
-        "by_more_than_a_second": sum(seconds > 1.0 for seconds in overtaken(births)),
+        "overtaken_for_s": round(max(overtakings), 2),
+        "by_more_than_a_second": sum(seconds > 1.0 for seconds in overtakings),
     }
 
 

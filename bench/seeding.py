@@ -1,0 +1,203 @@
+"""Fills the databases as if the centre had been at work for long: a few dossiers are really worked, then multiplied.
+
+Officers finish nine in ten of the pattern's dossiers over HTTP. Each copy then has every row of its original in every
+service, with ids, codes and keys of its own and times further back; which copies there are is told to PostgreSQL by
+COPY. So each service's proof views stay true: what was staged counts as sent, what was heard as applied, once each.
+What is sealed stays sealed with the original's id, so nobody can open a copy's personal fields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+
+from bench import throughput
+from bench.ground import SERVICES, Ground, Stalled, one
+from deploy.local import call
+from shared.envelope import lane_of
+
+PATTERN = 200
+"""Dossiers that are really worked."""
+OPEN_ONE_IN = 10
+CHUNK = 50
+"""Copies of the whole pattern in one transaction."""
+APART = "interval '2 hours'"
+"""How much further back each copy of the pattern lies: a million dossiers reach back over a year."""
+OFFICERS = ("counter", "specialist", "signatory", "records_clerk", "centre_director")
+KEPT = frozenset({"due_at", "next_try_at", "try_at", "result_due_at"})
+"""Times that say when something is to happen: moved back, all of it would happen at once."""
+TOGETHER = 50
+SENT_TOGETHER = 500
+
+FUNCTIONS = """
+create or replace function twin(id uuid, n integer) returns uuid language sql immutable strict
+  return (left(id::text, 15) || substr(lpad(to_hex(n), 10, '0'), 1, 3) || '-a' || substr(lpad(to_hex(n), 10, '0'), 4, 3)
+          || '-' || substr(lpad(to_hex(n), 10, '0'), 7, 4) || right(id::text, 8))::uuid;
+create or replace function twin_text(said text, n integer) returns text language sql immutable strict
+  return regexp_replace(regexp_replace(said,
+    '([0-9a-f]{8}-[0-9a-f]{4}-7)[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{4}([0-9a-f]{8})',
+    '\\1' || substr(lpad(to_hex(n), 10, '0'), 1, 3) || '-a' || substr(lpad(to_hex(n), 10, '0'), 4, 3)
+          || '-' || substr(lpad(to_hex(n), 10, '0'), 7, 4) || '\\2', 'g'),
+    '(H44[.]B[0-9]{2}-[0-9]{6}-[0-9]{4})', '\\1' || lpad(n::text, 6, '0'), 'g');
+create table if not exists twins (original uuid not null, n integer not null, lane smallint not null);
+create index if not exists twins_by_copy on twins (n);
+"""
+"""An id keeps its time and its last four bytes, which `heads` remembers of each event applied."""
+
+
+def twin(original: UUID, copy: int) -> UUID:
+    """The id of a dossier's copy, as the SQL function says it."""
+    digits, number = original.hex, f"{copy:010x}"
+    return UUID(f"{digits[:13]}{number[:3]}a{number[3:]}{digits[24:]}")
+
+
+class Seeding:
+    """A ground whose databases hold `total` dossiers so far; the services must be up when it is made."""
+
+    def __init__(self, place: Ground) -> None:
+        self._place = place
+        self._originals: Sequence[UUID] = ()
+        self._copies = 0
+
+    @property
+    def total(self) -> int:
+        return len(self._originals) * (1 + self._copies)
+
+    async def work_pattern(self, timeout_s: float = 120.0) -> None:
+        """File the pattern and let officers finish what they may. Raises Stalled when it does not come to rest."""
+        place = self._place
+        await throughput.run(place, PATTERN)
+        deadline = time.monotonic() + timeout_s
+        while await asyncio.to_thread(self._work_once) or not await self._at_rest():
+            if time.monotonic() > deadline:
+                raise Stalled("the pattern's dossiers do not come to rest")
+            await asyncio.sleep(0.2)
+        async with one(place.dsn["workflow"]) as connection:
+            rows = await connection.fetch("select dossier_id from dossiers order by dossier_id")
+        self._originals = [row["dossier_id"] for row in rows]
+
+    async def grow(self, total: int) -> float:
+        """Add copies until there are `total` dossiers. The services are stopped meanwhile; the seconds it took."""
+        began = time.monotonic()
+        for name in SERVICES:
+            self._place.stack.take_down(name)
+        first, self._copies = self._copies + 1, total // len(self._originals) - 1
+        mapping = [
+            (original, copy, lane_of(str(twin(original, copy))))
+            for copy in range(first, self._copies + 1)
+            for original in self._originals
+        ]
+        await asyncio.gather(*(self._copy(self._place.dsn[name], mapping, first) for name in SERVICES))
+        for name in SERVICES:
+            self._place.stack.bring_back(name)
+        await asyncio.to_thread(self._place.stack.wait_ready, 120)
+        return time.monotonic() - began
+
+    def _work_once(self) -> int:
+        """Every role ends what lies before it, but for the dossiers that stay open; how many tasks that were."""
+        place, done = self._place, 0
+        for role in OFFICERS:
+            said = call.call(
+                place.url["workflow"], "/v1/tasks", query={"role": role, "limit": 1000}, token=place.tokens[role]
+            )
+            items = [
+                {
+                    "task_id": task["task_id"],
+                    "version": task["version"],
+                    "outcome": next(outcome["code"] for outcome in task["outcomes"] if outcome["forward"]),
+                }
+                for task in said["items"]
+                if not task["waiting_for"] and UUID(task["dossier_id"]).int % OPEN_ONE_IN
+            ]
+            url, token = place.url["workflow"], place.tokens[role]
+            for first in range(0, len(items), TOGETHER):
+                body = {"items": items[first : first + TOGETHER]}
+                told = call.call(url, "/v1/tasks/complete", method="POST", body=body, token=token, timeout=60.0)
+                done += sum(row["status"] == 200 for row in told["items"])
+        return done
+
+    async def _at_rest(self) -> bool:
+        """Nothing is on its way from one service to another."""
+        for name in SERVICES:
+            async with one(self._place.dsn[name]) as connection:
+                if await connection.fetchval(
+                    "select exists (select 1 from events e join lanes l using (lane) where e.id > l.sent_to)"
+                ):
+                    return False
+        async with one(self._place.dsn["workflow"]) as connection:
+            return not await connection.fetchval("select exists (select 1 from notices_awaited)")
+
+    async def _copy(self, dsn: str, mapping: Sequence[tuple[UUID, int, int]], first: int) -> None:
+        async with one(dsn) as connection:
+            await connection.execute("set synchronous_commit = off")
+            await connection.execute(FUNCTIONS)
+            await connection.copy_records_to_table("twins", records=mapping, columns=("original", "n", "lane"))
+            await connection.execute("analyze twins")
+            tables = [
+                row["name"]
+                for row in await connection.fetch(
+                    "select c.relname::text as name from pg_class c join pg_attribute a on a.attrelid = c.oid"
+                    " where c.relkind = 'r' and a.attname = 'dossier_id' and c.relnamespace = 'public'::regnamespace"
+                    " order by c.relname = 'submissions' desc, c.relname"
+                )
+            ]
+            before = await connection.fetchval("select coalesce(max(id), 0) from events")
+            statements = [await _multiply(connection, table, self._originals) for table in tables]
+            for start in range(first, self._copies + 1, CHUNK):
+                async with connection.transaction():
+                    for statement in statements:
+                        await connection.execute(statement, start, min(start + CHUNK - 1, self._copies))
+            await connection.execute(
+                "insert into sent (lane, to_id, from_id, sent_at)"
+                " select lane, max(id), min(id), max(recorded_at) from (select lane, id, recorded_at,"
+                " (row_number() over (partition by lane order by id) - 1) / $2 as part from events where id > $1) e"
+                " group by lane, part",
+                before,
+                SENT_TOGETHER,
+            )
+            await connection.execute(
+                "update lanes l set sent_to = greatest(l.sent_to, (select coalesce(max(id), 0) from events e"
+                " where e.lane = l.lane))"
+            )
+            # As autovacuum would have done while the year went by.
+            await connection.execute("vacuum (analyze)")
+
+
+async def _multiply(connection: asyncpg.Connection[asyncpg.Record], table: str, originals: Sequence[UUID]) -> str:
+    """The statement that adds the copies $1 to $2 of a table's rows."""
+    await connection.execute(f"create temp table pattern_{table} as select * from {table} where false")
+    await connection.execute(
+        f"insert into pattern_{table} select * from {table} where dossier_id = any($1)", list(originals)
+    )
+    columns = await connection.fetch(
+        "select attname::text as name, format_type(atttypid, null) as type from pg_attribute"
+        " where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attidentity = '' order by attnum",
+        table,
+    )
+    values = [_value(column["name"], column["type"]) for column in columns]
+    # Within a dossier ids go up with the sequence, as they did.
+    order = "order by w.n, t.id" if table == "events" else "order by w.n"
+    return (
+        f"insert into {table} ({', '.join(column['name'] for column in columns)}) select {', '.join(values)}"
+        f" from pattern_{table} t join twins w on w.original = t.dossier_id where w.n between $1 and $2 {order}"
+    )
+
+
+def _value(name: str, kind: str) -> str:
+    if name == "lane":
+        return "w.lane"
+    if kind == "uuid":
+        return f"twin(t.{name}, w.n)"
+    if name in ("data", "body"):
+        return f"convert_to(twin_text(convert_from(t.{name}, 'UTF8'), w.n), 'UTF8')"
+    if name == "dossier_code":
+        return f"twin_text(t.{name}, w.n)"
+    if name == "idempotency_key":
+        return f"t.{name} || '-' || w.n"
+    if kind == "timestamp with time zone" and name not in KEPT:
+        return f"t.{name} - w.n * {APART}"
+    return f"t.{name}"

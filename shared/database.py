@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 MIGRATIONS_LOCK = 7_318_001
 PASSING_CLASSES = ("08", "53", "57P", "58", "XX")
 """Connection, resources, shutdown, input/output of the server itself, its inner errors: never the event's fault."""
-PASSING_STATES = frozenset({"40001", "40P01", "55P03", "57014", "25006", "25P03"})
+PASSING_STATES = frozenset({"40001", "40P01", "55P03", "57014", "25006", "25P03", "25P04"})
 
 
 class NotReady(Exception):
@@ -66,11 +66,20 @@ async def open_pool(dsn: str, *, name: str, size: int) -> Pool:
         command_timeout=60,
         timeout=5,
         server_settings={"application_name": name, **SESSION},
+        setup=_must_write,
     )
 
 
 async def _leave_as_it_is(_: object) -> None:
     """asyncpg rolls back an open transaction first. Its own four statements more were a tenth of what each use cost."""
+
+
+async def _must_write(tx: Tx) -> None:
+    """Raises NotReady where the session can only read, which ends it: after a failover the next may lead elsewhere."""
+    said = tx.get_settings()  # PostgreSQL reports both by itself, and again when they change
+    for name in ("in_hot_standby", "default_transaction_read_only"):
+        if getattr(said, name, "off") == "on":
+            raise NotReady(name)
 
 
 async def open_connection(dsn: str, *, name: str) -> asyncpg.Connection[asyncpg.Record]:

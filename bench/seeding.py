@@ -60,12 +60,12 @@ class Seeding:
 
     def __init__(self, place: Ground) -> None:
         self._place = place
-        self._originals: Sequence[UUID] = ()
-        self._copies = 0
+        self.originals: Sequence[UUID] = ()
+        self.copies = 0
 
     @property
     def total(self) -> int:
-        return len(self._originals) * (1 + self._copies)
+        return len(self.originals) * (1 + self.copies)
 
     async def work_pattern(self, timeout_s: float = 120.0) -> None:
         """File the pattern and let officers finish what they may. Raises Stalled when it does not come to rest."""
@@ -78,18 +78,18 @@ class Seeding:
             await asyncio.sleep(0.2)
         async with one(place.dsn["workflow"]) as connection:
             rows = await connection.fetch("select dossier_id from dossiers order by dossier_id")
-        self._originals = [row["dossier_id"] for row in rows]
+        self.originals = [row["dossier_id"] for row in rows]
 
     async def grow(self, total: int) -> float:
         """Add copies until there are `total` dossiers. The services are stopped meanwhile; the seconds it took."""
         began = time.monotonic()
         for name in SERVICES:
             self._place.stack.take_down(name)
-        first, self._copies = self._copies + 1, total // len(self._originals) - 1
+        first, self.copies = self.copies + 1, total // len(self.originals) - 1
         mapping = [
             (original, copy, lane_of(str(twin(original, copy))))
-            for copy in range(first, self._copies + 1)
-            for original in self._originals
+            for copy in range(first, self.copies + 1)
+            for original in self.originals
         ]
         await asyncio.gather(*(self._copy(self._place.dsn[name], mapping, first) for name in SERVICES))
         for name in SERVICES:
@@ -146,11 +146,11 @@ class Seeding:
                 )
             ]
             before = await connection.fetchval("select coalesce(max(id), 0) from events")
-            statements = [await _multiply(connection, table, self._originals) for table in tables]
-            for start in range(first, self._copies + 1, CHUNK):
+            statements = [await _multiply(connection, table, self.originals) for table in tables]
+            for start in range(first, self.copies + 1, CHUNK):
                 async with connection.transaction():
                     for statement in statements:
-                        await connection.execute(statement, start, min(start + CHUNK - 1, self._copies))
+                        await connection.execute(statement, start, min(start + CHUNK - 1, self.copies))
             await connection.execute(
                 "insert into sent (lane, to_id, from_id, sent_at)"
                 " select lane, max(id), min(id), max(recorded_at) from (select lane, id, recorded_at,"

@@ -25,7 +25,7 @@ for a finished dossier against 4 or 5."""
 PLACES = {"a commune": 1, "a province of 148 communes": 148, "the country, 3,321 communes": 3_321}
 TEXT = """# How much is enough
 
-Written by `python -m bench.capacity` from [bench/results/latest.json](../bench/results/latest.json); do not edit.
+Written by `python -m bench.capacity` from `bench/results/latest.json`; do not edit.
 [bench/README.md](../bench/README.md) defines each figure. A dash: not measured yet. The machine: {machine}.
 
 | measured on that one machine | |

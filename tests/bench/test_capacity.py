@@ -27,7 +27,7 @@ def test_a_figure_that_was_not_measured_is_a_dash_and_nothing_is_invented() -> N
 
 def test_what_comes_in_is_set_against_what_was_measured() -> None:
     page = capacity.page(MEASURED)
-    # 148 communes: 12,136 a day, a quarter in one hour; three times the measured work; 20 kB a dossier at the largest size.
+    # 12,136 a day, a quarter in one hour; three times the measured work; 20 kB a dossier, as at the largest size.
     assert "| a province of 148 communes | 12,136 | 0.843 | 0.3 % | under 0.1 % | 3,034,000 | 60.7 GB |" in page
     assert "| the country, 3,321 communes | 272,322 | 18.9 | 5.7 % | 1.3 % | 68,080,500 | 1.4 TB |" in page
     assert "1.25 times the work of one (all 2 processors are busy)" in page

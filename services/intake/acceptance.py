@@ -81,11 +81,10 @@ class Acceptance:
                 )
                 fault_point("intake-before-commit")
             fault_point("intake-after-commit")
-            # Before the connection goes back: the pool asks PostgreSQL once more, and nobody need wait for that.
-            service.wake(lanes)
-            for waiting in group:
-                if not waiting.answer.done():
-                    waiting.answer.set_result(stored[waiting.new.caller, waiting.new.idempotency_key])
+        service.wake(lanes)
+        for waiting in group:
+            if not waiting.answer.done():
+                waiting.answer.set_result(stored[waiting.new.caller, waiting.new.idempotency_key])
 
 
 def _refuse(group: list[_Waiting], error: Exception) -> None:

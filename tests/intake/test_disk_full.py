@@ -1,0 +1,124 @@
+"""Intake on a disk without room: 503, nothing half stored, nothing accepted is lost, and it goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest_asyncio
+
+from deploy.local.ports import free_port
+from deploy.local.postgres import Postgres
+from services.workflow.procedures import shipped
+from shared import database
+from tests.fixtures.databases import QUICK
+from tests.fixtures.disk import SEGMENT, let_files_grow_to
+from tests.fixtures.services import ServiceProcess, StartService
+from tests.fixtures.waiting import wait_until
+from tests.intake.conftest import DOCUMENTS, assert_problem, example, nobody, publish, start_in_2025, until_it_knows
+
+PATH = "/v1/dossiers"
+SCAN = os.urandom(6_000_000)
+ACKNOWLEDGED = {**QUICK, "synchronous_commit": "on"}
+"""What was answered 201 must survive PostgreSQL's own death; fsync is for the machine's."""
+
+
+class Place:
+    """A PostgreSQL of the test's own and the intake that uses it."""
+
+    def __init__(self, server: Postgres, service: ServiceProcess) -> None:
+        self.server, self.service = server, service
+        self.counter = service.client("counter")
+
+    async def submit(self, key: str) -> httpx2.Response:
+        return await self.counter.post(PATH, json=example(), headers={"Idempotency-Key": key})
+
+    async def upload(self, number: int) -> httpx2.Response:
+        """A scan of the `number`th dossier, which is submitted first."""
+        dossier_id = (await self.submit(f"scanned-{number}")).json()["dossier_id"]
+        path = f"{PATH}/{dossier_id}/components/{example()['components'][0]['code']}/content"
+        return await self.counter.put(path, content=SCAN, headers={"Content-Type": "image/tiff"})
+
+    async def count(self, what: str) -> int:
+        pool = await database.open_pool(self.server.dsn(), name="test", size=1)
+        try:
+            return int(await pool.fetchval(f"select count(*) from {what}"))
+        finally:
+            await pool.close()
+
+
+@pytest_asyncio.fixture
+async def place(tmp_path: Path, start_service: StartService) -> AsyncIterator[Place]:
+    server = Postgres(tmp_path / "postgres", free_port(), settings=ACKNOWLEDGED)
+    await asyncio.to_thread(server.start)
+    try:
+        service = await start_in_2025(start_service, server.dsn(), nobody())
+        pool = await database.open_pool(server.dsn(), name="test", size=1)
+        await publish(pool, DOCUMENTS)
+        await pool.close()
+        await until_it_knows(service, len(shipped()))
+        made = Place(server, service)
+        yield made
+        await made.counter.aclose()
+        service.kill()
+    finally:
+        await asyncio.to_thread(server.destroy)
+
+
+def assert_come_again(answer: httpx2.Response) -> None:
+    assert_problem(answer, 503, "unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_where_tables_cannot_grow_an_upload_is_refused_whole_and_works_when_there_is_room(place: Place) -> None:
+    await asyncio.to_thread(let_files_grow_to, place.server, SEGMENT + 1_000_000)
+    stored = 0
+    while (answer := await place.upload(stored)).status_code == 201:
+        stored += 1
+        assert stored < 10, "there is room without end"
+    assert_come_again(answer)
+    assert stored > 0
+    assert "File too large" in place.server.log.read_text()
+    assert await place.count("contents") == stored
+    assert await place.count("(select distinct upload_id from content_pieces) as uploads") == stored
+    # Other tables have room: a full one holds nobody else up.
+    assert (await place.submit("elsewhere")).status_code == 201
+    await asyncio.to_thread(let_files_grow_to, place.server, None)
+    assert (await place.upload(stored)).status_code == 201
+    assert await place.count("contents") == stored + 1
+    assert place.service.poll() is None
+
+
+async def test_where_the_log_cannot_be_written_postgresql_ends_and_all_that_was_accepted_is_there_again(
+    place: Place,
+) -> None:
+    """PostgreSQL cannot go on without its log: it ends every session (PANIC) and starts when somebody has made room."""
+    pid = place.service.pid
+    accepted = [(await place.submit(f"before-{number}")).json() for number in range(20)]
+    await asyncio.to_thread(let_files_grow_to, place.server, 8_192)
+    answers = await asyncio.gather(*(place.submit(f"during-{number}") for number in range(10)))
+    for answer in answers:
+        assert_come_again(answer)
+    await wait_until(lambda: place.server.poll() is not None, 30, what="PostgreSQL has ended")
+    assert "PANIC" in place.server.log.read_text()
+    assert_come_again(await place.submit("while-it-is-away"))
+    async with place.service.client("ops") as client:
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+    # A new process without the limit: somebody made room and started it.
+    await asyncio.to_thread(place.server.start)
+
+    async def accepts() -> bool:
+        return (await place.submit("after")).status_code in (200, 201)
+
+    await wait_until(accepts, 30, every_s=0.05)
+    for number, said in enumerate(accepted):
+        again = await place.submit(f"before-{number}")
+        assert (again.status_code, again.json()) == (200, said)
+    for number in range(10):
+        assert (await place.submit(f"during-{number}")).status_code == 201
+    assert await place.count("submissions") == await place.count("events where dossier_id is not null") == 31
+    assert (place.service.pid, place.service.poll()) == (pid, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -49,10 +48,6 @@ class Part:
     key: str
     long: bool = False
 
-    @property
-    def written(self) -> bool:
-        return importlib.util.find_spec(self.module) is not None
-
     def load(self) -> Measures:
         return cast(Measures, importlib.import_module(self.module))
 
@@ -64,6 +59,7 @@ PARTS = {
     "isolation": Part("bench.isolation", "isolation"),
     "outage": Part("bench.outage", "outage"),
     "footprint": Part("bench.footprint", "footprint"),
+    "kafka": Part("bench.on_kafka", "throughput", long=True),
     "growth": Part("bench.growth", "growth", long=True),
     "scale": Part("bench.scale", "scale", long=True),
 }

@@ -20,9 +20,8 @@ from bench.peers.steps import Said, ask, step
 from shared.sealed import Sealer
 
 NAME = "DBOS"
-TUNED = "two processes, a queue polled every 0.1 s with 32 workflows at a time each, read committed"
 WORKERS = ("one", "two")
-CONCURRENCY = 32
+CONCURRENCY = 10
 POLL_S = 0.1
 QUEUE, WORKFLOW, VERSION = "dossiers", "dossier", "bench"
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from shared.database import Tx
 
 NAME = "naive FastStream"
-TUNED = "asyncpg and uvloop, a process for each service; more workers or processes were not faster"
 WORKERS = ("workflow", "idlookup", "notify")
 TOPICS = {
     "DossierSubmitted": "naive.submissions",
@@ -44,6 +43,7 @@ OPTIONS: dict[str, Any] = {
     "fetch_max_wait_ms": 20,  # as hoso on the embedded broker
     "session_timeout_ms": 3_000,
     "heartbeat_interval_ms": 1_000,
+    "max_workers": 4,
 }
 
 

@@ -20,7 +20,6 @@ from bench.peers.steps import HEARD, Said, ask, step
 from shared.sealed import Sealer
 
 NAME = "pgqueuer"
-TUNED = "asyncpg pool and uvloop, two processes, batches of 100, 10 connections each"
 WORKERS = ("one", "two")
 BATCH = 100
 CONNECTIONS = 10

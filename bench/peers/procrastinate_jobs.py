@@ -18,9 +18,8 @@ from bench.peers.steps import Said, ask, step
 from shared.sealed import Sealer
 
 NAME = "procrastinate"
-TUNED = "two workers with 20 jobs at a time each, uvloop, finished jobs deleted"
 WORKERS = ("one", "two")
-CONCURRENCY = 20
+CONCURRENCY = 8
 TASK = "hoso_step"
 
 
@@ -39,7 +38,7 @@ class Transaction:
 
 
 def make_app(place: Place) -> App:
-    connector = PsycopgConnector(conninfo=place.dsn, min_size=2, max_size=CONCURRENCY)
+    connector = PsycopgConnector(conninfo=place.dsn, min_size=2, max_size=CONCURRENCY + 4)
     app = App(connector=connector)
     sealer = Sealer(place.seal_keys)
     http = httpx2.AsyncClient(base_url=place.registry, trust_env=False)

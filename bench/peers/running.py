@@ -23,7 +23,6 @@ class Peer(Protocol):
 
     __name__: str
     NAME: str
-    TUNED: str
     WORKERS: Sequence[str]
 
     async def install(self, place: Place) -> None:

@@ -365,6 +365,16 @@ def _imports(file: Path) -> Iterator[str]:
             yield node.module
 
 
+def test_the_proof_shares_no_code_with_what_it_proves() -> None:
+    shared_with = {
+        f"{name_of(file)}: {name}"
+        for file in modules("deploy/verify")
+        for name in _imports(file)
+        if name.split(".")[0] in ("services", "shared")
+    }
+    assert shared_with == set()
+
+
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 KNOWN = {f"HOSO_{name.upper()}" for kind in (Settings, IdlookupSettings, NotifySettings) for name in kind.model_fields}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from services.idlookup import store
+from services.idlookup.limiter import STALE_S
 from services.idlookup.rules import Next, fact_of
 from shared.envelope import new_id
 from tests.fixtures.databases import MakePool
@@ -301,6 +302,21 @@ async def test_a_flood_of_checks_does_not_delay_a_birth(make_pool: MakePool, reg
         # The whole flood takes the registry half a minute: the birth has its number long before its end.
         await wait_until(has_its_number, 20)
         assert (await states(lookup.pool))["waiting"] > 1000
+
+
+async def test_checks_that_stay_unanswered_leave_a_birth_its_place(make_pool: MakePool, registry: Outside) -> None:
+    """All the places that checks may take at the registry are taken, and none becomes free."""
+    lookup = Lookup(await make_pool(*PACKAGES), registry.url)
+    await registry.control(**SLOW)
+    async with lookup.calling():
+        await lookup.hear(checks(300))
+        window = lookup.service.extras["callers"]["verify"].window
+        await wait_until(lambda: window.standing and not window.free())
+        birth = births(1)[0]
+        await lookup.hear([birth])
+        sent = "select not to_send from requests where request_key = $1"
+        # Sooner than a place is given up for being unanswered.
+        await wait_until(lambda: lookup.pool.fetchval(sent, key_of(birth)), STALE_S / 2)
 
 
 async def test_a_quick_registry_gives_thousands_of_numbers_each_once(make_pool: MakePool, registry: Outside) -> None:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from typing import Any
+from uuid import UUID, uuid4
 
+import pytest
+
+from shared.envelope import Outgoing, lane_of, new_id
 from shared.events import LIFECYCLE
+from shared.outbox import stage
+from tests.fixtures.waiting import wait_until
+from tests.shared.world import WITHDRAWN
 from tests.workflow.conftest import Desk
 from tests.workflow.lifecycle_scenes import BIRTH, COPIES
 
@@ -110,3 +117,32 @@ async def test_nothing_is_skipped_while_many_write(desk: Desk) -> None:
     check_order(heard)
     there = await desk.pool.fetchval("select count(*) from events where topic = $1::text::topic", LIFECYCLE)
     assert len(heard) == len({event["id"] for event in heard}) == there == 150
+
+
+@pytest.mark.parametrize("same_lane", [True, False], ids=["in-the-same-lane", "in-another-lane"])
+async def test_an_event_whose_transaction_ends_late_is_not_passed_over(desk: Desk, same_lane: bool) -> None:
+    """It took its id first and commits last. In its lane nobody may be before it; of other lanes it knows nothing."""
+    late = uuid4()
+    there = lane_of(str(late))
+    early = next(found for found in iter(uuid4, None) if (lane_of(str(found)) == there) is same_lane)
+
+    def withdrawn(dossier_id: UUID) -> Outgoing:
+        return Outgoing(dossier_id, 1, WITHDRAWN, new_id(), new_id())
+
+    async def tell() -> None:
+        async with desk.pool.acquire() as tx, tx.transaction():
+            await stage(tx, [withdrawn(early)])
+
+    async def waits() -> bool:
+        return bool(
+            await desk.pool.fetchval("select count(*) from pg_locks where locktype = 'advisory' and not granted")
+        )
+
+    async with desk.pool.acquire() as tx, tx.transaction():
+        await stage(tx, [withdrawn(late)])
+        telling = asyncio.create_task(tell())
+        await wait_until(lambda: telling.done() or waits())
+        before, address = await read_all(desk)
+    await telling
+    after, _ = await read_all(desk, address)
+    assert {event["subject"] for event in [*before, *after]} == {str(late), str(early)}

@@ -162,7 +162,8 @@ async def test_a_data_error_is_not_blamed_on_the_event_that_released_it(pool: Po
     dossier_id = uuid4()
     listener = world.consumer(pool)
     await listener.apply([record(dossier_id, 2, "cannot be stored"), record(dossier_id, 3)])
-    await listener.apply([record(dossier_id, 1)])
+    async with asyncio.timeout(10):
+        await listener.apply([record(dossier_id, 1)])
     assert await effects(pool) == [(dossier_id, 1)]
     assert await parked(pool) == [(dossier_id, 2, "data")]
     assert await held(pool) == {(dossier_id, 3): "behind"}

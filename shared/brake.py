@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shared.database import Tx
+    from shared.envelope import Received
+
+Aside = tuple["Received", str, str, bool]
+"""(event, reason, detail, whether it blocks its dossier's sequence): what a plan would park."""
 
 
 class Brake:
@@ -26,3 +35,19 @@ class Brake:
 
     def reset(self) -> None:
         self._seen.clear()
+
+
+async def list_news(tx: Tx, park: Sequence[Aside]) -> list[Aside]:
+    """Without the impostors that lie there already: each time the log is read again they come again, and some dozens
+    of them would hold up everybody else for ever.
+    """
+    if not park:
+        return []
+    digests = [event.record.digest() for event, *_ in park]
+    rows = await tx.fetch(
+        "select digest from parked where topic = any($1::text[]) and digest = any($2::bytea[])",
+        list({event.topic for event, *_ in park}),
+        digests,
+    )
+    known = {row["digest"] for row in rows}
+    return [row for row, digest in zip(park, digests, strict=True) if row[3] or digest not in known]

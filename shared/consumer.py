@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import structlog
 
 from shared import journal
-from shared.brake import Brake
+from shared.brake import Brake, list_news
 from shared.database import is_passing
 from shared.envelope import Outgoing, Received, Record
 from shared.events import Fact
@@ -214,6 +214,7 @@ class Consumer:
             try:
                 async with tx.transaction():
                     plan, begun = await journal.look(tx, events, pairs, poison, singly=singly)
+                    plan.park = await list_news(tx, plan.park)
                     if self._brake.would_trip(len(events), len(plan.park)):
                         raise _Braked
                     done = await self._decide_and_save(tx, plan, begun)

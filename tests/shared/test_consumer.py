@@ -317,6 +317,21 @@ async def test_strangers_are_not_counted_again_each_time_they_are_read(pool: Poo
     assert len(await parked(pool)) == 30
 
 
+async def test_impostors_that_are_read_again_hold_nobody_up(pool: Pool) -> None:
+    """Parked one by one over months; when the log is read again they all come at once."""
+    brake = Brake(window_s=0.2)
+    listener = world.consumer(pool, brake=brake, patience_s=1.0)
+    log = [record(dossier_id, 1) for dossier_id in (uuid4() for _ in range(25)) for _ in range(2)]
+    for one in log:
+        await listener.apply([one])
+        brake.reset()
+    assert [row[2] for row in await parked(pool)] == ["identity-conflict"] * 25
+    newcomer = uuid4()
+    await listener.apply([*log, record(newcomer, 1)])
+    assert (newcomer, 1) in await effects(pool)
+    assert len(await parked(pool)) == 25
+
+
 async def test_a_consumer_on_the_brake_gives_its_batch_back_before_it_is_taken_for_dead(pool: Pool) -> None:
     listener = world.consumer(pool, brake=Brake(window_s=0.1), patience_s=0.3)
     with pytest.raises(_Braked):

@@ -20,7 +20,7 @@ from shared.outbox import CHANNEL, stage
 if TYPE_CHECKING:
     from shared.database import Tx
 
-TICK_S = 0.005
+TICK_S = 0.01
 """Whatever is due is committed, in one transaction, no more often than this."""
 
 

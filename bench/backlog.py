@@ -48,7 +48,7 @@ HEARD = f"select coalesce(sum(last), 0)::bigint from heads where topic = '{SUBMI
 
 
 class Watch:
-    """Looks at a process's memory until told to stop. MB; `peak` is what was seen, `peak_rss` what the kernel kept."""
+    """Looks at a process's memory until told to stop. MB."""
 
     def __init__(self, pid: int) -> None:
         self.pid, self.peak = pid, 0.0
@@ -59,14 +59,15 @@ class Watch:
             self.peak = max(self.peak, pss_mb({"process": self.pid}))
             await asyncio.sleep(LOOK_S)
 
-    @property
-    def peak_rss(self) -> float:
-        lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
-
     def stop(self) -> dict[str, float]:
         self._task.cancel()
-        return {"peak_pss_mb": round(self.peak, 1), "peak_rss_mb": round(self.peak_rss, 1)}
+        return {"peak_pss_mb": round(self.peak, 1), "peak_rss_mb": round(peak_rss_mb(self.pid), 1)}
+
+
+def peak_rss_mb(pid: int) -> float:
+    """The most memory a process ever had at once, as the kernel kept it. MB."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def values(kinds: int = 1_000, fat: int = 0) -> list[bytes]:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_RECORDS = 1_000
+BATCH_BYTES = 8_000_000
+FETCH_BYTES, FETCH_BYTES_OF_ONE = 16_777_216, 1_048_576
+"""What one batch may hold, and what the broker may hand out at once, in all and of one partition: together they bound
+the memory, however much is waiting and however large a record is."""
 BATCH_WAIT_MS = 10
 WATCH_S = 1.0
 SILENCE_S = 10.0
@@ -59,6 +63,7 @@ class Subscription:
         self._processing: dict[str, float] = {}
         self._cluster: str | None = None
         self._subscriber: Any = None
+        self._most = MAX_RECORDS // 10
 
     def broker(self) -> tuple[KafkaBroker, Any]:
         """A FastStream broker with the one subscriber."""
@@ -85,7 +90,8 @@ class Subscription:
             rebalance_timeout_ms=self._kafka.session_timeout_ms * 3,
             max_poll_interval_ms=MAX_POLL_MS,
             fetch_max_wait_ms=self._kafka.fetch_wait_ms,
-            fetch_max_bytes=16_777_216,
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=FETCH_BYTES_OF_ONE,
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
             listener=_Rewinder(self),
             parser=self._parse,
@@ -183,9 +189,13 @@ class Subscription:
         self._cluster = found
 
     async def _get_batch(self, consumer: Any) -> tuple[Any, ...]:
-        rows = await unreadable.fetch(consumer, timeout_ms=BATCH_WAIT_MS, max_records=MAX_RECORDS)
+        rows = await unreadable.fetch(consumer, timeout_ms=BATCH_WAIT_MS, max_records=self._most)
         if not rows:
             await asyncio.sleep(BATCH_WAIT_MS / 1000)
+        else:
+            # As many of the next as would fit if they were like these.
+            size = sum(len(row.value) for row in rows if row.value) / len(rows)
+            self._most = max(1, min(MAX_RECORDS, int(BATCH_BYTES / max(size, 1))))
         return rows
 
     async def _parse(self, rows: Any) -> KafkaAckableMessage:

@@ -1,0 +1,40 @@
+"""A backlog of fat records: intake sends and workflow reads it in bounded pieces, whatever is waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from bench.backlog import HEARD, SENT, fill, peak_rss_mb, values
+from shared.kafka import KafkaSettings
+from tests.fixtures.databases import MakePool
+from tests.fixtures.services import StartService
+from tests.fixtures.waiting import wait_until
+
+COUNT, FAT = 6_000, 60_000
+"""360 MB of records."""
+
+
+async def test_a_backlog_is_sent_and_read_in_bounded_memory(
+    kafka: KafkaSettings, make_pool: MakePool, start_service: StartService
+) -> None:
+    intake_dsn, intake_pool = await make_pool.with_dsn("shared", "services.intake")
+    workflow_dsn, workflow_pool = await make_pool.with_dsn("shared", "services.workflow")
+    await fill(intake_dsn, COUNT, values(100, FAT))
+
+    def reach(pool: object, query: str, count: int) -> Callable[[], Awaitable[bool]]:
+        async def reached() -> bool:
+            return int(await pool.fetchval(query)) >= count  # type: ignore[attr-defined]
+
+        return reached
+
+    intake = await start_service("intake", intake_dsn, kafka)
+    await wait_until(reach(intake_pool, SENT, COUNT), 120, every_s=0.05)
+    sending = peak_rss_mb(intake.pid)
+    intake.kill()
+    workflow = await start_service("workflow", workflow_dsn, kafka)
+    await wait_until(reach(workflow_pool, HEARD, COUNT // 2), 120, every_s=0.05)
+    reading = peak_rss_mb(workflow.pid)
+    workflow.kill()
+    # MB. Seen: 181 and 313 on Apache Kafka, 214 and 350 embedded; without the limits 493 and 1,341.
+    assert sending < 320
+    assert reading < 450

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import re
 import shutil
@@ -9,15 +10,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from deploy.local import ports
 from deploy.local.broker import answers, find_program
 from deploy.local.databases import read_settings
 from deploy.local.environment import ROOT
+from deploy.local.findings import Finding, Level
+from deploy.local.kafka_durability import judge, look
 from deploy.local.postgres import Postgres
 from deploy.local.postgres_account import choose
 from deploy.local.stack import EMBEDDED
@@ -29,16 +30,10 @@ DURABLE = {
     "synchronous_commit": ("on", "remote_apply", "remote_write", "local"),
 }
 """Other values may lose, after a power cut, what a citizen was told had been received."""
+RESTORABLE = ("replica", "logical")
+"""`wal_level`: with `minimal` there is neither a standby nor a restore to a point in time."""
+LOOKED_AT = [*DURABLE, "wal_level"]
 NEEDED_MB, COMFORTABLE_MB = 300, 2_000
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`wrong` must be put right, `note` should be known."""
-
-    level: Literal["ok", "note", "wrong"]
-    vi: str
-    en: str
 
 
 def examine(data: Path, port_base: int, broker: str, postgres: str) -> Iterator[Finding]:
@@ -49,7 +44,7 @@ def examine(data: Path, port_base: int, broker: str, postgres: str) -> Iterator[
     yield _disk(data)
     yield _ports(data, port_base, broker, postgres)
     yield from _postgres(data, postgres)
-    yield _broker(broker)
+    yield from _broker(broker)
 
 
 def _python() -> Finding:
@@ -114,7 +109,7 @@ def _disk(data: Path) -> Finding:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free // 1_000_000
-    level: Literal["ok", "note", "wrong"] = "wrong" if free < NEEDED_MB else "note" if free < COMFORTABLE_MB else "ok"
+    level: Level = "wrong" if free < NEEDED_MB else "note" if free < COMFORTABLE_MB else "ok"
     return Finding(level, f"Đĩa còn {free:,} MB ở {place}.", f"{free:,} MB of disk are free at {place}.")
 
 
@@ -152,7 +147,7 @@ def _runs(data: Path) -> bool:
 def _postgres(data: Path, postgres: str) -> Iterator[Finding]:
     try:
         if postgres != EMBEDDED:
-            found, place = read_settings(postgres, list(DURABLE)), "--postgres"
+            found, place = read_settings(postgres, LOOKED_AT), "--postgres"
         elif (data / "postgres" / "PG_VERSION").is_file():
             found, place = _settings_at_rest(data), str(data / "postgres")
         else:
@@ -173,13 +168,21 @@ def _postgres(data: Path, postgres: str) -> Iterator[Finding]:
                 f"PostgreSQL ({place}): {name} = {value}: mất điện có thể làm mất hồ sơ. Hãy đặt lại {name} = on.",
                 f"{name} is {value}: a power cut may lose dossiers. Set {name} = on.",
             )
+    if (value := found.get("wal_level", "?")) in RESTORABLE:
+        yield Finding("ok", f"PostgreSQL ({place}): wal_level = {value}.", f"wal_level is {value}.")
+    else:
+        yield Finding(
+            "note",
+            f"PostgreSQL ({place}): wal_level = {value}: không có máy dự phòng, không khôi phục theo thời điểm được.",
+            f"wal_level is {value}: neither a standby nor a restore to a point in time is possible.",
+        )
 
 
 def _settings_at_rest(data: Path) -> dict[str, str]:
     """What the data folder's own files say, whether the server runs or not."""
     account = choose(data)
     found = {}
-    for name in DURABLE:
+    for name in LOOKED_AT:
         done = subprocess.run(
             account.command("postgres", "-D", str(account.data.resolve()), "-C", name),
             capture_output=True,
@@ -201,24 +204,38 @@ def _settings_of_a_trial() -> dict[str, str]:
         server = Postgres(Path(place), ports.free_port())
         try:
             server.start()
-            return read_settings(server.dsn(), list(DURABLE))
+            return read_settings(server.dsn(), LOOKED_AT)
         finally:
             server.destroy()
 
 
-def _broker(broker: str) -> Finding:
+def _broker(broker: str) -> Iterator[Finding]:
     if broker == EMBEDDED:
         try:
             find_program()
         except Trouble as trouble:
-            return Finding("wrong", trouble.vi, trouble.en)
-        return Finding(
+            yield Finding("wrong", trouble.vi, trouble.en)
+            return
+        yield Finding(
             "note",
             "Broker: nhúng, chỉ để chạy thử; giữ trong bộ nhớ. Khi dùng thật: --broker HOST:PORT.",
             "Broker: embedded, for trying out only; it keeps everything in memory. In earnest: --broker HOST:PORT.",
         )
-    for server in broker.split(","):
-        host, _, port = server.rpartition(":")
-        if host and port.isdigit() and answers(host, int(port), 3.0):
-            return Finding("ok", f"Kafka trả lời ở {server}.", f"Kafka answers at {server}.")
-    return Finding("wrong", f"Không có Kafka nào trả lời ở {broker}.", f"No Kafka answers at {broker}.")
+        return
+    there = [server for server in broker.split(",") if _answers(server)]
+    if not there:
+        yield Finding("wrong", f"Không có Kafka nào trả lời ở {broker}.", f"No Kafka answers at {broker}.")
+        return
+    yield Finding("ok", f"Kafka trả lời ở {', '.join(there)}.", f"Kafka answers at {', '.join(there)}.")
+    try:
+        yield from judge(asyncio.run(look(",".join(there))))
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's broker answers is the finding
+        said = type(error).__name__
+        yield Finding(
+            "wrong", f"Không hỏi được thiết lập của Kafka ({said}).", f"Kafka's settings cannot be asked for ({said})."
+        )
+
+
+def _answers(server: str) -> bool:
+    host, _, port = server.rpartition(":")
+    return bool(host) and port.isdigit() and answers(host, int(port), 3.0)

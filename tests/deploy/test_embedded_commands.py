@@ -17,9 +17,11 @@ from typer.testing import CliRunner
 
 from deploy.local import cli, ports
 from deploy.local.commands.stages import spell_seconds
-from deploy.local.doctor import examine
+from deploy.local.doctor import _broker, examine
+from deploy.local.kafka_durability import Cluster, Topic, judge
 from deploy.local.postgres import Postgres
 from deploy.local.trouble import Trouble
+from shared.events import SUBMISSIONS
 
 OPS = "a-token-for-operations"
 VERDICT = {
@@ -169,6 +171,44 @@ def test_doctor_names_a_broker_that_does_not_answer(tmp_path: Path) -> None:
     nowhere = f"127.0.0.1:{ports.free_port()}"
     told = [finding for finding in examine(tmp_path, ports.free_base(), nowhere, "embedded") if finding.level != "ok"]
     assert [finding.level for finding in told if nowhere in finding.en] == ["wrong"]
+
+
+def test_doctor_says_that_the_embedded_broker_is_for_trying_out_only() -> None:
+    [found] = _broker("embedded")
+    assert found.level == "note"
+    assert "trying out only" in found.en
+
+
+GOOD = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false", "retention.ms": "-1"}
+
+
+@pytest.mark.parametrize(
+    ("brokers", "copies", "change", "sends", "expected"),
+    [
+        (3, 3, {}, "", []),
+        (3, 3, {"min.insync.replicas": "1"}, "", [("wrong", "min.insync.replicas")]),
+        (3, 3, {"min.insync.replicas": "3"}, "", [("note", "with one broker down")]),
+        (3, 2, {"min.insync.replicas": "1"}, "", [("wrong", "lies on 2"), ("wrong", "min.insync.replicas")]),
+        (3, 3, {"unclean.leader.election.enable": "true"}, "", [("wrong", "lags behind")]),
+        (3, 3, {"retention.ms": "604800000"}, "", [("wrong", "not read yet")]),
+        (3, 3, {}, "UnknownError", [("wrong", "idempotent")]),
+        (
+            1,
+            1,
+            {"min.insync.replicas": "1"},
+            "",
+            [("note", "only 1"), ("note", "lies on 1"), ("note", "on one broker")],
+        ),
+    ],
+)
+def test_doctor_judges_a_kafka_by_what_it_would_lose(
+    brokers: int, copies: int, change: dict[str, str], sends: str, expected: list[tuple[str, str]]
+) -> None:
+    cluster = Cluster(brokers, GOOD, {SUBMISSIONS: Topic(copies, {**GOOD, **change})}, sends)
+    found = [row for row in judge(cluster) if row.level != "ok"]
+    assert [row.level for row in found] == [level for level, _ in expected]
+    for row, (_, part) in zip(found, expected, strict=True):
+        assert part in row.en
 
 
 @pytest.mark.parametrize(

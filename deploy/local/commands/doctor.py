@@ -1,4 +1,4 @@
-"""`hoso doctor`: is everything there that hoso needs here, and is PostgreSQL set to keep what it is given?"""
+"""`hoso doctor`: is everything here that hoso needs, and do PostgreSQL and Kafka keep what they are given?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.local.commands import options
-from deploy.local.doctor import Finding, examine
+from deploy.local.doctor import examine
+from deploy.local.findings import Finding
 from deploy.local.stack import EMBEDDED
 
 MARKS = {"ok": "[green]✓[/]", "note": "[yellow]![/]", "wrong": "[bold red]✗[/]"}

@@ -116,6 +116,24 @@ async def test_replay_applies_it_and_what_waited_behind_it_in_order(office: Offi
     assert await office.ids() == []
 
 
+async def test_a_poison_in_a_batch_of_500_parks_alone_and_its_dossier_goes_on_in_order_after_a_replay(
+    office: Office,
+) -> None:
+    dossiers = [uuid4() for _ in range(100)]
+    bad = dossiers[41]
+    batch = [record(d, n, "against the rule" if (d, n) == (bad, 2) else "") for n in range(1, 6) for d in dossiers]
+    await office.consumer.apply(batch)
+    assert await world.parked(office.pool) == [(bad, 2, "no-such-thing")]
+    assert await held(office.pool) == {(bad, n): "behind" for n in (3, 4, 5)}
+    assert len(await effects(office.pool)) == 500 - 4
+    await office.consumer.apply([record(bad, 6)])
+    office.rule.mended = True
+    (number,) = await office.ids()
+    assert (await office.replay(number)).status_code == 200
+    assert [n for d, n in await effects(office.pool) if d == bad] == [1, 2, 3, 4, 5, 6]
+    assert (await held(office.pool), await world.doubles(office.pool)) == ({}, 0)
+
+
 async def test_replay_of_what_still_fails_changes_nothing(office: Office) -> None:
     await park_second(office)
     (number,) = await office.ids()

@@ -38,6 +38,9 @@ FETCH_BYTES, FETCH_BYTES_OF_ONE = 16_777_216, 1_048_576
 the memory, however much is waiting and however large a record is."""
 BATCH_WAIT_MS = 10
 WATCH_S = 1.0
+REST_AFTER_S = 1.0
+PLENTY = 200
+"""Records in a batch that mean a backlog."""
 SILENCE_S = 10.0
 MAX_POLL_MS = 300_000
 GAP_PATIENCE_S = 30.0
@@ -64,6 +67,7 @@ class Subscription:
         self._cluster: str | None = None
         self._subscriber: Any = None
         self._most = MAX_RECORDS // 10
+        self._heard_at = 0.0
 
     def broker(self) -> tuple[KafkaBroker, Any]:
         """A FastStream broker with the one subscriber."""
@@ -190,6 +194,7 @@ class Subscription:
 
     async def _get_batch(self, consumer: Any) -> tuple[Any, ...]:
         rows = await unreadable.fetch(consumer, timeout_ms=BATCH_WAIT_MS, max_records=self._most)
+        self._pace(consumer, len(rows))
         if not rows:
             await asyncio.sleep(BATCH_WAIT_MS / 1000)
         else:
@@ -197,6 +202,16 @@ class Subscription:
             size = sum(len(row.value) for row in rows if row.value) / len(rows)
             self._most = max(1, min(MAX_RECORDS, int(BATCH_BYTES / max(size, 1))))
         return rows
+
+    def _pace(self, consumer: Any, heard: int) -> None:
+        """How long the next long polls may take. Little in ordinary traffic; nobody waits for a quick answer at night,
+        nor when a whole backlog is there."""
+        now = time.monotonic()
+        if heard:
+            self._heard_at = now
+        resting = heard >= PLENTY or now - self._heard_at > REST_AFTER_S
+        # aiokafka reads it for each request and has no setter.
+        consumer._fetcher._fetch_max_wait_ms = self._kafka.rest_wait_ms if resting else self._kafka.fetch_wait_ms
 
     async def _parse(self, rows: Any) -> KafkaAckableMessage:
         # FastStream's own parser decodes every header as UTF-8 and would raise, for ever, on a stranger's record.

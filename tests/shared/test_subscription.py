@@ -356,6 +356,23 @@ async def test_an_event_held_for_long_makes_it_read_again_from_the_start(
     await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
 
 
+async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool, kafka: KafkaSettings
+) -> None:
+    """The embedded broker answers a long poll only when its time is over: short ones cost it a fifth of a core."""
+    listener = listen()
+    await wait_until(lambda: len(listener.partitions) == PARTITIONS, 20, what="all partitions")
+    fetcher = listener.subscription._subscriber.consumer._fetcher
+    await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it rests")
+    dossier_id = uuid4()
+    await send(producer, [record(dossier_id, 1)])
+    await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.fetch_wait_ms, 10, what="it hurries")
+    await all_heard(pool, [(dossier_id, 1)])
+    await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it rests again")
+    listener.subscription._pace(listener.subscription._subscriber.consumer, subscription.PLENTY)
+    assert fetcher._fetch_max_wait_ms == kafka.rest_wait_ms
+
+
 async def test_a_membership_that_has_died_inside_the_client_is_made_anew(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

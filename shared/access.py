@@ -6,6 +6,7 @@ import hmac
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from fastapi import Request
 
@@ -44,8 +45,20 @@ class Access:
                 found = role
         if found is None:
             return None
-        officer = request.headers.get("x-officer", "")[:80] or found
+        officer = officer_of(request.headers.get("x-officer", "")) or found
         return Caller(found, found, officer)
+
+
+def officer_of(said: str) -> str:
+    """The name in an `X-Officer` header: UTF-8 as it is, or as in RFC 8187 (`UTF-8''Nguy%E1%BB%85n`)."""
+    if said[:7].lower() == "utf-8''":
+        text = unquote(said[7:], errors="replace")
+    else:
+        try:
+            text = said.encode("latin-1").decode("utf-8")  # HTTP hands each byte over as a character
+        except UnicodeError:
+            text = said
+    return "".join(letter for letter in text if letter.isprintable()).strip()[:80]
 
 
 def allow(*roles: str) -> Callable[[Request], Caller]:

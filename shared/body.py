@@ -99,6 +99,13 @@ def _look_inside(value: Any) -> None:
         level, depth = below, depth + 1
 
 
+def refuse_nul(request: Request) -> None:
+    """A route dependency: PostgreSQL's text cannot hold a NUL, in an address neither. Raises Problem 400."""
+    said = (*request.path_params.values(), *(text for pair in request.query_params.multi_items() for text in pair))
+    if any("\x00" in str(text) for text in said):
+        raise malformed("nul", "Địa chỉ có ký tự NUL.", "The address contains a NUL character.")
+
+
 def _too_deep() -> Problem:
     return malformed("too-deep", "Nội dung JSON lồng nhau quá sâu.", "The JSON is nested too deeply.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
@@ -90,6 +91,12 @@ class DeliveryMetrics:
             ["stage"],
             registry=registry,
         )
+        self._beats: dict[str, float] = {}
+
+    def beat(self, stage: str, sent_at: datetime) -> None:
+        """A heartbeat came through. A broker that is filled again brings old ones: the latest stays."""
+        latest = self._beats[stage] = max(sent_at.timestamp(), self._beats.get(stage, 0.0))
+        self.heartbeat.labels(stage).set(latest)
 
 
 class StageMetrics:

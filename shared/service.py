@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
@@ -73,6 +73,8 @@ class Service:
     """More fields for `/readyz`."""
     extras: dict[str, Any] = field(init=False, default_factory=dict)
     """What a service's own routes and background tasks share."""
+    prepared: bool = field(init=False, default=False)
+    """The migrations and `on_ready` are done."""
     stopping: bool = field(init=False, default=False)
     """A signal to stop has come: `/readyz` says so, everything else goes on until the last request is answered."""
     _pool: Pool | None = field(init=False, default=None)
@@ -128,6 +130,7 @@ def build(
         service._pool = service.wake.pool = pool
         for step in on_ready:
             await _until_done(lambda step=step: step(service))  # type: ignore[misc]
+        service.prepared = True
         service.relay = Relay(
             service=service.name,
             dsn=settings.database.get_secret_value(),
@@ -163,7 +166,14 @@ def build(
                     await asyncio.wait_for(service._pool.close(), 5)
             log.info("stopped")
 
-    app = FastAPI(title=f"hoso {service.name}", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=f"hoso {service.name}",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(body.refuse_nul)],
+    )
     app.state.service = service
     app.add_middleware(logs.AccessLog)
     problems.install(app)
@@ -281,6 +291,8 @@ def _health(service: Service) -> APIRouter:
     async def readyz() -> Response:
         try:
             await asyncio.wait_for(service.pool().fetchval("select 1"), 3)
+            if not service.prepared:
+                raise database.NotReady(service.name)
             state, status = "ready", 200
         except Exception as error:
             if not database.is_passing(error):

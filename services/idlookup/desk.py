@@ -46,7 +46,7 @@ def routers(service: Service) -> list[APIRouter]:
 
 def listening(service: Service) -> Listening:
     def seen(sent_at: datetime) -> None:
-        service.delivery.heartbeat.labels("id_number").set(sent_at.timestamp())
+        service.delivery.beat("id_number", sent_at)
 
     async def open_work(_: Tx, __: Sequence[Received]) -> RequestWork:
         return RequestWork(open_sealed=service.sealer.open, knock=service.extras["knock"], seen=seen)

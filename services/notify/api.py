@@ -69,7 +69,7 @@ def listening(service: Service) -> Listening:
             available=service.extras["available"],
             meter=service.extras["meter"],
             knock=sender.knock,
-            seen=lambda sent_at: service.delivery.heartbeat.labels("notify").set(sent_at.timestamp()),
+            seen=lambda sent_at: service.delivery.beat("notify", sent_at),
         )
 
     return Listening(handlers.TOPICS, open_work, handlers.HANDLERS)

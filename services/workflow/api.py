@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 
 from shared.body import dumps
 from shared.envelope import headers_of, new_id
 from shared.events import STATE
 from shared.office import wall_now
-from shared.problems import malformed
 from shared.relay import StateOf, StateRecord
 from shared.service import Background, Service
 
@@ -30,17 +29,10 @@ REFRESHERS: tuple[Background, ...] = (board.refresh,)
 def routers(service: Service) -> list[APIRouter]:
     book = Rulebook()
     service.extras.update(rulebook=book, calendar=book.calendar)
-    whole = APIRouter(dependencies=[Depends(_no_nul)])
+    whole = APIRouter()
     for part in (tasks_api, dossiers_api, rules_api, board, feed):
         whole.include_router(part.router(service))
     return [whole]
-
-
-def _no_nul(request: Request) -> None:
-    """PostgreSQL's text cannot hold a NUL: in an address it is malformed, not a failure of ours. Raises Problem 400."""
-    said = [*request.query_params.keys(), *request.query_params.values(), *map(str, request.path_params.values())]
-    if any("\x00" in text for text in said):
-        raise malformed("nul", "Địa chỉ có ký tự NUL.", "The address contains a NUL character.")
 
 
 def state_of(service: Service) -> StateOf:

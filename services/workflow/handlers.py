@@ -97,7 +97,7 @@ def on_notice_heartbeat(work: Work, event: Received) -> None:
 
 
 def _seen(work: Work, stage: str, fact: Heartbeat) -> None:
-    work.service.delivery.heartbeat.labels(stage).set(fact.sent_at.timestamp())
+    work.service.delivery.beat(stage, fact.sent_at)
 
 
 HANDLERS: dict[type[Fact], Handler] = {

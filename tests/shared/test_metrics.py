@@ -1,10 +1,12 @@
-"""Observing a batch at once says the same as observing each."""
+"""Observing a batch at once says the same as observing each; a heartbeat never turns the clock back."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from shared.metrics import observe_all
+from shared.metrics import DeliveryMetrics, observe_all
 
 VALUES = [0.0, 0.005, 0.0051, 1.0, 7.5, 1e9, 0.005]
 
@@ -21,3 +23,13 @@ def test_many_observed_at_once_look_like_each_observed_alone() -> None:
                 histogram.labels("relay").observe(value)
         told.append(generate_latest(registry))
     assert told[0] == told[1]
+
+
+def test_an_old_heartbeat_that_comes_again_does_not_turn_the_clock_back() -> None:
+    registry = CollectorRegistry()
+    delivery = DeliveryMetrics(registry, service="notify")
+    noon = datetime(2026, 2, 2, 12, 0, tzinfo=UTC)
+    for minutes in (0, 10, 5):
+        delivery.beat("notify", noon + timedelta(minutes=minutes))
+    seen = registry.get_sample_value("dossier_heartbeat_seen_timestamp_seconds", {"stage": "notify"})
+    assert seen == (noon + timedelta(minutes=10)).timestamp()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import wraps
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from shared.access import ROLES, Caller, allow
@@ -35,16 +34,8 @@ HEARTBEAT_S = 60.0
 REQUESTERS = {"x-roles": ["counter", "system"], "x-secret": True}
 
 Key = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
-_may_file = allow("counter", "specialist", "centre_director", "system")
-
-
-@wraps(_may_file)
-async def filer(request: Request) -> Caller:
-    """FastAPI would give a plain function to a thread, which costs a submission more than all its checks."""
-    return _may_file(request)
-
-
-Filer = Annotated[Caller, Depends(filer)]
+FILERS = ("counter", "specialist", "centre_director", "system")
+_may_file = allow(*FILERS)
 
 
 def routers(service: Service) -> list[APIRouter]:
@@ -104,9 +95,11 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
             media_type="application/json",
         )
 
-    @routes.post("", status_code=201)
-    async def submit(request: Request, caller: Filer, key: Key) -> Response:
+    @routes.post("", status_code=201, openapi_extra={"x-roles": list(FILERS)})
+    async def submit(request: Request, key: Key) -> Response:
         """Accept a dossier. 201 means: stored, will take effect once, whatever dies afterwards."""
+        # Not a dependency: FastAPI hands those to a thread, which cost more than all checks of a submission.
+        caller = _may_file(request)
         body = await read_object(request)
         service.pool()
         office_now = service.office.now()
@@ -115,13 +108,8 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
                 raise not_yet_known()
             submission, procedure = rules.accept(body, catalogue.find, office_now)
         except Problem:
-            # The rules may have changed since this very body was accepted: the answer of a key never changes.
-            async with service.pool().acquire() as tx:
-                earlier = await store.find_by_key(tx, caller.name, key)
-            if earlier is None:
+            if (earlier := await _accepted_before(service, caller, key, digest(body))) is None:
                 raise
-            if earlier.body_digest != digest(body):
-                raise key_reused() from None
             return answer(earlier, 200)
         new = _new_submission(service, caller, key, body, submission, procedure, office_now, request)
         stored = await acceptance.accept(new)
@@ -192,6 +180,17 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
         return await _request(service, caller, key, dossier_id, "withdrawal", digest(body), fact)
 
     return routes
+
+
+async def _accepted_before(
+    service: Service, caller: Caller, key: str, body_digest: bytes
+) -> store.StoredSubmission | None:
+    """The rules may have changed since this very body was accepted: the answer of a key never changes."""
+    async with service.pool().acquire() as tx:
+        earlier = await store.find_by_key(tx, caller.name, key)
+    if earlier is not None and earlier.body_digest != body_digest:
+        raise key_reused() from None
+    return earlier
 
 
 def _new_submission(

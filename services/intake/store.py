@@ -27,6 +27,13 @@ class NewSubmission:
     fact: DossierSubmitted
     trace_id: UUID
 
+    def as_stored(self) -> StoredSubmission:
+        """What is stored under its key, where it was the first."""
+        fact = self.fact
+        return StoredSubmission(
+            self.dossier_id, self.body_digest, fact.procedure_code, fact.procedure_version, fact.office_at
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StoredSubmission:
@@ -40,18 +47,18 @@ class StoredSubmission:
 async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[tuple[str, str], StoredSubmission]:
     """Store those whose key is new; returns what is stored under every key. A key in flight elsewhere is waited for."""
     rows = sorted(new, key=lambda row: (row.caller, row.idempotency_key))
-    callers, keys = [row.caller for row in rows], [row.idempotency_key for row in rows]
-    await tx.execute(
+    added = await tx.fetch(
         """
         insert into submissions (dossier_id, caller, idempotency_key, body_digest, procedure_code, procedure_version,
                                  receiving_agency, channel, submitted_at, trace_id, components)
         select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::int[], $7::text[],
                              $8::text[], $9::timestamptz[], $10::uuid[], $11::jsonb[])
         on conflict (caller, idempotency_key) do nothing
+        returning dossier_id
         """,
         [row.dossier_id for row in rows],
-        callers,
-        keys,
+        [row.caller for row in rows],
+        [row.idempotency_key for row in rows],
         [row.body_digest for row in rows],
         [row.fact.procedure_code for row in rows],
         [row.fact.procedure_version for row in rows],
@@ -61,6 +68,14 @@ async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[tuple[st
         [row.trace_id for row in rows],
         [json.dumps([part.model_dump() for part in row.fact.components]) for row in rows],
     )
+    mine = {row["dossier_id"] for row in added}
+    stored = {(row.caller, row.idempotency_key): row.as_stored() for row in rows if row.dossier_id in mine}
+    if len(mine) < len(rows):
+        stored |= await _find_by_keys(tx, [row for row in rows if row.dossier_id not in mine])
+    return stored
+
+
+async def _find_by_keys(tx: Tx, rows: Sequence[NewSubmission]) -> dict[tuple[str, str], StoredSubmission]:
     found = await tx.fetch(
         """
         select s.caller, s.idempotency_key, s.dossier_id, s.body_digest, s.procedure_code, s.procedure_version,
@@ -68,8 +83,8 @@ async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[tuple[st
           from submissions s
           join unnest($1::text[], $2::text[]) as k (c, i) on s.caller = k.c and s.idempotency_key = k.i
         """,
-        callers,
-        keys,
+        [row.caller for row in rows],
+        [row.idempotency_key for row in rows],
     )
     return {(row["caller"], row["idempotency_key"]): StoredSubmission(*list(row.values())[2:]) for row in found}
 

@@ -131,13 +131,25 @@ async def test_each_lane_has_one_owner(start: Any) -> None:
     assert sorted(row[0] for row in locks) == list(range(PARTITIONS))
 
 
-async def test_another_takes_the_lanes_over_when_the_owners_connection_ends(start: Any, kafka: KafkaSettings) -> None:
+async def test_another_takes_the_lanes_over_when_the_owners_connection_ends(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dsn, pool, first = await start()
     await wait_until(lambda: len(first.lanes) == PARTITIONS)
     dossiers = [uuid4() for _ in range(20)]
     await tell_many(pool, first, dossiers, [1, 2])
     _, _, second = await start(dsn, pool)
     await wait_until(lambda: second.relay.connected)
+    take, in_vain = second.relay._take_lanes, 0
+
+    async def looking(owner: Any) -> set[int]:
+        nonlocal in_vain
+        found: set[int] = await take(owner)
+        in_vain += not found
+        return found
+
+    monkeypatch.setattr(second.relay, "_take_lanes", looking)
+    await wait_until(lambda: in_vain)
     await first.stop()
     await wait_until(lambda: len(second.lanes) == PARTITIONS, 5)
     await tell_many(pool, second, dossiers, [3, 4])
@@ -244,6 +256,30 @@ async def test_a_log_that_is_shorter_than_acknowledged_is_noticed_at_the_next_co
         return
     await start(dsn, pool)
     await wait_until(lambda: pool.fetchval("select count(*) = 1 from broker_marks where last_offset = 1"), 20)
+
+
+async def test_what_is_found_shorter_at_a_connect_is_sent_again_from_the_oldest_event(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows on any broker; that it is found is the test before this one."""
+    dsn, pool, first = await start()
+    dossier_id = uuid4()
+    await tell_many(pool, first, [dossier_id], [1, 2])
+    await wait_until(lambda: everything_sent(pool))
+    await first.stop()
+    found = ["ends before what it had acknowledged"]
+
+    async def find_once(*_: Any) -> str:
+        return found.pop() if found else ""
+
+    monkeypatch.setattr(relay, "find_shortened", find_once)
+    await start(dsn, pool)
+    await wait_until(lambda: has_come(kafka, 4), 20)
+    assert [event.sequence for event in await read_topic(kafka)] == [1, 2, 1, 2]
+
+
+async def has_come(kafka: KafkaSettings, number: int) -> bool:
+    return len(await read_topic(kafka)) >= number
 
 
 async def test_a_new_cluster_gets_everything_in_order(

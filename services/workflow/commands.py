@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,9 +18,10 @@ from . import lifecycle, store
 from .lifecycle import Decision, Dossier, Refused, Task
 from .rulebook import Rulebook, lock_mode, set_mode
 from .store import Work
+from .stuck import Stuck
 
 if TYPE_CHECKING:
-    from shared.database import Tx
+    from shared.database import Pool, Tx
 
 log = structlog.get_logger(__name__)
 
@@ -140,11 +142,20 @@ async def fire_timers(service: Service) -> None:
 
 
 async def _fire_some(service: Service) -> int:
+    stuck = _stuck(service)
     due = await service.pool().fetch(
-        "select dossier_id, kind from timers where due_at <= $1 order by due_at limit $2", service.office.now(), BATCH
+        "select dossier_id, kind from timers where due_at <= $1 and dossier_id <> all($3::uuid[])"
+        " order by due_at limit $2",
+        service.office.now(),
+        BATCH,
+        stuck.ids(),
     )
-    if not due:
-        return 0
+    if due:
+        await stuck.each_alone_if_together_fails(due, lambda rows: _fire(service, rows))
+    return len(due)
+
+
+async def _fire(service: Service, due: Sequence[Any]) -> None:
     async with service.pool().acquire() as tx, tx.transaction():
         work = await store.open_work(tx, service, [row["dossier_id"] for row in due])
         # Read again under the dossiers' locks: a timer that was moved meanwhile is not due any more.
@@ -161,7 +172,6 @@ async def _fire_some(service: Service) -> int:
         lanes = await stage(tx, await work.save(tx))
     work.committed()
     service.wake(lanes)
-    return len(due)
 
 
 async def open_procedures(service: Service) -> None:
@@ -175,40 +185,64 @@ async def open_procedures(service: Service) -> None:
 
 
 async def _receive_some(service: Service, code: str) -> bool:
-    """One batch; False when the queue is empty and the procedure is open from now on."""
+    """One batch; False when nothing is left that can be received now, or the procedure is open from now on."""
+    stuck = _stuck(service)
+    rows = await _list_recorded(service.pool(), code, stuck.ids())
+    if not rows:
+        return await _open(service, code)
+    received: list[bool] = []
+
+    async def receive(part: Sequence[Any]) -> None:
+        received.append(await _receive(service, code, part))
+
+    await stuck.each_alone_if_together_fails(rows, receive)
+    return all(received)
+
+
+async def _open(service: Service, code: str) -> bool:
+    """True when somebody came meanwhile."""
     book: Rulebook = service.extras["rulebook"]
-    lanes: set[int] = set()
     async with service.pool().acquire() as tx, tx.transaction():
-        rows = await _list_recorded(tx, code)
-        if not rows:
-            # Whoever records a newcomer holds this row for sharing: under the lock nobody is on the way.
-            if await lock_mode(tx, code) != "opening":
-                return False
-            rows = await _list_recorded(tx, code)
-            if not rows:
-                await set_mode(tx, code, "open", None)
-                await book.refresh(tx)
-                log.info("procedure open", code=code)
-                return False
-            return True
-        agencies = {row["receiving_agency"] for row in rows}
-        ids = [row["dossier_id"] for row in rows]
+        # Whoever records a newcomer holds this row for sharing: under the lock nobody is on the way.
+        if await lock_mode(tx, code) != "opening":
+            return False
+        left = {row["dossier_id"] for row in await _list_recorded(tx, code, [])}
+        if left:
+            return not left <= set(_stuck(service).ids())
+        await set_mode(tx, code, "open", None)
+        await book.refresh(tx)
+    log.info("procedure open", code=code)
+    return False
+
+
+async def _receive(service: Service, code: str, rows: Sequence[Any]) -> bool:
+    """False when it was closed again while the queue was being received."""
+    agencies = {row["receiving_agency"] for row in rows}
+    ids = [row["dossier_id"] for row in rows]
+    async with service.pool().acquire() as tx, tx.transaction():
         work = await store.open_work(tx, service, ids, may_receive=agencies, procedures=[code])
         if work.modes.get(code) != "opening":
-            return False  # closed again while the queue was being received
+            return False
         for row in rows:
             dossier = work.dossiers[row["dossier_id"]]
-            work.remember(dossier, lifecycle.opened(dossier, work.procedure(dossier), work.moment))
+            if dossier.state == "recorded":
+                work.remember(dossier, lifecycle.opened(dossier, work.procedure(dossier), work.moment))
         lanes = await stage(tx, await work.save(tx))
     work.committed()
     service.wake(lanes)
     return True
 
 
-async def _list_recorded(tx: Tx, code: str) -> list[Any]:
-    return await tx.fetch(
+async def _list_recorded(pool: Pool | Tx, code: str, without: Sequence[UUID]) -> list[Any]:
+    return await pool.fetch(
         "select dossier_id, receiving_agency from dossiers where procedure_code = $1 and state = 'recorded'"
-        " order by recorded_at, dossier_id limit $2",
+        " and dossier_id <> all($3::uuid[]) order by recorded_at, dossier_id limit $2",
         code,
         BATCH,
+        list(without),
     )
+
+
+def _stuck(service: Service) -> Stuck:
+    found: Stuck = service.extras.setdefault("stuck", Stuck())
+    return found

@@ -1,0 +1,85 @@
+"""One dossier that raises does not hold up the forty-nine beside it: at its hour, and when its procedure is opened."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from services.workflow import commands, lifecycle
+from services.workflow.lifecycle import Decision, Dossier
+from services.workflow.stuck import Stuck
+from shared.envelope import new_id
+from tests.workflow.conftest import Desk
+from tests.workflow.lifecycle_scenes import BUSINESS
+from tests.workflow.test_rules_api import recorded
+
+
+def raise_for(monkeypatch: Any, name: str, bad: UUID) -> None:
+    """The rule `name` has a mistake that shows at one dossier."""
+    rule = getattr(lifecycle, name)
+
+    def broken(dossier: Dossier, *rest: Any) -> Decision:
+        if dossier.dossier_id == bad:
+            raise KeyError("a mistake of ours")
+        decision: Decision = rule(dossier, *rest)
+        return decision
+
+    monkeypatch.setattr(lifecycle, name, broken)
+
+
+async def test_a_queue_is_received_but_for_the_one_that_raises_and_stays_open_for_it(
+    desk: Desk, monkeypatch: Any
+) -> None:
+    queue = await recorded(desk, 5)
+    with monkeypatch.context() as mistake:
+        raise_for(mistake, "opened", queue[1])
+        await desk.set_mode(BUSINESS, "open")
+        while await commands._receive_some(desk.service, BUSINESS):
+            pass
+        states = [(await desk.get(f"/v1/dossiers/{dossier_id}"))["state"] for dossier_id in queue]
+        assert states == ["in_progress", "recorded", "in_progress", "in_progress", "in_progress"]
+        assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "opening"
+    # A minute later, with a release that knows better.
+    desk.service.extras["stuck"] = Stuck()
+    while await commands._receive_some(desk.service, BUSINESS):
+        pass
+    assert (await desk.get(f"/v1/dossiers/{queue[1]}"))["state"] == "in_progress"
+    assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "open"
+
+
+async def test_the_hours_of_others_come_although_one_raises(desk: Desk, monkeypatch: Any) -> None:
+    dossiers = [await desk.submit(BUSINESS) for _ in range(4)]
+    await desk.pool.executemany(
+        "insert into timers (dossier_id, kind, due_at) values ($1, 'number_hold', '2025-08-27 08:00:00+07')",
+        [(dossier_id,) for dossier_id in dossiers],
+    )
+    raise_for(monkeypatch, "hold_over", dossiers[0])
+    assert await commands._fire_some(desk.service) == 4
+    assert await desk.pool.fetchval("select array_agg(dossier_id) from timers") == [dossiers[0]]
+    assert await commands._fire_some(desk.service) == 0, "it is passed over for a while"
+
+
+async def test_what_raises_is_tried_again_later_and_what_passes_is_not_held_against_anybody() -> None:
+    rows = [{"dossier_id": new_id()} for _ in range(3)]
+    done: list[UUID] = []
+
+    async def do(part: Any) -> None:
+        if rows[1] in part:
+            raise KeyError("a mistake of ours")
+        done.extend(row["dossier_id"] for row in part)
+
+    stuck = Stuck()
+    await stuck.each_alone_if_together_fails(rows, do)
+    assert done == [rows[0]["dossier_id"], rows[2]["dossier_id"]]
+    assert stuck.ids() == [rows[1]["dossier_id"]]
+    short = Stuck(again_s=0.0)
+    await short.each_alone_if_together_fails(rows, do)
+    assert short.ids() == []
+
+    async def down(_: Any) -> None:
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await short.each_alone_if_together_fails(rows, down)

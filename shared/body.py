@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.problems import Problem, malformed, too_large, wrong_type
 
@@ -99,11 +100,18 @@ def _look_inside(value: Any) -> None:
         level, depth = below, depth + 1
 
 
-def refuse_nul(request: Request) -> None:
-    """A route dependency: PostgreSQL's text cannot hold a NUL, in an address neither. Raises Problem 400."""
-    said = (*request.path_params.values(), *(text for pair in request.query_params.multi_items() for text in pair))
-    if any("\x00" in str(text) for text in said):
-        raise malformed("nul", "Địa chỉ có ký tự NUL.", "The address contains a NUL character.")
+class NoNul:
+    """PostgreSQL's text cannot hold a NUL: in an address it is malformed (400), not a failure of ours."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and ("\x00" in scope["path"] or b"%00" in scope["query_string"]):
+            said = malformed("nul", "Địa chỉ có ký tự NUL.", "The address contains a NUL character.").response()
+            await said(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _too_deep() -> Problem:

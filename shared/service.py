@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
@@ -172,9 +172,9 @@ def build(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        dependencies=[Depends(body.refuse_nul)],
     )
     app.state.service = service
+    app.add_middleware(body.NoNul)
     app.add_middleware(logs.AccessLog)
     problems.install(app)
     app.include_router(_health(service))

@@ -11,6 +11,7 @@ from shared import journal
 from shared.access import Caller, allow
 from shared.body import read_object
 from shared.consumer import Unappliable
+from shared.openapi import fields, takes
 from shared.problems import Problem, not_found
 
 log = structlog.get_logger(__name__)
@@ -21,6 +22,9 @@ COLUMNS = "id, topic, partition, record_offset, dossier_id, sequence, ce_id, blo
 # Not inside the function: FastAPI looks annotations up in the module and takes what it does not find for a parameter.
 Ops = Annotated[Caller, Depends(allow("ops"))]
 Number = Annotated[int, Path(ge=1, lt=2**63)]
+
+
+DISCARDED = takes(fields({"reason": {"type": "string", "minLength": 3, "maxLength": 500}}))
 
 
 def router() -> APIRouter:
@@ -77,7 +81,7 @@ def router() -> APIRouter:
             await service.consumer.drain((event.topic, event.dossier_id))
         return {"id": id, "state": "replayed"}
 
-    @routes.post("/{id}/discard")
+    @routes.post("/{id}/discard", openapi_extra=DISCARDED)
     async def discard(request: Request, caller: Ops, id: Number) -> dict[str, Any]:
         """Its dossier goes on without it. Body `{reason}`."""
         reason = (await read_object(request)).get("reason")

@@ -27,6 +27,7 @@ from shared.events import Fact
 from shared.kafka import KafkaSettings
 from shared.metrics import DeliveryMetrics, StageMetrics
 from shared.office import OfficeClock
+from shared.openapi import gather_schemas
 from shared.outbox import Wake
 from shared.relay import Relay, StateOf
 from shared.sealed import Sealer
@@ -177,6 +178,7 @@ def build(
     app.add_middleware(body.NoNul)
     app.add_middleware(logs.AccessLog)
     problems.install(app)
+    gather_schemas(app)
     app.include_router(_health(service))
     app.include_router(parked.router())
     for router in routers(service):

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from shared.access import Caller, allow
 from shared.body import dumps, read_object
+from shared.openapi import takes
 from shared.outbox import stage
 from shared.problems import Problem, malformed, not_found
 from shared.sealed import Sealer, Tampered
@@ -47,7 +48,7 @@ def router(service: Service) -> APIRouter:
         following = f"{rows[-1]['wanted_at'].isoformat()}~{rows[-1]['request_key']}" if len(rows) == limit else None
         return _json({"items": [_shown(service.sealer, row) for row in rows], "next": following})
 
-    @routes.post("/{request_key}/resolve")
+    @routes.post("/{request_key}/resolve", openapi_extra=takes(Resolution))
     async def resolve(request: Request, caller: Specialist, request_key: UUID) -> Response:
         """same_person: the number given is theirs. new_person: the same request goes out again, confirmed."""
         said = _resolution(await read_object(request))

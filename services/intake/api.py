@@ -21,6 +21,7 @@ from shared.events import (
     WithdrawalRequested,
 )
 from shared.office import wall_now
+from shared.openapi import takes
 from shared.outbox import stage
 from shared.problems import Problem, not_found
 from shared.service import Background, Listening, Service
@@ -95,7 +96,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
             media_type="application/json",
         )
 
-    @routes.post("", status_code=201, openapi_extra={"x-roles": list(FILERS)})
+    @routes.post("", status_code=201, openapi_extra={"x-roles": list(FILERS), **takes(rules.Submission)})
     async def submit(request: Request, key: Key) -> Response:
         """Accept a dossier. 201 means: stored, will take effect once, whatever dies afterwards."""
         # Not a dependency: FastAPI hands those to a thread, which cost more than all checks of a submission.
@@ -145,7 +146,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
             media_type="application/json",
         )
 
-    @routes.post("/{dossier_id}/supplement", status_code=202, openapi_extra=REQUESTERS)
+    @routes.post("/{dossier_id}/supplement", status_code=202, openapi_extra=REQUESTERS | takes(rules.Supplement))
     async def supplement(
         request: Request, dossier_id: UUID, key: Key, secret: Annotated[str | None, Query()] = None
     ) -> Response:
@@ -166,7 +167,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
         )
         return await _request(service, caller, key, dossier_id, "supplement", digest(body), fact)
 
-    @routes.post("/{dossier_id}/withdrawal", status_code=202, openapi_extra=REQUESTERS)
+    @routes.post("/{dossier_id}/withdrawal", status_code=202, openapi_extra=REQUESTERS | takes(rules.Withdrawal))
     async def withdrawal(
         request: Request, dossier_id: UUID, key: Key, secret: Annotated[str | None, Query()] = None
     ) -> Response:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from shared.body import dumps, int_or_zero
 from shared.envelope import new_id
 from shared.events import ComponentStored
+from shared.openapi import takes
 from shared.outbox import stage
 from shared.problems import Problem, not_found
 from shared.service import Service
@@ -24,6 +25,8 @@ from . import store
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
 
+BINARY = {"type": "string", "format": "binary"}
+MEDIA = ("application/pdf", "application/octet-stream", "image/jpeg", "image/png", "image/tiff")
 LIMIT = 50 * 1024 * 1024
 """Bytes of one component's content."""
 PIECE = 256 * 1024
@@ -41,7 +44,7 @@ def router(service: Service, who: object) -> APIRouter:
     @routes.put(
         "/{dossier_id}/components/{code}/content",
         status_code=201,
-        openapi_extra={"x-roles": ["counter", "system"], "x-secret": True},
+        openapi_extra={"x-roles": ["counter", "system"], "x-secret": True, **takes(BINARY, *MEDIA)},
     )
     async def put_content(
         request: Request,

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from shared.access import ROLES, Caller, allow
 from shared.body import dumps, read_object
 from shared.events import LIFECYCLE
+from shared.openapi import takes
 from shared.problems import Problem, not_found
 from shared.service import Service
 from shared.tracking import is_tracking_secret
@@ -61,7 +62,7 @@ def router(service: Service) -> APIRouter:
         }
         return Response(dumps(shown), media_type="application/json")
 
-    @routes.put("/dossiers/{dossier_id}/result")
+    @routes.put("/dossiers/{dossier_id}/result", openapi_extra=takes(Result))
     async def put_result(
         request: Request,
         caller: Annotated[Caller, Depends(allow("records_clerk", "signatory", "counter", "specialist"))],

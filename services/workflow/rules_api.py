@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from shared.access import Caller, allow
 from shared.body import dumps, read_object
+from shared.openapi import takes
 from shared.problems import Problem, not_found
 from shared.service import Service
 
@@ -61,7 +62,7 @@ def router(service: Service) -> APIRouter:
         check_ready()
         return answer(_known(book, code).model_dump(mode="json"))
 
-    @routes.put("/procedures/{code}")
+    @routes.put("/procedures/{code}", openapi_extra=takes(Procedure))
     async def replace_procedure(request: Request, _: Ruler, code: Code) -> Response:
         """Takes what GET gives. Changed rules become the next version; `intake_mode` is outside the version."""
         check_ready()
@@ -78,7 +79,7 @@ def router(service: Service) -> APIRouter:
         check_ready()
         return answer(book.calendar().rules.model_dump(mode="json"))
 
-    @routes.put("/calendar")
+    @routes.put("/calendar", openapi_extra=takes(CalendarRules))
     async def replace_calendar(request: Request, _: Ruler) -> Response:
         """Office hours and the days decided otherwise, each with the document that decided it."""
         check_ready()
@@ -111,7 +112,7 @@ def router(service: Service) -> APIRouter:
     async def list_blanks(_: Anyone) -> Response:
         return answer({"items": await _blanks(service), "next": None})
 
-    @routes.put("/blanks")
+    @routes.put("/blanks", openapi_extra=takes(Box))
     async def put_blanks(
         request: Request, _: Annotated[Caller, Depends(allow("records_clerk", "centre_director", "ops"))]
     ) -> Response:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from shared.access import Caller, allow
 from shared.body import dumps, read_object
+from shared.openapi import fields, takes
 from shared.problems import Problem
 from shared.service import Service
 from shared.stages import STAGES
@@ -26,6 +27,13 @@ MAX_ITEMS = 500
 TASK_STAGES = tuple(stage for stage in STAGES if stage not in ("relay", "notify"))
 LAST = datetime.max.replace(tzinfo=UTC)
 """What the driver writes as `infinity`: where tasks without a due time stand."""
+
+VERSION = {"version": {"type": "integer", "minimum": 1}}
+ENDING = {"outcome": {"type": "string", "maxLength": 60}, **VERSION}
+SAID = {"note": {"type": "string", "maxLength": 2_000}, "fields": {"type": "object"}}
+COMPLETION = fields(ENDING, SAID)
+ITEM = fields({"task_id": {"type": "string", "format": "uuid"}, **ENDING}, SAID)
+COMPLETIONS = fields({"items": {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": ITEM}})
 
 LIST = """
   select t.task_id, t.dossier_id, t.dossier_code, t.procedure_code, t.stage, t.role, t.agency, t.version, t.due_at,
@@ -70,18 +78,18 @@ def router(service: Service) -> APIRouter:
         following = _encode(rows[-1]) if len(rows) == limit else None
         return Response(dumps({"items": items, "next": following}), media_type="application/json")
 
-    @routes.post("/{task_id}/start")
+    @routes.post("/{task_id}/start", openapi_extra=takes(fields(VERSION)))
     async def start_task(request: Request, caller: Officer, task_id: UUID) -> Response:
         """Take a task up. Body `{version}`."""
         body = await read_object(request)
         return _json(await commands.start(service, caller, task_id, version=_version(body)))
 
-    @routes.post("/{task_id}/complete")
+    @routes.post("/{task_id}/complete", openapi_extra=takes(COMPLETION))
     async def complete_task(request: Request, caller: Officer, task_id: UUID) -> Response:
         """End a task. Body `{outcome, note?, fields?, version}`."""
         return _json(await commands.complete(service, caller, task_id, **_completion(await read_object(request))))
 
-    @routes.post("/complete")
+    @routes.post("/complete", openapi_extra=takes(COMPLETIONS))
     async def complete_tasks(request: Request, caller: Officer) -> Response:
         """End many tasks, each by itself: `{items: [{task_id, outcome, version}]}`."""
         items = (await read_object(request)).get("items")

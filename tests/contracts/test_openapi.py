@@ -1,0 +1,59 @@
+"""What an integrator reads: every route that takes a body says which, and every reference leads somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+
+from deploy.docs import access
+from services.workflow.procedures import shipped
+
+SERVICES = ("intake", "workflow", "idlookup", "notify")
+BODILESS = {"/v1/parked/{id}/replay", "/v1/call-list/{notice_id}/done"}
+
+
+def document(service: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(json.dumps(access.application(service).openapi()))
+    return made
+
+
+def schema_of(service: str, method: str, path: str) -> dict[str, Any]:
+    """The JSON Schema of a route's body, whole: references are looked up beside it."""
+    made = document(service)
+    inner = made["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
+    return {**inner, "components": made["components"]}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_route_that_takes_a_body_says_what_it_must_look_like(service: str) -> None:
+    for path, item in document(service)["paths"].items():
+        for method in item.keys() & {"post", "put", "patch"}:
+            assert ("requestBody" in item[method]) == (path not in BODILESS), f"{method} {path}"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_reference_leads_to_a_schema(service: str) -> None:
+    made = document(service)
+    text = json.dumps(made)
+    assert "$defs" not in text
+    for name in re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', text):
+        assert name in made["components"]["schemas"]
+    assert access.application(service).openapi() == access.application(service).openapi()
+
+
+def test_the_example_of_every_procedure_is_what_intake_says_it_takes() -> None:
+    validator = jsonschema.Draft202012Validator(schema_of("intake", "post", "/v1/dossiers"))
+    for procedure in shipped().values():
+        validator.validate(procedure.example)
+        assert not validator.is_valid({**procedure.example, "applicant": 5})
+        assert not validator.is_valid({**procedure.example, "nobody_knows_this": 1})
+
+
+def test_a_task_is_ended_as_the_document_says() -> None:
+    validator = jsonschema.Draft202012Validator(schema_of("workflow", "post", "/v1/tasks/{task_id}/complete"))
+    assert validator.is_valid({"outcome": "receive", "version": 1, "note": "Đủ giấy tờ"})
+    assert not validator.is_valid({"outcome": "receive"})

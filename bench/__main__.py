@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench import capacity
 from bench.machine import commit, machine
 from bench.parts import PARTS, Figures, Options, merged
 
@@ -45,6 +46,8 @@ def main() -> int:
             broken += module.broken(figures)
         if target:
             keep(target, name, part.key, figures)
+    if target == LATEST:
+        capacity.write()
     for sentence in broken:
         console.print(f"[bold red]{sentence}[/bold red]")
     return 1 if broken else 0

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,11 +142,11 @@ def _scale(measured: Measured) -> str:
     return f"on that machine two of each did {two / one:.2f} times the work of one ({why['two']})."
 
 
-def main() -> int:
+def write() -> None:
+    """Write the page anew from what the result file holds now."""
     figures = json.loads(LATEST.read_text(encoding="utf-8")) if LATEST.exists() else {}
     PAGE.write_text(page(figures), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    write()

@@ -65,58 +65,56 @@ async def next_chunks(pool: Pool, lanes: Mapping[int, int], limit: int, most_byt
     return dict(chunks)
 
 
+ADVANCE = """
+  with s as (
+    select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[]) as s (lane, epoch, from_id, to_id)
+  ), m as (
+    select * from unnest($5::text[], $6::smallint[], $7::bigint[], $8::bigint[]) as m (topic, partition, first, last)
+  ), lost as (
+    select topic, partition, m.first, b.last_offset from m join broker_marks b using (topic, partition)
+      join s on s.lane = partition join lanes l on l.lane = s.lane and l.epoch = s.epoch
+     where m.first <= b.last_offset order by topic, partition limit 1
+  ), moved as (
+    update lanes l set sent_to = s.to_id from s
+     where l.lane = s.lane and l.epoch = s.epoch and not exists (select from lost) returning l.lane
+  ), marked as (
+    insert into broker_marks (topic, partition, last_offset)
+    select topic, partition, m.last from m where partition in (select lane from moved) order by topic, partition
+    on conflict (topic, partition) do update set last_offset = excluded.last_offset
+  ), logged as (
+    insert into sent (lane, from_id, to_id) select lane, from_id, to_id from s join moved using (lane)
+  )
+  select (select count(*) from moved) as moved, lost.* from (select) as once left join lost on true
+"""
+"""One statement and so one transaction, for it follows every send. A lane is its partitions' number in every topic."""
+
+
 async def advance(pool: Pool, sent: Sequence[Sent]) -> str:
     """Remember acknowledged chunks. Returns why the broker must have lost something, or an empty string.
 
-    A loss is an offset not above the last acknowledged one: then nothing is remembered and all lanes go back.
-    Raises NotOurs when a lane's epoch has moved on.
+    A loss is an offset not above the last acknowledged one in a lane that is still ours: then nothing is remembered
+    and all lanes go back. A former owner's late acknowledgement lies below the new owner's, and nothing was lost.
+    Raises NotOurs when a lane's epoch has moved on; the other lanes' chunks are remembered.
     """
-    marks = sorted({(topic, partition) for row in sent for topic, partition, _, _ in row.marks})
-    async with pool.acquire() as tx, tx.transaction():
-        moved = await tx.fetch(
-            """
-            update lanes l set sent_to = s.to_id
-              from unnest($1::smallint[], $2::bigint[], $3::bigint[]) as s (lane, epoch, to_id)
-             where l.lane = s.lane and l.epoch = s.epoch returning l.lane
-            """,
-            [row.lane for row in sent],
-            [row.epoch for row in sent],
-            [row.to_id for row in sent],
-        )
-        if len(moved) != len(sent):
-            raise NotOurs("a lane has a new owner")
-        # Only now: a former owner's late acknowledgement lies below the new owner's, and nothing was lost.
-        known = {
-            (row["topic"], row["partition"]): row["last_offset"]
-            for row in await tx.fetch(
-                "select topic, partition, last_offset from broker_marks m join unnest($1::text[], $2::smallint[])"
-                " as u (t, p) on m.topic = u.t and m.partition = u.p",
-                [topic for topic, _ in marks],
-                [partition for _, partition in marks],
-            )
-        }
-        for row in sent:
-            for topic, partition, first, _ in row.marks:
-                if first <= known.get((topic, partition), -1):
-                    await _start_over(tx)
-                    return f"{topic}-{partition} acknowledged offset {first} after {known[topic, partition]}"
-        await tx.execute(
-            """
-            insert into broker_marks (topic, partition, last_offset)
-            select t, p, o from unnest($1::text[], $2::smallint[], $3::bigint[]) as m (t, p, o) order by t, p
-            on conflict (topic, partition) do update set last_offset = excluded.last_offset
-            """,
-            *[
-                list(column)
-                for column in zip(*((t, p, last) for row in sent for t, p, _, last in row.marks), strict=True)
-            ],
-        )
-        await tx.execute(
-            "insert into sent (lane, from_id, to_id) select * from unnest($1::smallint[], $2::bigint[], $3::bigint[])",
-            [row.lane for row in sent],
-            [row.from_id for row in sent],
-            [row.to_id for row in sent],
-        )
+    marks = [mark for row in sent for mark in row.marks]
+    found = await pool.fetchrow(
+        ADVANCE,
+        [row.lane for row in sent],
+        [row.epoch for row in sent],
+        [row.from_id for row in sent],
+        [row.to_id for row in sent],
+        [topic for topic, _, _, _ in marks],
+        [partition for _, partition, _, _ in marks],
+        [first for _, _, first, _ in marks],
+        [last for _, _, _, last in marks],
+    )
+    assert found is not None
+    if found["topic"] is not None:
+        await start_over(pool)
+        place = f"{found['topic']}-{found['partition']}"
+        return f"{place} acknowledged offset {found['first']} after {found['last_offset']}"
+    if found["moved"] != len(sent):
+        raise NotOurs("a lane has a new owner")
     return ""
 
 

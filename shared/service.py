@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from shared import body, database, faults, gauges, logs, parked, problems
 from shared.access import Access
-from shared.consumer import Consumer, Handler
+from shared.consumer import Consumer, Handler, Work
 from shared.envelope import Received
 from shared.events import Fact
 from shared.kafka import KafkaSettings
@@ -47,7 +47,7 @@ class Listening:
     """What a service hears: topics, how to lock and load what a batch concerns, and who handles which fact."""
 
     topics: Sequence[str]
-    open_work: Callable[[Tx, Sequence[Received]], Awaitable[Any]]
+    open_work: Callable[[Tx, Sequence[Received]], Awaitable[Work]]
     handlers: Mapping[type[Fact], Handler]
 
 

@@ -185,12 +185,18 @@ async def test_one_of_three_brokers_may_die_and_no_send_fails(tmp_path: Path) ->
         await cluster.start()
         await make_topic(cluster)
         async with admin_of(cluster) as admin:
-            topic = (await admin.describe_topics([TOPIC]))[0]
-            assert {len(partition["replicas"]) for partition in topic["partitions"]} == {3}
-            answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, TOPIC)])
-            configs = {row[0]: row[1] for answer in answers for row in answer.resources[0][4]}
-            assert configs["min.insync.replicas"] == "2"
-            assert configs["unclean.leader.election.enable"] == "false"
+
+            async def is_safe() -> bool:  # a broker that is asked first may not have heard of the topic yet
+                topic = (await admin.describe_topics([TOPIC]))[0]
+                answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, TOPIC)])
+                configs = {row[0]: row[1] for answer in answers for row in answer.resources[0][4]}
+                return (
+                    {len(partition["replicas"]) for partition in topic["partitions"]} == {3}
+                    and configs.get("min.insync.replicas") == "2"
+                    and configs.get("unclean.leader.election.enable") == "false"
+                )
+
+            await wait_until(is_safe, 10, what="three replicas of each lane, two of which must have a record")
         async with producer_of(cluster) as producer:
             await asyncio.gather(*(send(producer, lane, [b"before"]) for lane in range(12)))
             cluster.kill(2)

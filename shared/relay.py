@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
@@ -120,18 +120,19 @@ class Relay:
 
     async def _own_and_send(self) -> None:
         await ensure_topics(self._kafka)
-        producer = self._kafka.producer(f"{self._service}-relay")
-        await producer.start()
+        owner = await open_connection(self._dsn, name=f"{self._service}-relay")
         try:
-            owner = await open_connection(self._dsn, name=f"{self._service}-relay")
+            producer = self._kafka.producer(f"{self._service}-relay")
             try:
+                await producer.start()
                 await self._check_cluster(producer)
                 self._set_connected(True)
                 await self._session(owner, producer)
             finally:
-                owner.terminate()
+                # Before the lock is free: nothing of ours is under way when the next owner begins to send.
+                await abort(producer)
         finally:
-            await abort(producer)
+            owner.terminate()
 
     async def _check_cluster(self, producer: AIOKafkaProducer) -> None:
         """A cluster we have not seen holds nothing of ours: every lane goes back to its oldest event."""
@@ -164,8 +165,9 @@ class Relay:
                     chunks = await cursors.next_chunks(self._pool(), mine, CHUNK, CHUNK_BYTES)
                     # A full chunk means there may be more; whoever commits after this look wakes us again.
                     dirty -= {lane for lane in idle if not _is_full(chunks.get(lane, ()))}
+                    states = await self._build_states(row for rows in chunks.values() for row in rows)
                     for lane, rows in chunks.items():
-                        flying[asyncio.create_task(self._send(producer, lane, rows))] = lane
+                        flying[asyncio.create_task(self._send(producer, lane, rows, states[lane]))] = lane
                 await self._collect(flying)
                 if not self._idle(dirty, flying):
                     dirty |= await self._wait(gone, flying)
@@ -212,7 +214,7 @@ class Relay:
             log.info("lanes taken", lanes=taken)
         return set(taken)
 
-    async def _send(self, producer: AIOKafkaProducer, lane: int, rows: list[Any]) -> cursors.Sent:
+    async def _send(self, producer: Any, lane: int, rows: list[Any], states: Sequence[StateRecord]) -> cursors.Sent:
         """Send one chunk: one batch after the other per topic, topics side by side."""
         fault_point("relay-before-send")
         epoch = self._owned[lane]
@@ -230,6 +232,8 @@ class Relay:
             )
             millis = int(row["recorded_at"].timestamp() * 1000)
             by_topic[row["topic"]].append((subject.encode(), row["data"], headers, millis))
+        for state in states:
+            by_topic[state.topic].append((state.key.encode(), state.value, state.headers, 0))
         sends = [asyncio.create_task(self._send_topic(producer, topic, lane, part)) for topic, part in by_topic.items()]
         try:
             # A deadline, for an idempotent producer never gives up by itself (docs/brokers.md, 6).
@@ -243,25 +247,29 @@ class Relay:
         if late:
             raise TimeoutError("the broker does not acknowledge")
         marks = [send.result() for send in sends]
-        states = await self._build_states(list({row["dossier_id"] for row in rows if row["topic"] == self._source}))
-        for topic in {state.topic for state in states}:
-            part = [(s.key.encode(), s.value, s.headers, 0) for s in states if s.topic == topic]
-            marks.append(await self._send_topic(producer, topic, lane, part))
         fault_point("relay-after-send")
         recorded = tuple(row["recorded_at"].timestamp() for row in rows)
         return cursors.Sent(lane, epoch, rows[0]["id"], rows[-1]["id"], tuple(marks), recorded)
 
-    async def _build_states(self, changed: list[UUID]) -> list[StateRecord]:
-        """The dossiers as they are now. A mistake in building them must not stop the facts: the next change tells."""
+    async def _build_states(self, rows: Iterable[Any]) -> dict[int, list[StateRecord]]:
+        """Lane -> its dossiers of these rows as they are now.
+
+        A lane sends one chunk after the other, so no older state follows a newer one. A mistake in building them must
+        not stop the facts: the next change tells.
+        """
+        states: dict[int, list[StateRecord]] = defaultdict(list)
+        changed = {row["dossier_id"]: row["lane"] for row in rows if row["topic"] == self._source}
         if self._state_of is None or not changed:
-            return []
+            return states
         try:
-            return await self._state_of(self._pool(), changed)
+            for state in await self._state_of(self._pool(), list(changed)):
+                states[changed[UUID(state.key)]].append(state)
         except Exception as error:
             if is_passing(error):
                 raise
             log.exception("states not told", dossiers=len(changed))
-            return []
+            states.clear()
+        return states
 
     async def _send_topic(
         self,

@@ -49,6 +49,8 @@ class Listening:
     topics: Sequence[str]
     open_work: Callable[[Tx, Sequence[Received]], Awaitable[Work]]
     handlers: Mapping[type[Fact], Handler]
+    unhurried: bool = False
+    """Nobody waits for what it hears: the broker is asked rarely, traffic or not."""
 
 
 Background = Callable[["Service"], Awaitable[None]]
@@ -213,6 +215,7 @@ def _listen(service: Service, listening: Listening) -> None:
         pool=service.pool,
         apply=service.consumer.apply,
         metrics=service.delivery,
+        unhurried=listening.unhurried,
     )
 
 

@@ -1,7 +1,7 @@
 """Listening to the broker: one FastStream subscriber for all of a service's topics, connected in the background.
 
-FastStream fetches and commits; `Consumer.apply` does the work in between. Its defaults lose messages, so nothing here
-is left to a default: batches, NACK_ON_ERROR (an error fetches the batch again), earliest, a literal group id,
+FastStream runs the loop and gives back what failed; `Consumer.apply` does the work; our place is told twice a second,
+between two batches. FastStream's defaults lose messages, so nothing here is left to a default: batches, NACK_ON_ERROR (an error fetches the batch again), earliest, a literal group id,
 roundrobin.
 """
 
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
+from faststream.message import StreamMessage
 
 from shared import unreadable
 from shared.database import is_passing
@@ -36,8 +38,12 @@ BATCH_BYTES = 8_000_000
 FETCH_BYTES, FETCH_BYTES_OF_ONE = 16_777_216, 1_048_576
 """What one batch may hold, and what the broker may hand out at once, in all and of one partition: together they bound
 the memory, however much is waiting and however large a record is."""
-BATCH_WAIT_MS = 10
+LISTEN_MS = 200
+"""How long to listen before looking again at what is assigned; records that arrive are handed out at once."""
 WATCH_S = 1.0
+COMMIT_EVERY_S = 0.5
+"""How often the group's place is told to the broker. The database knows what was applied, so a place that lags costs
+a few repeats after a restart; told after every batch it cost a small batch's latency and the broker's processor."""
 REST_AFTER_S = 1.0
 PLENTY = 200
 """Records in a batch that mean a backlog."""
@@ -59,15 +65,19 @@ class Subscription:
         pool: Callable[[], Pool],
         apply: Callable[[Sequence[Record]], Awaitable[None]],
         metrics: DeliveryMetrics,
+        unhurried: bool = False,
     ) -> None:
         self._service, self.topics, self._kafka = service, tuple(topics), kafka
         self._pool, self._apply, self._metrics = pool, apply, metrics
+        self._unhurried = unhurried
         self.connected = False
         self._processing: dict[str, float] = {}
         self._cluster: str | None = None
         self._subscriber: Any = None
         self._most = MAX_RECORDS // 10
         self._heard_at = 0.0
+        self._committed_at = 0.0
+        self._uncommitted = False
 
     def broker(self) -> tuple[KafkaBroker, Any]:
         """A FastStream broker with the one subscriber."""
@@ -86,7 +96,7 @@ class Subscription:
             group_id=self._service,
             batch=True,
             max_records=MAX_RECORDS,
-            batch_timeout_ms=BATCH_WAIT_MS,
+            batch_timeout_ms=LISTEN_MS,
             ack_policy=AckPolicy.NACK_ON_ERROR,
             auto_offset_reset="earliest",
             session_timeout_ms=self._kafka.session_timeout_ms,
@@ -193,15 +203,25 @@ class Subscription:
         self._cluster = found
 
     async def _get_batch(self, consumer: Any) -> tuple[Any, ...]:
-        rows = await unreadable.fetch(consumer, timeout_ms=BATCH_WAIT_MS, max_records=self._most)
+        await self._commit(consumer)
+        rows = await unreadable.fetch(consumer, timeout_ms=LISTEN_MS, max_records=self._most)
         self._pace(consumer, len(rows))
-        if not rows:
-            await asyncio.sleep(BATCH_WAIT_MS / 1000)
-        else:
+        if rows:
             # As many of the next as would fit if they were like these.
             size = sum(len(row.value) for row in rows if row.value) / len(rows)
             self._most = max(1, min(MAX_RECORDS, int(BATCH_BYTES / max(size, 1))))
         return rows
+
+    async def _commit(self, consumer: Any) -> None:
+        """Tell our place. Here the last batch is done and the next not fetched: all that it covers has been applied."""
+        if not self._uncommitted or time.monotonic() - self._committed_at < COMMIT_EVERY_S:
+            return
+        try:
+            await consumer.commit()
+            self._uncommitted = False
+        except KafkaError as error:
+            log.info("place not told", error=type(error).__name__)
+        self._committed_at = time.monotonic()
 
     def _pace(self, consumer: Any, heard: int) -> None:
         """How long the next long polls may take. Little in ordinary traffic; nobody waits for a quick answer at night,
@@ -209,13 +229,13 @@ class Subscription:
         now = time.monotonic()
         if heard:
             self._heard_at = now
-        resting = heard >= PLENTY or now - self._heard_at > REST_AFTER_S
+        resting = self._unhurried or heard >= PLENTY or now - self._heard_at > REST_AFTER_S
         # aiokafka reads it for each request and has no setter.
         consumer._fetcher._fetch_max_wait_ms = self._kafka.rest_wait_ms if resting else self._kafka.fetch_wait_ms
 
     async def _parse(self, rows: Any) -> KafkaAckableMessage:
         # FastStream's own parser decodes every header as UTF-8 and would raise, for ever, on a stranger's record.
-        return KafkaAckableMessage(
+        return _Batch(
             body=b"", headers={}, raw_message=rows, message_id="", content_type=None, consumer=self._subscriber.consumer
         )
 
@@ -231,6 +251,7 @@ class Subscription:
             log.error("a batch is given back and fetched again", records=len(records), error=type(error).__name__)
             raise
         self._processing.clear()
+        self._uncommitted = True
 
     def _measure(self, consumer: Any) -> None:
         """Lag from the consumer's own position; age from the record times of what is fetched or held."""
@@ -242,6 +263,13 @@ class Subscription:
                 self._metrics.lag.labels(partition.topic, str(partition.partition)).set(max(high - fetched.position, 0))
         for topic in self.topics:
             self._metrics.oldest_unprocessed.labels(topic).set(self._processing.get(topic, now))
+
+
+class _Batch(KafkaAckableMessage):
+    """Given back when it failed, as FastStream does it; our place is told by `Subscription._commit`."""
+
+    async def ack(self) -> None:
+        await StreamMessage.ack(self)
 
 
 async def _decode(message: KafkaAckableMessage) -> Any:

@@ -7,6 +7,7 @@ next try, for ever (a header name that is not UTF-8 is enough).
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import structlog
@@ -16,6 +17,8 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 log = structlog.get_logger(__name__)
 
 STEP_MS = 2_000
+UNKNOWN_S = 0.05
+"""How soon to look again while no partition's place is known: during an assignment."""
 
 
 async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -> tuple[Any, ...]:
@@ -25,6 +28,7 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
     """
     before = _Positions(consumer)
     if not before.of:
+        await asyncio.sleep(UNKNOWN_S)
         return ()
     try:
         # Only those whose place is known: another would have none to go back to.

@@ -75,7 +75,7 @@ def router(service: Service) -> APIRouter:
                 outgoing = await resolving.send_again(tx, row, caller.officer, said.note)
             lanes = await stage(tx, outgoing)
         service.wake(lanes)
-        service.extras["knock"]()
+        service.extras["knock"]({row["kind"]})
         return _json({"request_key": request_key, "decision": said.decision})
 
     return routes

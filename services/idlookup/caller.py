@@ -64,6 +64,8 @@ class Caller:
         self._watched: list[tuple[float, int, float, float, Request]] = []
         """Heap of (look at, order, pause, sent at, request): sent a moment ago, the answer may come at once."""
         self._order = count()
+        self._left_over = True
+        """Whether something may be due that was not taken up for want of room. Without it, room is no news."""
         self._has_watched = asyncio.Event()
 
     def knock(self) -> None:
@@ -104,12 +106,13 @@ class Caller:
                 continue
             probing = self.breaker.state != "closed"
             self._knock.clear()
+            self._left_over = True  # until a look has shown that nothing is
             try:
                 if recovering and not probing:
                     await store.end_pauses(self._pool(), self._kind)
                     recovering = False
-                taken, more = await self._take(probing)
-                due_in = 0.0 if taken and more else await store.next_due_in(self._pool(), self._kind)
+                due_in = await store.due_in(self._pool(), self._kind)
+                taken = await self._take(due_in, probing) if min(due_in) <= 0 else 0
             except Exception as error:
                 self.breaker.released()
                 if not is_passing(error):
@@ -119,30 +122,31 @@ class Caller:
                 continue
             if probing and not taken:
                 self.breaker.released()
-            if taken and more:
+            if taken and not probing:
                 continue
+            self._left_over = min(due_in) <= 0
             # What is due and was not taken waits for room, which is knocked for.
-            if await _wait(self._knock, min(max(due_in, UNHURRIED_S), IDLE_S)):
+            if await _wait(self._knock, min(max(min(due_in), UNHURRIED_S), IDLE_S)):
                 await asyncio.sleep(GATHER_S)
 
-    async def _take(self, probing: bool) -> tuple[int, bool]:
-        """(rows taken up, whether there may be more that could be taken at once)."""
+    async def _take(self, due_in: tuple[float, float], probing: bool) -> int:
+        """Take up what is due of (what to ask after, what to send), as far as there is room; returns how many rows."""
         lease_s = self._deadline_s * LEASE_IN_DEADLINES
-        asks = 0 if len(self._asks) >= ASKS else 1 if probing else ASK_BATCH
+        asks = 0 if due_in[0] > 0 or len(self._asks) >= ASKS else 1 if probing else ASK_BATCH
         old = await store.take_due(self._pool(), self._kind, asks, lease_s, to_send=False) if asks else []
         if old:
             self._start(self._asks, self._ask(old))
             if probing:
-                return len(old), False
+                return len(old)
         free = self.window.free()
-        sends = 0 if len(self._sends) >= SENDS else min(free, 1 if probing else SEND_BATCH)
+        sends = 0 if due_in[1] > 0 or len(self._sends) >= SENDS else min(free, 1 if probing else SEND_BATCH)
         # Whole handfuls: a call for each single place that becomes free would cost too much.
         if self._sends and sends < min(SEND_BATCH, self.window.limit) / 4:
             sends = 0
         new = await store.take_due(self._pool(), self._kind, sends, lease_s, to_send=True) if sends else []
         if new:
             self._start(self._sends, self._send(new))
-        return len(old) + len(new), bool((old and len(old) == asks) or (new and len(new) == sends)) and not probing
+        return len(old) + len(new)
 
     def _start(self, group: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -150,7 +154,8 @@ class Caller:
 
         def ended(task: asyncio.Task[None]) -> None:
             group.discard(task)
-            self._knock.set()
+            if self._left_over:
+                self._knock.set()
             if not task.cancelled() and (error := task.exception()) is not None:
                 # The leases run out, and somebody asks again by key. The error's text may quote a person.
                 log.error("a lot of requests was not settled", kind=self._kind, error=type(error).__name__)
@@ -249,7 +254,7 @@ class Caller:
             self.window.lost(())
         for request, answer in rows:
             self._hand_on(request, answer)
-        if rows:
+        if self._left_over or any(answer.state in (*no_answer, PENDING) for _, answer in rows):
             self._knock.set()
 
 

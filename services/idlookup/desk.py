@@ -36,9 +36,9 @@ def routers(service: Service) -> list[APIRouter]:
     callers: dict[str, Caller] = {}
     service.extras.update(callers=callers, meter=Meter(service.registry))
 
-    def knock() -> None:
-        for caller in callers.values():
-            caller.knock()
+    def knock(kinds: set[str]) -> None:
+        for kind in kinds & callers.keys():
+            callers[kind].knock()
 
     service.extras["knock"] = knock
     return [api.router(service)]

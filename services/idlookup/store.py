@@ -30,7 +30,8 @@ class RequestWork:
 
     open_sealed: Callable[[UUID, str, str], Any]
     """(dossier, field, sealed) -> what it says. Raises Tampered."""
-    knock: Callable[[], None]
+    knock: Callable[[set[str]], None]
+    """Told the kinds of which something may be due."""
     seen: Callable[[datetime], None]
     """Told when each heartbeat that came through was sent."""
     wanted: list[tuple[Received, str, str]] = field(default_factory=list)
@@ -48,8 +49,8 @@ class RequestWork:
         return self.extra
 
     def committed(self) -> None:
-        if self.wanted or self.dropped:
-            self.knock()
+        if self.wanted:
+            self.knock({kind for _, kind, _ in self.wanted})
         for sent_at in self.heartbeats:
             self.seen(sent_at)
 
@@ -125,18 +126,20 @@ async def end_pauses(pool: Pool, kind: str) -> None:
     )
 
 
-async def next_due_in(pool: Pool, kind: str) -> float:
-    """Wall seconds until the next request of a kind is due; a large number when none is."""
-    found = await pool.fetchval(
+async def due_in(pool: Pool, kind: str) -> tuple[float, float]:
+    """Wall seconds until the next request of a kind is due (to be asked after, to be sent); a large number for none."""
+    row = await pool.fetchrow(
         f"""
-        select extract(epoch from least(
-                 (select min(next_try_at) from requests where kind = $1 and to_send and {OPEN}),
-                 (select min(next_try_at) from requests where kind = $1 and not to_send and {OPEN})
-               ) - clock_timestamp())::float8
+        select extract(epoch from (select min(next_try_at) from requests where kind = $1 and not to_send and {OPEN})
+                                  - clock_timestamp())::float8,
+               extract(epoch from (select min(next_try_at) from requests where kind = $1 and to_send and {OPEN})
+                                  - clock_timestamp())::float8
         """,
         kind,
     )
-    return 1e9 if found is None else float(found)
+    assert row is not None
+    asks, sends = row
+    return 1e9 if asks is None else asks, 1e9 if sends is None else sends
 
 
 async def lock_sequences(tx: Tx, dossier_ids: Iterable[UUID]) -> dict[UUID, int]:

@@ -47,7 +47,7 @@ def routers(service: Service) -> list[APIRouter]:
 
 
 def listening(service: Service) -> Listening:
-    return Listening(handlers.TOPICS, store.open_work, handlers.HANDLERS)
+    return Listening(handlers.TOPICS, store.open_work, handlers.HANDLERS, unhurried=True)
 
 
 async def accept_for_ever(service: Service) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -66,10 +66,11 @@ class Sender:
     def workers(self) -> int:
         return sum(self._channels[name].slots for name in self._available)
 
-    def knock(self) -> None:
-        """Something may be due; cheap, and calling it too early only costs a look."""
-        for event in self._knocks.values():
-            event.set()
+    def knock(self, channels: Iterable[str]) -> None:
+        """Something may be due on these; cheap, and calling it too early only costs a look."""
+        for name in channels:
+            if name in self._knocks:
+                self._knocks[name].set()
 
     async def run(self) -> None:
         """Send until cancelled; then what is under way is finished and written down first, within a deadline."""
@@ -218,8 +219,7 @@ class Sender:
         for successor in successors:
             if successor.channel == rules.CALL_LIST:
                 self._meter.leave("listed")
-        if successors:
-            self.knock()
+        self.knock({successor.channel for successor in successors})
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> bool:

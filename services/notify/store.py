@@ -123,7 +123,8 @@ class NoticeWork:
     """(dossier, sealed contact) -> what it says. Raises Tampered."""
     available: Collection[str]
     meter: Meter
-    knock: Callable[[], None]
+    knock: Callable[[Iterable[str]], None]
+    """Told the channels on which something may be due."""
     seen: Callable[[datetime], None]
     """Told when each heartbeat that came through was sent."""
     wanted: list[Notice] = field(default_factory=list)
@@ -148,8 +149,7 @@ class NoticeWork:
             now = time.time()
             self.meter.take_up([now - notice.wanted_at.timestamp() for notice in listed])
             self.meter.leave_at_once("listed", len(listed))
-            if len(listed) < len(self.wanted):
-                self.knock()
+            self.knock({notice.channel for notice in self.wanted})
         for sent_at, _, _ in self.heartbeats:
             self.seen(sent_at)
 

@@ -7,18 +7,14 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from shared import sequence
+from shared import heads, sequence
 from shared.envelope import Malformed, Received, Record, fingerprint, parse
+from shared.heads import starts
 from shared.sequence import Head, Pair, Plan, Spot
 
 if TYPE_CHECKING:
     from shared.database import Tx
 
-LOCK_HEADS = """
-  select h.topic::text as topic, h.dossier_id, h.last, h.fingerprints
-    from heads h join unnest($1::text[], $2::uuid[]) as p (t, d) on h.topic = p.t::topic and h.dossier_id = p.d
-   order by h.topic, h.dossier_id for update of h
-"""
 RECORD_COLUMNS = "key, header_names, header_values, value, sent_at"
 
 
@@ -41,83 +37,48 @@ class Overtaken(OSError):
 
 async def look(
     tx: Tx, events: Sequence[Received], pairs: set[Pair], poison: Mapping[Spot, tuple[str, str]], *, singly: bool
-) -> tuple[Plan, set[Pair]]:
+) -> tuple[Plan, Container[Pair]]:
     """What to do with `events`, the heads of `pairs` locked; and the pairs whose heads are written already.
 
     Most of what comes is a dossier's first on its topic and is applied whole: its head is written once, as it will be.
-    Where something is to be held or parked, the head is made and locked first, and everything is looked at again.
-    Raises Overtaken.
+    Everybody writes new heads before locking old ones, both in one order: so nobody who waits for a new head has one
+    that its writer wants. Raises Overtaken.
     """
-    heads = await _lock_known_heads(tx, pairs)
-    new = pairs - heads.keys()
-    plan = await _plan(tx, events, {**heads, **{pair: Head() for pair in new}}, poison, singly=singly)
-    if new <= plan.heads.keys() and not new & plan.list_aside():
-        if new and not await _begin_heads(tx, new, plan):
-            raise Overtaken("another process has just heard the same dossier")
-        return plan, new
-    return await _plan(tx, events, await lock_heads(tx, pairs), poison, singly=singly), set()
+    if singly:
+        all_old = await heads.lock(tx, pairs)
+        return await _plan(tx, events, all_old, all_old, poison, singly=True), ()
+    new = pairs - await heads.list_known(tx, pairs)
+    # Nothing can be held or parked of a pair without a head.
+    first = sequence.plan(
+        [event for event in events if event.dossier_id is None or (event.topic, event.dossier_id) in new],
+        {pair: Head() for pair in new},
+        {},
+        {},
+        poison,
+    )
+    aside = first.list_aside()
+    whole = {pair: (last, marks) for pair, (_, last, marks) in first.heads.items() if pair not in aside}
+    if new and not await heads.begin(tx, {pair: whole.get(pair, (0, [])) for pair in new}):
+        raise Overtaken("another process has just heard the same dossier")
+    if whole.keys() == pairs:
+        return first, whole
+    old = await heads.lock_known(tx, pairs - whole.keys())
+    return await _plan(tx, events, {**old, **{pair: Head() for pair in whole}}, old, poison, singly=False), whole
 
 
 async def _plan(
     tx: Tx,
     events: Sequence[Received],
-    heads: Mapping[Pair, Head],
+    told: Mapping[Pair, Head],
+    old: Iterable[Pair],
     poison: Mapping[Spot, tuple[str, str]],
     *,
     singly: bool,
 ) -> Plan:
-    held = await list_held(tx, heads) if heads else {}
-    blocked = await list_blocking(tx, heads) if heads else {}
-    return sequence.plan(events, heads, held, blocked, poison, singly=singly)
-
-
-async def lock_heads(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
-    """Lock each pair's head, made where it was not; `held` and `parked` are read only after this."""
-    ordered = sorted(set(pairs))
-    if not ordered:
-        return {}
-    topics, dossiers = [pair[0] for pair in ordered], [pair[1] for pair in ordered]
-    await tx.execute(
-        """
-        insert into heads (topic, dossier_id)
-        select t::topic, d from unnest($1::text[], $2::uuid[]) as p (t, d) order by 1, 2
-        on conflict do nothing
-        """,
-        topics,
-        dossiers,
-    )
-    return await _lock_known_heads(tx, ordered)
-
-
-async def _lock_known_heads(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
-    """Lock the heads that are there. A pair without one is not locked by it: `_begin_heads` or `lock_heads` follows."""
-    ordered = sorted(set(pairs))
-    if not ordered:
-        return {}
-    rows = await tx.fetch(LOCK_HEADS, [pair[0] for pair in ordered], [pair[1] for pair in ordered])
-    return {(row["topic"], row["dossier_id"]): Head(row["last"], row["fingerprints"]) for row in rows}
-
-
-async def _begin_heads(tx: Tx, pairs: Iterable[Pair], plan: Plan) -> bool:
-    """Write the heads of pairs that the plan advances from nothing. False when somebody else has written one: the plan
-    was made without knowing it, and this transaction must not be committed.
-    """
-    ordered = sorted(pairs)
-    marks = [plan.heads[pair][2] for pair in ordered]
-    done = await tx.execute(
-        """
-        insert into heads (topic, dossier_id, last, fingerprints)
-        select t::topic, d, l, ($4::int[])[s + 1 : s + l]
-          from unnest($1::text[], $2::uuid[], $3::int[], $5::int[]) as p (t, d, l, s) order by 1, 2
-        on conflict do nothing
-        """,
-        [pair[0] for pair in ordered],
-        [pair[1] for pair in ordered],
-        [plan.heads[pair][1] for pair in ordered],
-        [mark for some in marks for mark in some],
-        _starts(marks),
-    )
-    return bool(done == f"INSERT 0 {len(ordered)}")
+    """`old`: the pairs of which something may be held or parked."""
+    held = await list_held(tx, old) if old else {}
+    blocked = await list_blocking(tx, old) if old else {}
+    return sequence.plan(events, told, held, blocked, poison, singly=singly)
 
 
 async def list_held(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, Received]]:
@@ -170,7 +131,7 @@ async def list_blocking(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, i
 
 
 async def save(tx: Tx, plan: Plan, begun: Container[Pair] = ()) -> None:
-    """Write what the plan decided, with the effect it belongs to. `begun`: heads that `_begin_heads` has written."""
+    """Write what the plan decided, with the effect it belongs to. `begun`: heads that `heads.begin` has written."""
     if plan.heads:
         pairs = list(plan.heads)
         topics, dossiers = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -196,7 +157,7 @@ async def save(tx: Tx, plan: Plan, begun: Container[Pair] = ()) -> None:
             [first for first, _, _ in ranges],
             [last for _, last, _ in ranges],
             flat,
-            _starts(added),
+            starts(added),
             [pair not in begun for pair in pairs],
         )
     if plan.released:
@@ -219,14 +180,6 @@ async def save(tx: Tx, plan: Plan, begun: Container[Pair] = ()) -> None:
         await _hold(tx, event, reason)
     for event, reason, detail, blocks in plan.park:
         await park(tx, event.record, event, reason, detail, blocks=blocks)
-
-
-def _starts(groups: Sequence[Sequence[Any]]) -> list[int]:
-    starts, at = [], 0
-    for group in groups:
-        starts.append(at)
-        at += len(group)
-    return starts
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

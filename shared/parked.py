@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from shared import journal
+from shared import heads, journal
 from shared.access import Caller, allow
 from shared.body import read_object
 from shared.consumer import Unappliable
@@ -114,7 +114,7 @@ async def _settle(tx: Any, id: int, state: str, why: str) -> Any:
             "Không có bản ghi nào đang được giữ với số này.", "No record is parked under this number.", "not-parked"
         )
     if spot["dossier_id"] is not None:
-        await journal.lock_heads(tx, [(spot["topic"], spot["dossier_id"])])
+        await heads.lock(tx, [(spot["topic"], spot["dossier_id"])])
     row = await tx.fetchrow(
         "update parked set state = $2, settled_at = clock_timestamp(), settled_why = $3"
         " where id = $1 and state = 'parked' returning *",

@@ -1,8 +1,8 @@
 """Listening to the broker: one FastStream subscriber for all of a service's topics, connected in the background.
 
 FastStream runs the loop and gives back what failed; `Consumer.apply` does the work; our place is told twice a second,
-between two batches. FastStream's defaults lose messages, so nothing here is left to a default: batches, NACK_ON_ERROR (an
-error fetches the batch again), earliest, a literal group id, roundrobin.
+between two batches. FastStream's defaults lose messages, so nothing here is left to a default: batches, NACK_ON_ERROR
+(an error fetches the batch again), earliest, a literal group id, roundrobin.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from services.idlookup import store as idlookup_store
 from services.intake import store as intake_store
 from services.notify import store as notify_store
 from services.workflow import commands, dossiers_api
-from shared import cursors, journal
+from shared import cursors, heads
 from shared.access import Access
 from shared.events import LIFECYCLE, PARTITIONS, SUBMISSIONS
 from shared.office import wall_now
@@ -204,7 +204,7 @@ async def test_the_heads_that_a_batch_locks(seeded: Any) -> None:
 
     async def lock() -> None:
         async with one.pool.acquire() as tx, tx.transaction():
-            await journal.lock_heads(tx, [(SUBMISSIONS, SOMEBODY)])
+            await heads.lock(tx, [(SUBMISSIONS, SOMEBODY)])
 
     assert_reads(await one.plans_of(lock()), "heads_pkey", "heads")
 
@@ -233,7 +233,7 @@ async def test_the_requests_of_the_registry_that_are_due(seeded: Any, to_send: b
     one: Seeded = await seeded("idlookup")
     asked = idlookup_store.take_due(one.pool, "issue", 8, 30, to_send=to_send)
     assert_reads(await one.plans_of(asked), "requests_due", "requests")
-    assert_reads(await one.plans_of(idlookup_store.next_due_in(one.pool, "issue")), "requests_due", "requests")
+    assert_reads(await one.plans_of(idlookup_store.due_in(one.pool, "issue")), "requests_due", "requests")
 
 
 async def test_the_numbers_that_are_late(seeded: Any) -> None:

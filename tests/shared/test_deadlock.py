@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from shared import journal, parked
+from shared import heads, journal, parked
 from shared.consumer import Consumer, Handler, Unappliable
 from shared.envelope import Received, Record, parse
 from shared.events import LIFECYCLE, SUBMISSIONS, DossierWithdrawn, Fact, WithdrawalRequested
@@ -129,7 +129,7 @@ async def test_consumers_that_meet_the_same_new_dossiers_in_any_order_do_not_dea
     batch = [record(dossier_id, sequence) for dossier_id in dossiers]
     consumers = [world.consumer(pool, handlers={}) for _ in range(6)]
     async with pool.acquire() as tx, tx.transaction():
-        await journal.lock_heads(tx, [(SUBMISSIONS, dossiers[30])])
+        await heads.lock(tx, [(SUBMISSIONS, dossiers[30])])
         all_of_them = asyncio.gather(*(consumer.apply(batch) for consumer in consumers))
         await wait_until(lambda: pool.fetchval("select count(*) >= 6 from pg_locks where not granted"))
     await asyncio.wait_for(all_of_them, 20)
@@ -145,7 +145,7 @@ async def test_a_person_who_settles_a_record_waits_for_its_dossier_before_touchi
     await consumer.apply([record(dossier_id, 1), impostor])
     number = await pool.fetchval("select id from parked")
     async with pool.acquire() as tx, tx.transaction():
-        await journal.lock_heads(tx, [(SUBMISSIONS, dossier_id)])
+        await heads.lock(tx, [(SUBMISSIONS, dossier_id)])
         replaying = asyncio.create_task(replay(pool, consumer, number))
         await wait_until(lambda: pool.fetchval("select count(*) > 0 from pg_locks where not granted"))
         await journal.park(tx, impostor, parse(impostor), "identity-conflict", "", blocks=False)

@@ -1,0 +1,81 @@
+"""How far each pair of topic and dossier was heard: rows that are locked before anything about it is decided.
+
+Everybody writes new heads before locking old ones, both in one order: so nobody who waits for a new head has an old one
+that its writer wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from shared.sequence import Head, Pair
+
+if TYPE_CHECKING:
+    from shared.database import Tx
+
+LOCK = """
+  select h.topic::text as topic, h.dossier_id, h.last, h.fingerprints
+    from heads h join unnest($1::text[], $2::uuid[]) as p (t, d) on h.topic = p.t::topic and h.dossier_id = p.d
+   order by h.topic, h.dossier_id for update of h
+"""
+KNOWN = """
+  select h.topic::text as topic, h.dossier_id
+    from heads h join unnest($1::text[], $2::uuid[]) as p (t, d) on h.topic = p.t::topic and h.dossier_id = p.d
+"""
+
+
+async def list_known(tx: Tx, pairs: Iterable[Pair]) -> set[Pair]:
+    """Which pairs have a head. None ever loses it."""
+    wanted = list(pairs)
+    if not wanted:
+        return set()
+    rows = await tx.fetch(KNOWN, [pair[0] for pair in wanted], [pair[1] for pair in wanted])
+    return {(row["topic"], row["dossier_id"]) for row in rows}
+
+
+async def lock(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
+    """Lock each pair's head, made where it was not; `held` and `parked` are read only after this."""
+    wanted = set(pairs)
+    await begin(tx, {pair: (0, []) for pair in wanted - await list_known(tx, wanted)})
+    return await lock_known(tx, wanted)
+
+
+async def lock_known(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
+    """Lock the heads that are there."""
+    ordered = sorted(set(pairs))
+    if not ordered:
+        return {}
+    rows = await tx.fetch(LOCK, [pair[0] for pair in ordered], [pair[1] for pair in ordered])
+    return {(row["topic"], row["dossier_id"]): Head(row["last"], row["fingerprints"]) for row in rows}
+
+
+async def begin(tx: Tx, heads: Mapping[Pair, tuple[int, list[int]]]) -> bool:
+    """Write heads (last, fingerprints) that were not there. False when somebody else has written one meanwhile."""
+    if not heads:
+        return True
+    pairs = list(heads)
+    marks = [heads[pair][1] for pair in pairs]
+    done = await tx.execute(
+        """
+        insert into heads (topic, dossier_id, last, fingerprints)
+        select t::topic, d, l, ($4::int[])[s + 1 : s + l]
+          from unnest($1::text[], $2::uuid[], $3::int[], $5::int[]) as p (t, d, l, s) order by 1, 2
+        on conflict do nothing
+        """,
+        [pair[0] for pair in pairs],
+        [pair[1] for pair in pairs],
+        [heads[pair][0] for pair in pairs],
+        [mark for some in marks for mark in some],
+        starts(marks),
+    )
+    return bool(done == f"INSERT 0 {len(pairs)}")
+
+
+def starts(groups: Sequence[Sequence[Any]]) -> list[int]:
+    """Where each group begins when all are put into one array."""
+    starts, at = [], 0
+    for group in groups:
+        starts.append(at)
+        at += len(group)
+    return starts

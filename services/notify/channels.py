@@ -26,6 +26,7 @@ MAIL_SLOTS = 4
 """Connections to the mail server at once."""
 MAIL_IDLE_S = 20.0
 """An idle connection older than this is not used again: the server may be about to close it."""
+SENT = Answer("sent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,27 +126,31 @@ class Mail:
         self._idle: list[tuple[float, aiosmtplib.SMTP]] = []
 
     async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> Answer:
-        client: aiosmtplib.SMTP | None = None
         try:
             client = await self._address(letter.to)
-            if not await hand_over():
-                return Answer("again", "lease-lost")
         except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPRecipientRefused) as refused:
-            await self._drop(client)
             return Answer("refused" if refused.code >= 500 else "again", f"mail-{refused.code}")
         except (aiosmtplib.SMTPException, TimeoutError, OSError) as lost:
-            await self._drop(client)
             return Answer("again", f"no-answer-{type(lost).__name__}")
+        answer: Answer | None = None
+        try:
+            answer = await self._deliver(client, letter) if await hand_over() else Answer("again", "lease-lost")
+            return answer
+        finally:
+            # Whatever else became of it, an error of ours included, the conversation stands somewhere in its middle.
+            if answer == SENT:
+                self._idle.append((time.monotonic(), client))
+            else:
+                client.close()
+
+    async def _deliver(self, client: aiosmtplib.SMTP, letter: Letter) -> Answer:
         try:
             await client.data(self._message(letter), timeout=self._deadline_s)
         except aiosmtplib.SMTPDataError as refused:
-            await self._drop(client)
             return Answer("refused" if refused.code >= 500 else "again", f"mail-{refused.code}")
         except (aiosmtplib.SMTPException, TimeoutError, OSError):
-            await self._drop(client)
             return Answer("unknown", "outcome-unknown")
-        self._idle.append((time.monotonic(), client))
-        return Answer("sent")
+        return SENT
 
     async def _address(self, to: str) -> aiosmtplib.SMTP:
         """A connection on which sender and recipient are accepted. An old connection that has died is replaced."""
@@ -154,7 +159,7 @@ class Mail:
             if time.monotonic() - since < MAIL_IDLE_S:
                 with contextlib.suppress(aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPTimeoutError, OSError):
                     return await self._envelope(client, to)
-            await self._drop(client)
+            client.close()
         client = aiosmtplib.SMTP(hostname=self._host, port=self._port, timeout=self._deadline_s)
         await client.connect()
         return await self._envelope(client, to)
@@ -163,8 +168,8 @@ class Mail:
         try:
             await client.mail(self._sender)
             await client.rcpt(to)
-        except aiosmtplib.SMTPResponseException:
-            await self._drop(client)
+        except BaseException:
+            client.close()
             raise
         return client
 
@@ -179,10 +184,6 @@ class Mail:
         message["Content-Language"] = "vi, en"
         message.set_content(letter.text, cte="base64")
         return message.as_bytes()
-
-    async def _drop(self, client: aiosmtplib.SMTP | None) -> None:
-        if client is not None:
-            client.close()
 
     async def close(self) -> None:
         while self._idle:

@@ -6,6 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import psutil
+import pytest
+from asyncpg import InterfaceError
+
 from deploy.local.ports import free_port
 from services.notify.channels import Gateway, Mail
 from services.notify.rules import Answer, Patience
@@ -62,6 +66,28 @@ async def test_whoever_lost_the_lease_sends_no_mail(mail_server: MailServer) -> 
         assert (await mail.send(letter("n:email", "a@vidu.invalid"), no)).what == "again"
         assert (await mail.send(letter("m:email", "b@vidu.invalid"), yes)).what == "sent"
     assert [message["to"] for message in mail_server.messages()] == [["b@vidu.invalid"]]
+
+
+async def broken() -> bool:
+    raise InterfaceError("the database went away")
+
+
+def connections_to(server: MailServer) -> int:
+    port = int(server.address.rpartition(":")[2])
+    return sum(1 for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr[1] == port)
+
+
+async def test_a_conversation_that_is_broken_off_leaves_no_connection_behind(mail_server: MailServer) -> None:
+    """A mail server allows few at once; these would stay open for as long as notify runs."""
+    async with mailing(mail_server.address) as mail:
+        for _ in range(3):
+            assert (await mail.send(letter("n:email", "a@vidu.invalid"), no)).what == "again"
+            with pytest.raises(InterfaceError):
+                await mail.send(letter("n:email", "a@vidu.invalid"), broken)
+            assert (await mail.send(letter("n:email", "unknown@vidu.invalid"), yes)).what == "refused"
+        await wait_until(lambda: connections_to(mail_server) == 0)
+        assert (await mail.send(letter("n:email", "a@vidu.invalid"), yes)).what == "sent"
+        assert connections_to(mail_server) == 1, "kept for the next one"
 
 
 async def test_no_server_means_try_again() -> None:

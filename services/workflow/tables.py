@@ -106,6 +106,8 @@ async def save_timers(tx: Tx, decisions: Sequence[tuple[Dossier, Decision]]) -> 
         [key[1] for key in wanted],
     )
     kept = {key: at for key, at in wanted.items() if at is not None}
+    if not kept:
+        return
     await tx.execute(
         "insert into timers (dossier_id, kind, due_at) select * from unnest($1::uuid[], $2::text[], $3::timestamptz[])",
         [key[0] for key in kept],

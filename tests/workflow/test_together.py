@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
-from services.workflow import commands
+from services.workflow import commands, store
 from services.workflow.rulebook import seed
 from shared.envelope import new_id
 from shared.events import IdNumberFound, WithdrawalRequested
@@ -227,3 +228,17 @@ async def test_the_process_serves_without_a_broker_and_says_so(
         assert "/v1/tasks/{task_id}/complete" in document["paths"]
     assert TOKENS["counter"] not in service.log.read_text()
     assert service.stop()
+
+
+async def test_a_day_whose_counter_was_begun_in_vain_counts_from_one(desk: Desk) -> None:
+    """Which counters are there is remembered; one that was written and taken back must be written again."""
+    rolled_back = RuntimeError("rolled back")
+    today = desk.service.office.now().date()
+    with contextlib.suppress(RuntimeError):
+        async with desk.pool.acquire() as tx, tx.transaction():
+            await store.open_work(tx, desk.service, [], received_on=[("H44.XXX", today)])
+            raise rolled_back
+    for _ in range(3):
+        await desk.submit(COPIES)
+    codes = await desk.pool.fetch("select dossier_code from dossiers order by dossier_code")
+    assert [row[0][-4:] for row in codes] == ["0001", "0002", "0003"]

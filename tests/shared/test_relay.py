@@ -184,6 +184,24 @@ async def sent_row(pool: Pool, dossier_id: UUID, offset: int) -> cursors.Sent:
     return cursors.Sent(lane, epoch, row["id"], row["id"], ((SUBMISSIONS, lane, offset, offset),), (0.0,))
 
 
+async def test_its_producer_has_ended_before_the_next_owner_may_begin(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it still had under way would land after the next owner's records: an older state after a newer one."""
+    _, pool, sender = await start()
+    await wait_until(lambda: len(sender.lanes) == PARTITIONS)
+    abort, still_locked = relay.abort, []
+
+    async def watched(producer: Any) -> None:
+        await abort(producer)
+        locks = "select count(*) from pg_locks where locktype = 'advisory' and classid = 2 and granted"
+        still_locked.append(await pool.fetchval(locks))
+
+    monkeypatch.setattr(relay, "abort", watched)
+    await sender.stop()
+    assert still_locked == [PARTITIONS]
+
+
 async def test_a_former_owner_cannot_move_the_cursor(pool: Pool) -> None:
     dossier_id = uuid4()
     await world.tell(pool, (dossier_id, 1))

@@ -56,14 +56,29 @@ class StateRecord:
 
 
 StateOf = Callable[["Pool", Sequence[UUID]], Awaitable[list[StateRecord]]]
-
-
 Flying: TypeAlias = "dict[asyncio.Task[cursors.Sent], int]"
 """Sends under way, and of which lane."""
 
 
 class BrokerLost(Exception):
     """The broker does not hold any more what it had acknowledged."""
+
+
+def _wire(row: Any) -> tuple[bytes, bytes | None, list[tuple[str, bytes]], int | None]:
+    """(key, value, headers, milliseconds since 1970) of an event's row or of a state."""
+    if isinstance(row, StateRecord):
+        return row.key.encode(), row.value, row.headers, None
+    subject = str(row["dossier_id"]) if row["dossier_id"] is not None else row["key"]
+    headers = headers_of(
+        topic=row["topic"],
+        subject=subject,
+        sequence=row["sequence"],
+        ce_id=row["ce_id"],
+        type=row["type"],
+        trace_id=row["trace_id"],
+        recorded_at=row["recorded_at"],
+    )
+    return subject.encode(), row["data"], headers, int(row["recorded_at"].timestamp() * 1000)
 
 
 def _is_full(chunk: Sequence[Any]) -> bool:
@@ -218,22 +233,11 @@ class Relay:
         """Send one chunk: one batch after the other per topic, topics side by side."""
         fault_point("relay-before-send")
         epoch = self._owned[lane]
-        by_topic: dict[str, list[tuple[bytes, bytes | None, list[tuple[str, bytes]], int]]] = defaultdict(list)
+        by_topic: dict[str, list[Any]] = defaultdict(list)
         for row in rows:
-            subject = str(row["dossier_id"]) if row["dossier_id"] is not None else row["key"]
-            headers = headers_of(
-                topic=row["topic"],
-                subject=subject,
-                sequence=row["sequence"],
-                ce_id=row["ce_id"],
-                type=row["type"],
-                trace_id=row["trace_id"],
-                recorded_at=row["recorded_at"],
-            )
-            millis = int(row["recorded_at"].timestamp() * 1000)
-            by_topic[row["topic"]].append((subject.encode(), row["data"], headers, millis))
+            by_topic[row["topic"]].append(row)
         for state in states:
-            by_topic[state.topic].append((state.key.encode(), state.value, state.headers, 0))
+            by_topic[state.topic].append(state)
         sends = [asyncio.create_task(self._send_topic(producer, topic, lane, part)) for topic, part in by_topic.items()]
         try:
             # A deadline, for an idempotent producer never gives up by itself (docs/brokers.md, 6).
@@ -271,33 +275,28 @@ class Relay:
             states.clear()
         return states
 
-    async def _send_topic(
-        self,
-        producer: AIOKafkaProducer,
-        topic: str,
-        partition: int,
-        records: Sequence[tuple[bytes, bytes | None, list[tuple[str, bytes]], int]],
-    ) -> tuple[str, int, int, int]:
+    async def _send_topic(self, producer: Any, topic: str, lane: int, rows: Sequence[Any]) -> tuple[str, int, int, int]:
         """(topic, partition, first offset, last offset) of what the broker acknowledged."""
         first, at = -1, 0
         offset = -1
-        while at < len(records):
+        while at < len(rows):
             batch = producer.create_batch()
             begin = at
-            while at < len(records):
-                key, value, headers, millis = records[at]
-                if batch.append(key=key, value=value, timestamp=millis or None, headers=headers) is None:
+            while at < len(rows):
+                # Each is packed at once: a whole chunk's headers would be a quarter of a million small objects.
+                key, value, headers, millis = _wire(rows[at])
+                if batch.append(key=key, value=value, timestamp=millis, headers=headers) is None:
                     break
                 at += 1
             if at == begin:
                 raise ValueError("one record is larger than a batch may be")
             batch.close()
-            done = await (await producer.send_batch(batch, topic, partition=partition))
+            done = await (await producer.send_batch(batch, topic, partition=lane))
             if done.offset < 0:
                 raise KafkaError("acknowledged without an offset: what became of it is unknown")
             first = done.offset if first < 0 else first
             offset = done.offset + (at - begin) - 1
-        return topic, partition, first, offset
+        return topic, lane, first, offset
 
     async def _collect(self, flying: Flying) -> None:
         done = [task for task in flying if task.done()]

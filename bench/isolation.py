@@ -34,7 +34,7 @@ SHOWN = 2.0
 
 async def measure(options: Options) -> Figures:
     """The median of the rounds' ratios to the same round's healthy run."""
-    backlog, seconds = (1_000, 4.0) if options.short else (6_000, 8.0)
+    backlog, seconds = (1_000, 4.0) if options.short else (6_000, 16.0)
     seen: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with ground() as place:
         await _round(place, "healthy", 2_000, 3.0)

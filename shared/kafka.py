@@ -58,8 +58,8 @@ class KafkaSettings:
 
     @property
     def fetch_wait_ms(self) -> int:
-        # The embedded broker answers a long poll only when its time is over; Apache Kafka as soon as it has one. At 20 no
-        # dossier is sooner through: batches become smaller, processors busier, and the broker works a quarter more.
+        # The embedded broker answers a long poll only when its time is over, Apache Kafka as soon as it has one. At 20
+        # no dossier is sooner through: batches become smaller, processors busier, and the broker works a quarter more.
         return 40 if self.flavour == "tansu" else 500
 
     @property

@@ -19,25 +19,12 @@ LOCK = """
     from heads h join unnest($1::text[], $2::uuid[]) as p (t, d) on h.topic = p.t::topic and h.dossier_id = p.d
    order by h.topic, h.dossier_id for update of h
 """
-KNOWN = """
-  select h.topic::text as topic, h.dossier_id
-    from heads h join unnest($1::text[], $2::uuid[]) as p (t, d) on h.topic = p.t::topic and h.dossier_id = p.d
-"""
-
-
-async def list_known(tx: Tx, pairs: Iterable[Pair]) -> set[Pair]:
-    """Which pairs have a head. None ever loses it."""
-    wanted = list(pairs)
-    if not wanted:
-        return set()
-    rows = await tx.fetch(KNOWN, [pair[0] for pair in wanted], [pair[1] for pair in wanted])
-    return {(row["topic"], row["dossier_id"]) for row in rows}
 
 
 async def lock(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
     """Lock each pair's head, made where it was not; `held` and `parked` are read only after this."""
     wanted = set(pairs)
-    await begin(tx, {pair: (0, []) for pair in wanted - await list_known(tx, wanted)})
+    await begin(tx, {pair: (0, []) for pair in wanted})
     return await lock_known(tx, wanted)
 
 
@@ -50,18 +37,21 @@ async def lock_known(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
     return {(row["topic"], row["dossier_id"]): Head(row["last"], row["fingerprints"]) for row in rows}
 
 
-async def begin(tx: Tx, heads: Mapping[Pair, tuple[int, list[int]]]) -> bool:
-    """Write heads (last, fingerprints) that were not there. False when somebody else has written one meanwhile."""
+async def begin(tx: Tx, heads: Mapping[Pair, tuple[int, list[int]]]) -> set[Pair]:
+    """Write the heads (last, fingerprints) that are not there, and say which those were.
+
+    Who is writing one of them just now is awaited: then it is his, or, where he went back, ours.
+    """
     if not heads:
-        return True
+        return set()
     pairs = list(heads)
     marks = [heads[pair][1] for pair in pairs]
-    done = await tx.execute(
+    rows = await tx.fetch(
         """
         insert into heads (topic, dossier_id, last, fingerprints)
         select t::topic, d, l, ($4::int[])[s + 1 : s + l]
           from unnest($1::text[], $2::uuid[], $3::int[], $5::int[]) as p (t, d, l, s) order by 1, 2
-        on conflict do nothing
+        on conflict do nothing returning topic::text as topic, dossier_id
         """,
         [pair[0] for pair in pairs],
         [pair[1] for pair in pairs],
@@ -69,7 +59,7 @@ async def begin(tx: Tx, heads: Mapping[Pair, tuple[int, list[int]]]) -> bool:
         [mark for some in marks for mark in some],
         starts(marks),
     )
-    return bool(done == f"INSERT 0 {len(pairs)}")
+    return {(row["topic"], row["dossier_id"]) for row in rows}
 
 
 def starts(groups: Sequence[Sequence[Any]]) -> list[int]:

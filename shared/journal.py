@@ -31,39 +31,35 @@ def record_from(row: Any) -> Record:
     )
 
 
-class Overtaken(OSError):
-    """A head that was not there has appeared meanwhile. It passes: whoever tries again will know it."""
-
-
 async def look(
     tx: Tx, events: Sequence[Received], pairs: set[Pair], poison: Mapping[Spot, tuple[str, str]], *, singly: bool
 ) -> tuple[Plan, Container[Pair]]:
     """What to do with `events`, the heads of `pairs` locked; and the pairs whose heads are written already.
 
-    Most of what comes is a dossier's first on its topic and is applied whole: its head is written once, as it will be.
-    Everybody writes new heads before locking old ones, both in one order: so nobody who waits for a new head has one
-    that its writer wants. Raises Overtaken.
+    Most of what comes is a dossier's first on its topic and is applied whole: such heads are written at once, as they
+    will be, in the hope that they are new; which of them were is PostgreSQL's word. The others' are locked and read.
     """
     if singly:
         all_old = await heads.lock(tx, pairs)
         return await _plan(tx, events, all_old, all_old, poison, singly=True), ()
-    new = pairs - await heads.list_known(tx, pairs)
+    firsts = {
+        (event.topic, event.dossier_id) for event in events if event.dossier_id is not None and event.sequence == 1
+    } & pairs
     # Nothing can be held or parked of a pair without a head.
-    first = sequence.plan(
-        [event for event in events if event.dossier_id is None or (event.topic, event.dossier_id) in new],
-        {pair: Head() for pair in new},
+    hoped = sequence.plan(
+        [event for event in events if event.dossier_id is None or (event.topic, event.dossier_id) in firsts],
+        {pair: Head() for pair in firsts},
         {},
         {},
         poison,
     )
-    aside = first.list_aside()
-    whole = {pair: (last, marks) for pair, (_, last, marks) in first.heads.items() if pair not in aside}
-    if new and not await heads.begin(tx, {pair: whole.get(pair, (0, [])) for pair in new}):
-        raise Overtaken("another process has just heard the same dossier")
-    if whole.keys() == pairs:
-        return first, whole
-    old = await heads.lock_known(tx, pairs - whole.keys())
-    return await _plan(tx, events, {**old, **{pair: Head() for pair in whole}}, old, poison, singly=False), whole
+    aside = hoped.list_aside()
+    whole = {pair: (last, marks) for pair, (_, last, marks) in hoped.heads.items() if pair not in aside}
+    begun = await heads.begin(tx, {pair: whole.get(pair, (0, [])) for pair in pairs}) & whole.keys()
+    if len(begun) == len(pairs):
+        return hoped, begun
+    old = await heads.lock_known(tx, pairs - begun)
+    return await _plan(tx, events, {**old, **{pair: Head() for pair in begun}}, old, poison, singly=False), begun
 
 
 async def _plan(

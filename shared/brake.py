@@ -21,20 +21,25 @@ class Brake:
     def __init__(self, *, share: float = 0.05, least: int = 20, window_s: float = 60.0) -> None:
         self.share, self.least, self.window_s = share, least, window_s
         self._seen: deque[tuple[float, int, int]] = deque()
+        self._handled = self._parked = 0
 
     def would_trip(self, handled: int, parked: int) -> bool:
         since = time.monotonic() - self.window_s
         while self._seen and self._seen[0][0] < since:
-            self._seen.popleft()
-        handled += sum(row[1] for row in self._seen)
-        parked += sum(row[2] for row in self._seen)
+            _, no_longer_handled, no_longer_parked = self._seen.popleft()
+            self._handled -= no_longer_handled
+            self._parked -= no_longer_parked
+        handled, parked = handled + self._handled, parked + self._parked
         return parked >= self.least and parked > self.share * handled
 
     def count(self, handled: int, parked: int) -> None:
         self._seen.append((time.monotonic(), handled, parked))
+        self._handled += handled
+        self._parked += parked
 
     def reset(self) -> None:
         self._seen.clear()
+        self._handled = self._parked = 0
 
 
 async def list_news(tx: Tx, park: Sequence[Aside]) -> list[Aside]:

@@ -8,7 +8,7 @@ sequence checks, no heads, nothing held or parked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from shared.envelope import lane_of, new_id
 from shared.events import DossierSubmitted, Fact, IdNumberFound, IdNumberWanted, NoticeSent, NoticeWanted
 from shared.office import VIETNAM, wall_now
 from shared.sealed import Sealer
+from shared.writes import Writes
 
 if TYPE_CHECKING:
     from shared.database import Tx
@@ -70,8 +71,9 @@ async def take_up(tx: Tx, said: Said) -> list[Said]:
     fact = IdNumberFound.model_validate(said.fact)
     body = await tx.fetchval("select body from dossiers where dossier_id = $1::uuid for update", said.dossier_id)
     dossier = Dossier.from_json(bytes(body))
+    stored = {task.task_id for task in dossier.tasks}
     made = lifecycle.decide(dossier, shipped()[dossier.procedure_code], fact, _moment())
-    return await _save(tx, dossier, made)
+    return await _save(tx, dossier, made, stored)
 
 
 async def tell(tx: Tx, said: Said, sealer: Sealer) -> list[Said]:
@@ -168,11 +170,13 @@ def _moment(code: str = "") -> Moment:
     )
 
 
-async def _save(tx: Tx, dossier: Dossier, made: Decision) -> list[Said]:
-    await tables.save_dossiers(tx, [dossier])
-    await tables.save_tasks(
-        tx, [(dossier, task, *((0.0, 0.0) if task.state == "closed" else (None, None))) for task in made.tasks.values()]
-    )
+async def _save(tx: Tx, dossier: Dossier, made: Decision, stored: Container[UUID] = ()) -> list[Said]:
+    writes = Writes()
+    tables.save_dossiers(writes, [dossier])
+    closed = {task.task_id: (0.0, 0.0) for task in made.tasks.values() if task.state == "closed"}
+    tasks = [(dossier, task, *closed.get(task.task_id, (None, None))) for task in made.tasks.values()]
+    tables.save_tasks(writes, tasks, stored)
+    await writes.run(tx)
     await _append(
         tx, dossier.dossier_id, dossier.trace_id, [(told.sequence, told.ce_id, told.fact) for told in made.told]
     )

@@ -118,13 +118,16 @@ HANDLERS: dict[type[Fact], Handler] = {
 }
 
 
+def _asks_for_nothing_stored(event: Received) -> bool:
+    """An outcome only ends its own notice; and before a dossier's first event nothing can be stored of it."""
+    return isinstance(event.fact, NoticeOutcome) or (isinstance(event.fact, DossierSubmitted) and event.sequence == 1)
+
+
 def listening(service: Service) -> Listening:
     async def open_work(tx: Tx, events: Sequence[Received]) -> Work:
         new = [event.fact for event in events if isinstance(event.fact, DossierSubmitted)]
         concerned: set[UUID] = {
-            event.dossier_id
-            for event in events
-            if event.dossier_id is not None and not isinstance(event.fact, NoticeOutcome)
+            event.dossier_id for event in events if event.dossier_id is not None and not _asks_for_nothing_stored(event)
         }
         book: Rulebook = service.extras["rulebook"]
         if any(book.version(fact.procedure_code, fact.procedure_version) is None for fact in new):

@@ -14,6 +14,7 @@ from shared.events import NoticeWanted
 from shared.office import VIETNAM, wall_now
 from shared.service import Service
 from shared.stages import MACHINE
+from shared.writes import Writes
 
 from . import tables
 from .lifecycle import Decision, Dossier, Moment, Task
@@ -31,8 +32,8 @@ class Work:
     service: Service
     moment: Moment
     dossiers: dict[UUID, Dossier] = field(default_factory=dict)
-    before: dict[UUID, bool] = field(default_factory=dict)
-    """Which of them were stored already."""
+    stored_tasks: set[UUID] = field(default_factory=set)
+    """Which of their tasks have a row already."""
     changed: dict[UUID, list[Decision]] = field(default_factory=dict)
     extra: list[Outgoing] = field(default_factory=list)
     notices_done: list[UUID] = field(default_factory=list)
@@ -70,30 +71,31 @@ class Work:
         return None
 
     async def save(self, tx: Tx) -> Sequence[Outgoing]:
-        """Write what changed, in as few statements as there are tables; returns what to tell."""
-        changed = [self.dossiers[dossier_id] for dossier_id in sorted(self.changed)]
-        await tables.save_dossiers(tx, changed)
+        """Write what changed, in one round trip; returns what to tell."""
+        writes = Writes()
+        tables.save_dossiers(writes, [self.dossiers[dossier_id] for dossier_id in sorted(self.changed)])
         decisions = [(self.dossiers[at], decision) for at, made in self.changed.items() for decision in made]
         tasks = {task.task_id: (dossier, task) for dossier, made in decisions for task in made.tasks.values()}
-        await tables.save_tasks(tx, [self._with_waits(dossier, task) for dossier, task in tasks.values()])
-        await tables.save_timers(tx, decisions)
-        await self._save_counters(tx)
+        tables.save_tasks(writes, [self._with_waits(*row) for row in tasks.values()], self.stored_tasks)
+        tables.save_timers(writes, decisions)
+        self._save_counters(writes)
         told = [
             Outgoing(dossier.dossier_id, telling.sequence, telling.fact, telling.ce_id, dossier.trace_id)
             for dossier, made in decisions
             for telling in made.told
         ]
-        await self._save_notices(tx, told)
+        self._save_notices(writes, told)
+        await writes.run(tx)
         self.moved = list(tasks.values())
         return [*told, *self.extra]
 
     def _with_waits(self, dossier: Dossier, task: Task) -> tuple[Dossier, Task, float | None, float | None]:
         return (dossier, task, *(waits(self, task) if task.state == "closed" else (None, None)))
 
-    async def _save_counters(self, tx: Tx) -> None:
+    def _save_counters(self, writes: Writes) -> None:
         rows = sorted((key, last) for key, last in self.codes.items() if last != self.codes_before.get(key))
         if rows:
-            await tx.execute(
+            writes.add(
                 "update code_counters c set last = r.last from unnest($1::text[], $2::date[], $3::int[])"
                 " as r (agency, day, last) where c.agency = r.agency and c.day = r.day",
                 [key[0] for key, _ in rows],
@@ -102,24 +104,26 @@ class Work:
             )
         for kind, boxes in self.blanks.items():
             for serial_from, following, _ in boxes:
-                await tx.execute(
+                if following == serial_from:
+                    continue
+                writes.add(
                     "update blanks set next_serial = $3 where kind = $1 and serial_from = $2 and next_serial < $3",
                     kind,
                     serial_from,
                     following,
                 )
 
-    async def _save_notices(self, tx: Tx, told: Sequence[Outgoing]) -> None:
+    def _save_notices(self, writes: Writes, told: Sequence[Outgoing]) -> None:
         wanted = [(event.ce_id, event.dossier_id) for event in told if isinstance(event.fact, NoticeWanted)]
         if wanted:
-            await tx.execute(
+            writes.add(
                 "insert into notices_awaited (notice_id, dossier_id) select * from unnest($1::uuid[], $2::uuid[])",
                 [notice for notice, _ in wanted],
                 [dossier for _, dossier in wanted],
             )
             self.service.extras["notices_wanted"] = self.service.extras.get("notices_wanted", 0) + len(wanted)
         if self.notices_done:
-            await tx.execute("delete from notices_awaited where notice_id = any($1::uuid[])", self.notices_done)
+            writes.add("delete from notices_awaited where notice_id = any($1::uuid[])", self.notices_done)
 
     def committed(self) -> None:
         """Metrics of entering and leaving: called after the commit by whoever commits."""
@@ -171,12 +175,14 @@ async def open_work(
     book: Rulebook = service.extras["rulebook"]
     work = Work(service=service, moment=None)  # type: ignore[arg-type] # set below, from this very work
     await book.refresh_if_older(tx)
-    rows = await tx.fetch(
-        "select dossier_id, body from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update",
-        sorted(set(dossier_ids)),
-    )
-    for row in rows:
-        work.dossiers[row["dossier_id"]] = Dossier.from_json(row["body"])
+    if concerned := sorted(set(dossier_ids)):
+        rows = await tx.fetch(
+            "select dossier_id, body from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update",
+            concerned,
+        )
+        for row in rows:
+            work.dossiers[row["dossier_id"]] = dossier = Dossier.from_json(row["body"])
+            work.stored_tasks.update(task.task_id for task in dossier.tasks)
     office = service.office.now()
     work.moment = Moment(
         wall=wall_now(),

@@ -1,22 +1,21 @@
-"""Writing dossiers, their tasks and timers: a statement a table for a whole transaction's worth."""
+"""Writing dossiers, their tasks and timers: one statement a table for a whole transaction's worth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Container, Sequence
+from uuid import UUID
 
 import orjson
 
+from shared.writes import Writes
+
 from .lifecycle import OUTCOMES, Decision, Dossier, Task
 
-if TYPE_CHECKING:
-    from shared.database import Tx
 
-
-async def save_dossiers(tx: Tx, rows: Sequence[Dossier]) -> None:
+def save_dossiers(writes: Writes, rows: Sequence[Dossier]) -> None:
     if not rows:
         return
-    await tx.execute(
+    writes.add(
         """
         insert into dossiers (dossier_id, dossier_code, procedure_code, procedure_version, procedure_group,
                               receiving_agency, state, national_status, due_at, lifecycle_sequence, recorded_at,
@@ -48,12 +47,54 @@ async def save_dossiers(tx: Tx, rows: Sequence[Dossier]) -> None:
 SHOWN = {kind: orjson.dumps([outcome.shown() for outcome in some]) for kind, some in OUTCOMES.items()}
 
 
-async def save_tasks(tx: Tx, rows: Sequence[tuple[Dossier, Task, float | None, float | None]]) -> None:
-    """`rows`: dossier, task, and what it waited and was worked on (seconds), once it is closed."""
+Waits = tuple[Dossier, Task, float | None, float | None]
+"""A dossier, its task, and what that waited and was worked on (seconds), once it is closed."""
+
+
+def save_tasks(writes: Writes, rows: Sequence[Waits], stored: Container[UUID]) -> None:
+    """`stored`: the tasks that have a row. Most tasks are new and open, and half of their columns are empty yet."""
+    new = [row for row in rows if row[1].task_id not in stored and row[1].state == "open"]
+    _add_open_tasks(writes, [row[0] for row in new], [row[1] for row in new])
+    _save_any_tasks(writes, [row for row in rows if row[1].task_id in stored or row[1].state != "open"])
+
+
+def _add_open_tasks(writes: Writes, dossiers: Sequence[Dossier], tasks: Sequence[Task]) -> None:
+    if not tasks:
+        return
+    writes.add(
+        """
+        insert into tasks (task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
+                           version, state, waiting_for, outcomes, due_at, entered_at, entered_office_at)
+        select task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
+               version, 'open', waiting_for, outcomes, due_at, entered_at, entered_office_at
+          from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                      $9::int[], $10::text[], $11::bytea[], $12::timestamptz[], $13::timestamptz[],
+                      $14::timestamptz[])
+            as t (task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
+                  version, waiting_for, outcomes, due_at, entered_at, entered_office_at)
+        """,
+        [task.task_id for task in tasks],
+        [dossier.dossier_id for dossier in dossiers],
+        [dossier.dossier_code for dossier in dossiers],
+        [dossier.procedure_code for dossier in dossiers],
+        [dossier.group for dossier in dossiers],
+        [dossier.agency for dossier in dossiers],
+        [task.stage for task in tasks],
+        [task.role for task in tasks],
+        [task.version for task in tasks],
+        [task.needs for task in tasks],
+        [SHOWN[task.kind] for task in tasks],
+        [task.due_at for task in tasks],
+        [task.entered_at for task in tasks],
+        [task.entered_office_at for task in tasks],
+    )
+
+
+def _save_any_tasks(writes: Writes, rows: Sequence[Waits]) -> None:
     if not rows:
         return
     dossiers, tasks = [row[0] for row in rows], [row[1] for row in rows]
-    await tx.execute(
+    writes.add(
         """
         insert into tasks (task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
                            version, state, holder, waiting_for, outcomes, due_at, entered_at, entered_office_at,
@@ -95,22 +136,23 @@ async def save_tasks(tx: Tx, rows: Sequence[tuple[Dossier, Task, float | None, f
     )
 
 
-async def save_timers(tx: Tx, decisions: Sequence[tuple[Dossier, Decision]]) -> None:
+def save_timers(writes: Writes, decisions: Sequence[tuple[Dossier, Decision]]) -> None:
+    """Set hours that are new or moved, and those that mean nothing any more."""
     wanted = {(dossier.dossier_id, kind): at for dossier, made in decisions for kind, at in made.timers.items()}
-    if not wanted:
-        return
-    await tx.execute(
-        "delete from timers t using unnest($1::uuid[], $2::text[]) as g (d, k)"
-        " where t.dossier_id = g.d and t.kind = g.k",
-        [key[0] for key in wanted],
-        [key[1] for key in wanted],
-    )
-    kept = {key: at for key, at in wanted.items() if at is not None}
-    if not kept:
-        return
-    await tx.execute(
-        "insert into timers (dossier_id, kind, due_at) select * from unnest($1::uuid[], $2::text[], $3::timestamptz[])",
-        [key[0] for key in kept],
-        [key[1] for key in kept],
-        list(kept.values()),
-    )
+    set_now = {key: at for key, at in wanted.items() if at is not None}
+    if set_now:
+        writes.add(
+            "insert into timers (dossier_id, kind, due_at)"
+            " select * from unnest($1::uuid[], $2::text[], $3::timestamptz[])"
+            " on conflict (dossier_id, kind) do update set due_at = excluded.due_at",
+            [key[0] for key in set_now],
+            [key[1] for key in set_now],
+            list(set_now.values()),
+        )
+    if over := wanted.keys() - set_now.keys():
+        writes.add(
+            "delete from timers t using unnest($1::uuid[], $2::text[]) as g (d, k)"
+            " where t.dossier_id = g.d and t.kind = g.k",
+            [key[0] for key in over],
+            [key[1] for key in over],
+        )

@@ -26,6 +26,17 @@ MAX_DATA = 800_000
 """Bytes of one event's JSON: with its envelope it fits a broker's usual limit of a million."""
 
 
+STAGE = """
+  with held as materialized (select pg_advisory_xact_lock(1, lane) from unnest($1::int[]) as lane)
+  insert into events (lane, topic, dossier_id, key, sequence, ce_id, type, trace_id, data)
+  select lane, topic::topic, dossier_id, key, sequence, ce_id, type, trace_id, data
+    from unnest($2::smallint[], $3::text[], $4::uuid[], $5::text[], $6::int[], $7::uuid[], $8::text[], $9::uuid[],
+                $10::bytea[]) as e (lane, topic, dossier_id, key, sequence, ce_id, type, trace_id, data)
+   where (select count(*) from held) > 0
+"""
+"""The condition is asked once, before the first row and its id: so the lanes are ours by then."""
+
+
 async def stage(tx: Tx, events: Sequence[Outgoing]) -> set[int]:
     """Append `events` in this order; returns the lanes to wake after the commit. Call it last in a transaction.
 
@@ -41,14 +52,9 @@ async def stage(tx: Tx, events: Sequence[Outgoing]) -> set[int]:
     known = {subject: lane_of(str(subject)) for subject in {event.dossier_id or event.key or "" for event in events}}
     lanes = [known[event.dossier_id or event.key or ""] for event in events]
     touched = sorted(set(lanes))
-    await tx.execute("select pg_advisory_xact_lock(1, lane) from unnest($1::int[]) as lane", touched)
     await tx.execute(
-        """
-        insert into events (lane, topic, dossier_id, key, sequence, ce_id, type, trace_id, data)
-        select lane, topic::topic, dossier_id, key, sequence, ce_id, type, trace_id, data
-          from unnest($1::smallint[], $2::text[], $3::uuid[], $4::text[], $5::int[], $6::uuid[], $7::text[], $8::uuid[],
-                      $9::bytea[]) as e (lane, topic, dossier_id, key, sequence, ce_id, type, trace_id, data)
-        """,
+        STAGE,
+        touched,
         lanes,
         [event.fact.topic for event in events],
         [event.dossier_id for event in events],

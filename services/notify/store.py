@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -75,11 +76,22 @@ async def add_notices(tx: Tx, notices: Sequence[Notice]) -> None:
     )
 
 
-async def add_dossiers(tx: Tx, dossier_ids: Iterable[UUID]) -> None:
-    await tx.execute(
-        "insert into dossiers (dossier_id) select d from unnest($1::uuid[]) as d order by 1 on conflict do nothing",
-        sorted(set(dossier_ids)),
+async def take_sequences(tx: Tx, counts: Mapping[UUID, int]) -> dict[UUID, int]:
+    """Lock the dossiers' rows, made where they were not, and move each on by its count, which may be 0.
+
+    Returns the last sequence of internal.notices.v1 that each had before; those with a count of 0 may be left out.
+    """
+    rows = await tx.fetch(
+        """
+        insert into dossiers as d (dossier_id, sequence)
+        select dossier_id, count from unnest($1::uuid[], $2::int[]) as c (dossier_id, count) order by 1
+        on conflict (dossier_id) do update set sequence = d.sequence + excluded.sequence where excluded.sequence > 0
+        returning dossier_id, sequence
+        """,
+        list(counts),
+        list(counts.values()),
     )
+    return {row["dossier_id"]: row["sequence"] - counts[row["dossier_id"]] for row in rows}
 
 
 async def lock_sequences(tx: Tx, dossier_ids: Iterable[UUID]) -> dict[UUID, int]:
@@ -91,23 +103,25 @@ async def lock_sequences(tx: Tx, dossier_ids: Iterable[UUID]) -> dict[UUID, int]
     return {row["dossier_id"]: row["sequence"] for row in rows}
 
 
-async def number_facts(
-    tx: Tx, facts: Sequence[tuple[Notice, NoticeOutcome]], sequences: Mapping[UUID, int]
-) -> list[Outgoing]:
-    """The facts with their sequences, from rows `tx` has locked; the rows are moved on."""
+async def save_sequences(tx: Tx, outgoing: Sequence[Outgoing]) -> None:
+    """Remember what was numbered, in rows `tx` has locked."""
+    last = {event.dossier_id: event.sequence for event in outgoing}
+    if last:
+        await tx.execute(
+            "update dossiers d set sequence = s.sequence from unnest($1::uuid[], $2::int[]) as s (dossier_id, sequence)"
+            " where d.dossier_id = s.dossier_id",
+            list(last),
+            list(last.values()),
+        )
+
+
+def numbered(facts: Sequence[tuple[Notice, NoticeOutcome]], sequences: Mapping[UUID, int]) -> list[Outgoing]:
+    """The facts, each with the next sequence of its dossier after `sequences`."""
     last = dict(sequences)
     outgoing = []
     for notice, fact in facts:
         last[notice.dossier_id] += 1
         outgoing.append(Outgoing(notice.dossier_id, last[notice.dossier_id], fact, new_id(), notice.trace_id))
-    moved = sorted({notice.dossier_id for notice, _ in facts})
-    if moved:
-        await tx.execute(
-            "update dossiers d set sequence = s.sequence from unnest($1::uuid[], $2::int[]) as s (dossier_id, sequence)"
-            " where d.dossier_id = s.dossier_id",
-            moved,
-            [last[dossier_id] for dossier_id in moved],
-        )
     return outgoing
 
 
@@ -133,11 +147,11 @@ class NoticeWork:
     async def save(self, tx: Tx) -> list[Outgoing]:
         outgoing: list[Outgoing] = []
         if self.wanted:
-            listed = [notice for notice in self.wanted if notice.channel == CALL_LIST]
-            await add_dossiers(tx, (notice.dossier_id for notice in self.wanted))
-            sequences = await lock_sequences(tx, (notice.dossier_id for notice in listed)) if listed else {}
+            facts = [(notice, told_sent(notice)) for notice in self.wanted if notice.channel == CALL_LIST]
+            counts = Counter({notice.dossier_id: 0 for notice in self.wanted})
+            counts.update(notice.dossier_id for notice, _ in facts)
+            outgoing += numbered(facts, await take_sequences(tx, counts))
             await add_notices(tx, self.wanted)
-            outgoing = await number_facts(tx, [(notice, told_sent(notice)) for notice in listed], sequences)
         for sent_at, ce_id, trace_id in self.heartbeats:
             outgoing.append(Outgoing(None, 0, NoticeHeartbeat(sent_at=sent_at), ce_id, trace_id, key="heartbeat"))
         return outgoing
@@ -238,7 +252,9 @@ async def save_settled(tx: Tx, settled: Sequence[Settled]) -> tuple[list[Outgoin
                 facts.append((successor, told_sent(successor)))
     if successors:
         await add_notices(tx, successors)
-    return await number_facts(tx, facts, sequences), saved, successors
+    outgoing = numbered(facts, sequences)
+    await save_sequences(tx, outgoing)
+    return outgoing, saved, successors
 
 
 async def count_waiting(pool: Pool) -> tuple[int, int, float | None]:

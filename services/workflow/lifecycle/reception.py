@@ -108,9 +108,13 @@ def receive(pen: Pen, at: datetime) -> None:
         pen.notify(DossierReceived)
     if pen.procedure.identity_check != "none" and dossier.has_personal_id:
         pen.ask_check()
+    else:
+        dossier.sealed_person = ""  # the registry will not be asked: what nobody needs is not kept
     if pen.procedure.id_number:
         dossier.hold_until = pen.hold_time(dossier.due_at)
         pen.ask_number()
+    else:
+        dossier.sealed_subject = ""
     if pen.procedure.same_visit:
         pen.open_task("return", "same_visit", "counter")
     else:

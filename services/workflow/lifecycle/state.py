@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -152,8 +153,8 @@ class Dossier:
 
         So the defaults belong to the stored form: a release that changes one must rewrite the rows.
         """
-        said = _shortened(self, DOSSIER_DEFAULTS)
-        said["tasks"] = [_shortened(task, TASK_DEFAULTS) for task in self.tasks]
+        said = _shortened_dossier(self)
+        said["tasks"] = [_shortened_task(task) for task in self.tasks]
         return orjson.dumps(said, default=str)
 
     @classmethod
@@ -163,17 +164,23 @@ class Dossier:
         return cls(**_typed(said, DOSSIER_IDS, DOSSIER_TIMES))
 
 
-def _shortened(whole: Dossier | Task, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, default in defaults.items() if (value := getattr(whole, name)) != default}
+class _Shortened:
+    """field -> value of what has not its default. One look for all fields: this is done for each dossier of a batch."""
+
+    def __init__(self, kind: type[Dossier] | type[Task]) -> None:
+        self._names = tuple(at.name for at in fields(kind))
+        # A default, or a mark that no value equals.
+        self._defaults = tuple(
+            at.default_factory() if at.default_factory is not MISSING else at.default for at in fields(kind)
+        )
+        self._values = attrgetter(*self._names)
+
+    def __call__(self, whole: Dossier | Task) -> dict[str, Any]:
+        told = zip(self._names, self._values(whole), self._defaults, strict=True)
+        return {name: value for name, value, default in told if value is not default and value != default}
 
 
-def _defaults(kind: type[Any]) -> dict[str, Any]:
-    """field -> its default, or a mark that no value equals."""
-    return {at.name: at.default_factory() if at.default_factory is not MISSING else at.default for at in fields(kind)}
-
-
-TASK_DEFAULTS = _defaults(Task)
-DOSSIER_DEFAULTS = _defaults(Dossier)
+_shortened_task, _shortened_dossier = _Shortened(Task), _Shortened(Dossier)
 
 
 TASK_IDS = ("task_id",)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,24 @@ LATEST_MS = 4_102_444_800_000
 @lru_cache(maxsize=65_536)
 def lane_of(key: str) -> int:
     """The lane, which is the partition, of a record key: murmur2 as Java clients compute it."""
-    return int((murmur2(key.encode()) & 0x7FFFFFFF) % PARTITIONS)
+    said = key.encode()
+    mark = _murmur2_of_words(said) if len(said) == ID_BYTES else murmur2(said)
+    return int((mark & 0x7FFFFFFF) % PARTITIONS)
+
+
+ID_BYTES = 36
+"""Of an id's text: nine words."""
+_words = struct.Struct("<9I").unpack
+
+
+def _murmur2_of_words(said: bytes) -> int:
+    """murmur2 of an id's text, word by word: the library goes byte by byte, which took a fifteenth of notify's time."""
+    mark = 0x9747B28C ^ ID_BYTES
+    for word in _words(said):
+        word = word * 0x5BD1E995 & 0xFFFFFFFF  # noqa: PLW2901
+        mark = mark * 0x5BD1E995 & 0xFFFFFFFF ^ (word ^ word >> 24) * 0x5BD1E995 & 0xFFFFFFFF
+    mark = (mark ^ mark >> 13) * 0x5BD1E995 & 0xFFFFFFFF
+    return mark ^ mark >> 15
 
 
 def uuid_of(said: AnyStr) -> UUID:
@@ -206,7 +224,7 @@ def _rfc3339(moment: datetime) -> str:
 
 def parse(record: Record) -> Received:
     """Believe a record's envelope, then its content. Raises Malformed when even the envelope is not ours."""
-    said = {name: value for name, value in record.headers if value is not None}
+    said = dict(record.headers)
     try:
         ce_id = uuid_of(said["ce_id"].decode())
         source, ce_type, subject = (said[name].decode() for name in ("ce_source", "ce_type", "ce_subject"))
@@ -220,7 +238,7 @@ def parse(record: Record) -> Received:
                 raise ValueError("ce_time has no zone")
             recorded_at = recorded_at.astimezone(UTC)
         key = (record.key or b"").decode()
-    except (KeyError, ValueError, OverflowError) as wrong:
+    except (KeyError, ValueError, OverflowError, AttributeError) as wrong:  # AttributeError: a header without a value
         raise Malformed("no-envelope", f"{type(wrong).__name__}: {wrong}"[:300]) from None
     if record.topic not in PRODUCER or source != source_of(record.topic):
         raise Malformed("unknown-source", f"{source[:200]} may not speak on {record.topic}")
@@ -236,7 +254,7 @@ def parse(record: Record) -> Received:
     fact, defect, detail = _content(record, kind, ce_type)
     if defect and free:
         raise Malformed(defect, detail)
-    trace_id = trace_of(said.get("traceparent", b"").decode("ascii", "replace"))
+    trace_id = trace_of((said.get("traceparent") or b"").decode("ascii", "replace"))
     name = kind.__name__ if kind else ce_type[:100]
     return Received(record, dossier_id, sequence, ce_id, trace_id, recorded_at, name, fact, defect, detail)
 
@@ -275,7 +293,7 @@ def records_from(rows: Sequence[Any]) -> list[Record]:
             row.partition,
             row.offset,
             row.key,
-            tuple((str(name), value) for name, value in row.headers),
+            tuple(row.headers),
             row.value,
             datetime.fromtimestamp(min(max(row.timestamp or 0, 0), LATEST_MS) / 1000, UTC),
         )

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from aiokafka.partitioner import murmur2 as library_murmur2
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given, settings
@@ -46,6 +47,12 @@ JAVA_MURMUR2 = {
 @pytest.mark.parametrize(("key", "murmur2"), JAVA_MURMUR2.items())
 def test_the_lane_is_the_partition_a_java_client_would_choose(key: str, murmur2: int) -> None:
     assert lane_of(key) == (murmur2 & 0x7FFFFFFF) % PARTITIONS
+
+
+def test_the_lane_of_an_id_is_what_the_library_computes_byte_by_byte() -> None:
+    for _ in range(500):
+        text = str(uuid4())
+        assert lane_of(text) == (library_murmur2(text.encode()) & 0x7FFFFFFF) % PARTITIONS
 
 
 def test_lanes_are_used_evenly() -> None:

@@ -71,7 +71,7 @@ async def take_up(tx: Tx, said: Said) -> list[Said]:
     fact = IdNumberFound.model_validate(said.fact)
     body = await tx.fetchval("select body from dossiers where dossier_id = $1::uuid for update", said.dossier_id)
     dossier = Dossier.from_json(bytes(body))
-    stored = {task.task_id for task in dossier.tasks}
+    stored = {dossier.dossier_id, *(task.task_id for task in dossier.tasks)}
     made = lifecycle.decide(dossier, shipped()[dossier.procedure_code], fact, _moment())
     return await _save(tx, dossier, made, stored)
 
@@ -172,7 +172,7 @@ def _moment(code: str = "") -> Moment:
 
 async def _save(tx: Tx, dossier: Dossier, made: Decision, stored: Container[UUID] = ()) -> list[Said]:
     writes = Writes()
-    tables.save_dossiers(writes, [dossier])
+    tables.save_dossiers(writes, [dossier], stored)
     closed = {task.task_id: (0.0, 0.0) for task in made.tasks.values() if task.state == "closed"}
     tasks = [(dossier, task, *closed.get(task.task_id, (None, None))) for task in made.tasks.values()]
     tables.save_tasks(writes, tasks, stored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -44,15 +45,16 @@ def state_of(service: Service) -> StateOf:
             " national_status, due_at, lifecycle_sequence, trace_id from dossiers where dossier_id = any($1::uuid[])",
             list(dossier_ids),
         )
-        return [_state_record(service, row) for row in rows]
+        office_at, wall = service.office.now(), wall_now()
+        return [_state_record(row, office_at, wall) for row in rows]
 
     return records
 
 
-def _state_record(service: Service, row: Any) -> StateRecord:
+def _state_record(row: Any, office_at: datetime, wall: datetime) -> StateRecord:
     said = {name: value for name, value in row.items() if name not in ("lifecycle_sequence", "trace_id")}
     said["as_of_sequence"] = row["lifecycle_sequence"]
-    said["office_at"] = service.office.now()
+    said["office_at"] = office_at
     key = str(row["dossier_id"])
     headers = headers_of(
         topic=STATE,
@@ -61,6 +63,6 @@ def _state_record(service: Service, row: Any) -> StateRecord:
         ce_id=new_id(),
         type="DossierState",
         trace_id=row["trace_id"],
-        recorded_at=wall_now(),
+        recorded_at=wall,
     )
     return StateRecord(STATE, key, headers, dumps(said))

@@ -32,8 +32,8 @@ class Work:
     service: Service
     moment: Moment
     dossiers: dict[UUID, Dossier] = field(default_factory=dict)
-    stored_tasks: set[UUID] = field(default_factory=set)
-    """Which of their tasks have a row already."""
+    stored: set[UUID] = field(default_factory=set)
+    """Which of them, and of their tasks, have a row already."""
     changed: dict[UUID, list[Decision]] = field(default_factory=dict)
     extra: list[Outgoing] = field(default_factory=list)
     notices_done: list[UUID] = field(default_factory=list)
@@ -73,10 +73,10 @@ class Work:
     async def save(self, tx: Tx) -> Sequence[Outgoing]:
         """Write what changed, in one round trip; returns what to tell."""
         writes = Writes()
-        tables.save_dossiers(writes, [self.dossiers[dossier_id] for dossier_id in sorted(self.changed)])
+        tables.save_dossiers(writes, [self.dossiers[at] for at in sorted(self.changed)], self.stored)
         decisions = [(self.dossiers[at], decision) for at, made in self.changed.items() for decision in made]
         tasks = {task.task_id: (dossier, task) for dossier, made in decisions for task in made.tasks.values()}
-        tables.save_tasks(writes, [self._with_waits(*row) for row in tasks.values()], self.stored_tasks)
+        tables.save_tasks(writes, [self._with_waits(*row) for row in tasks.values()], self.stored)
         tables.save_timers(writes, decisions)
         self._save_counters(writes)
         told = [
@@ -182,7 +182,7 @@ async def open_work(
         )
         for row in rows:
             work.dossiers[row["dossier_id"]] = dossier = Dossier.from_json(row["body"])
-            work.stored_tasks.update(task.task_id for task in dossier.tasks)
+            work.stored |= {dossier.dossier_id, *(task.task_id for task in dossier.tasks)}
     office = service.office.now()
     work.moment = Moment(
         wall=wall_now(),

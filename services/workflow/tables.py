@@ -12,7 +12,13 @@ from shared.writes import Writes
 from .lifecycle import OUTCOMES, Decision, Dossier, Task
 
 
-def save_dossiers(writes: Writes, rows: Sequence[Dossier]) -> None:
+def save_dossiers(writes: Writes, rows: Sequence[Dossier], stored: Container[UUID]) -> None:
+    """`stored`: the dossiers that have a row."""
+    _add_dossiers(writes, [row for row in rows if row.dossier_id not in stored])
+    _change_dossiers(writes, [row for row in rows if row.dossier_id in stored])
+
+
+def _add_dossiers(writes: Writes, rows: Sequence[Dossier]) -> None:
     if not rows:
         return
     writes.add(
@@ -23,10 +29,6 @@ def save_dossiers(writes: Writes, rows: Sequence[Dossier]) -> None:
         select * from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[],
                              $8::smallint[], $9::timestamptz[], $10::int[], $11::timestamptz[], $12::uuid[],
                              $13::bytea[])
-        on conflict (dossier_id) do update set dossier_code = excluded.dossier_code,
-          procedure_version = excluded.procedure_version, state = excluded.state,
-          national_status = excluded.national_status, due_at = excluded.due_at,
-          lifecycle_sequence = excluded.lifecycle_sequence, body = excluded.body
         """,
         [row.dossier_id for row in rows],
         [row.dossier_code for row in rows],
@@ -40,6 +42,28 @@ def save_dossiers(writes: Writes, rows: Sequence[Dossier]) -> None:
         [row.lifecycle_sequence for row in rows],
         [row.recorded_at for row in rows],
         [row.trace_id for row in rows],
+        [row.to_json() for row in rows],
+    )
+
+
+def _change_dossiers(writes: Writes, rows: Sequence[Dossier]) -> None:
+    if not rows:
+        return
+    writes.add(
+        """
+        update dossiers d set dossier_code = r.code, procedure_version = r.version, state = r.state,
+               national_status = r.status, due_at = r.due_at, lifecycle_sequence = r.sequence, body = r.body
+          from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::smallint[], $6::timestamptz[], $7::int[],
+                      $8::bytea[]) as r (dossier_id, code, version, state, status, due_at, sequence, body)
+         where d.dossier_id = r.dossier_id
+        """,
+        [row.dossier_id for row in rows],
+        [row.dossier_code for row in rows],
+        [row.procedure_version for row in rows],
+        [row.state for row in rows],
+        [row.national_status for row in rows],
+        [row.due_at for row in rows],
+        [row.lifecycle_sequence for row in rows],
         [row.to_json() for row in rows],
     )
 

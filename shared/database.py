@@ -43,7 +43,7 @@ def is_passing(error: BaseException) -> bool:
 SESSION = {
     "statement_timeout": "30000",
     "lock_timeout": "10000",
-    "idle_in_transaction_session_timeout": "60000",
+    "idle_in_transaction_session_timeout": "15000",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
@@ -82,11 +82,14 @@ async def _must_write(tx: Tx) -> None:
             raise NotReady(name)
 
 
-async def open_connection(dsn: str, *, name: str) -> asyncpg.Connection[asyncpg.Record]:
-    """One connection outside any pool, for session-wide advisory locks and LISTEN."""
-    return await asyncpg.connect(
-        dsn, timeout=5, command_timeout=60, server_settings={"application_name": name, **SESSION}
-    )
+async def open_connection(dsn: str, *, name: str, silence_s: float) -> asyncpg.Connection[asyncpg.Record]:
+    """One connection outside any pool, for session-wide advisory locks and LISTEN.
+
+    PostgreSQL ends it when nothing was asked on it for `silence_s`: keepalives alone are answered by the kernel of a
+    process that hangs, and its locks would be held for ever.
+    """
+    settings = {"application_name": name, **SESSION, "idle_session_timeout": str(round(silence_s * 1000))}
+    return await asyncpg.connect(dsn, timeout=5, command_timeout=60, server_settings=settings)
 
 
 async def migrate(pool: Pool, packages: Iterable[str]) -> None:

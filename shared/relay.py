@@ -40,7 +40,11 @@ CHUNK_BYTES = 4_000_000
 """Events of one lane, and bytes of their data, in flight at most: a lane of large dossiers must not fill the memory."""
 POLL_S = 1.0
 WATCH_S = 2.0
+MEASURE_S = 60.0
+"""How often the broker's log is measured: the client reconnects to a new leader without telling us."""
 SEND_DEADLINE_S = 30.0
+OWNER_SILENCE_S = 15.0
+"""An owner asks its connection something every `WATCH_S`; one that has not for so long hangs, and loses its lanes."""
 ANSWER_S = 5.0
 """How long a database or a broker that is watched may be silent: a frozen one must not hold the watch up."""
 
@@ -135,7 +139,7 @@ class Relay:
 
     async def _own_and_send(self) -> None:
         await ensure_topics(self._kafka)
-        owner = await open_connection(self._dsn, name=f"{self._service}-relay")
+        owner = await open_connection(self._dsn, name=f"{self._service}-relay", silence_s=OWNER_SILENCE_S)
         try:
             producer = self._kafka.producer(f"{self._service}-relay")
             try:
@@ -155,10 +159,15 @@ class Relay:
         if await cursors.meet_cluster(self._pool(), found):
             self._metrics.refills.inc()
             log.warning("a cluster that is new to us: everything is sent to it from the oldest event", cluster_id=found)
-        elif lost := await find_shortened(self._kafka, await cursors.list_marks(self._pool())):
+        else:
+            await self._check_length()
+        pin(producer.client, found)
+
+    async def _check_length(self) -> None:
+        """The log of the same cluster may have become shorter: brokers elected a copy that had not everything."""
+        if lost := await find_shortened(self._kafka, await cursors.list_marks(self._pool())):
             await cursors.start_over(self._pool())
             raise BrokerLost(lost)
-        pin(producer.client, found)
 
     async def _session(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -172,6 +181,7 @@ class Relay:
         dirty: set[int] = set()
         flying: Flying = {}
         watch = asyncio.get_running_loop().time() + WATCH_S
+        measure = watch + MEASURE_S
         try:
             while not gone.done():
                 dirty |= await self._take_lanes(owner)
@@ -190,6 +200,9 @@ class Relay:
                     watch = now + WATCH_S
                     await self._watch(owner, producer)
                     dirty |= set(self._owned)
+                    if now >= measure:
+                        measure = now + MEASURE_S
+                        await self._check_length()
         finally:
             for task in flying:
                 task.cancel()

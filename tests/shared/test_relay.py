@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from shared import cursors, relay
+from shared.database import open_connection
 from shared.envelope import lane_of
 from shared.events import PARTITIONS, STATE, SUBMISSIONS, WithdrawalRequested
 from shared.kafka import KafkaSettings, ensure_topics, find_shortened
@@ -174,6 +175,23 @@ async def test_an_owner_whose_lock_was_lost_stops_sending_and_somebody_goes_on(
     await wait_until(lambda: everything_sent(pool))
     assert first_sightings(await read_topic(kafka)) == {dossier_id: list(range(1, 40)) for dossier_id in dossiers}
     assert not first.lanes & second.lanes
+
+
+async def test_an_owner_that_hangs_loses_its_lanes(start: Any, make_pool: MakePool, kafka: KafkaSettings) -> None:
+    """As a frozen process: the kernel answers PostgreSQL's keepalives for it, and nobody asks anything any more."""
+    dsn, pool = await make_pool.with_dsn("shared")
+    hanging = await open_connection(dsn, name="intake-relay", silence_s=1.0)
+    await hanging.fetch("select pg_try_advisory_lock(2, lane) from generate_series(0, 11) as lane")
+    _, _, sender = await start(dsn, pool)
+    await wait_until(lambda: sender.relay.connected)
+    dossier_id = uuid4()
+    await tell_many(pool, sender, [dossier_id], [1])
+    await wait_until(lambda: everything_sent(pool), 15)
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1]}
+
+
+def test_an_owner_asks_its_connection_far_more_often_than_it_may_be_silent() -> None:
+    assert relay.OWNER_SILENCE_S > 3 * relay.WATCH_S
 
 
 async def sent_row(pool: Pool, dossier_id: UUID, offset: int) -> cursors.Sent:

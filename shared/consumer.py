@@ -148,10 +148,10 @@ class Consumer:
             await self._apply_or_split(events)
 
     async def _park_stranger(self, record: Record, reason: str, detail: str, handled: int) -> None:
-        if self._brake.would_trip(handled, 1):
-            raise _Braked
         async with self._pool().acquire() as tx, tx.transaction():
             new = await journal.park(tx, record, None, reason, detail, blocks=False)
+            if new and self._brake.would_trip(handled, 1):
+                raise _Braked
         if not new:
             return
         self._brake.count(0, 1)

@@ -15,7 +15,8 @@ import aiokafka.client
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
 from shared.events import COMPACTED, LIFECYCLE, PARTITIONS, TOPICS
@@ -33,6 +34,7 @@ def never_create_topics() -> None:
     aiokafka.client.MetadataRequest = aiokafka.admin.client.MetadataRequest = _quiet
 
 
+ASK_S = 5.0
 LIFECYCLE_RETENTION_MS = 90 * 24 * 3600 * 1000
 
 
@@ -99,19 +101,28 @@ async def cluster_id(client: Any) -> str:
 async def find_shortened(settings: KafkaSettings, marks: Mapping[tuple[str, int], int]) -> str:
     """Which partition of the same cluster ends before what it had acknowledged (`marks`); empty when none does.
 
-    Only Apache Kafka's end offsets can be trusted (docs/brokers.md). Raises KafkaError or OSError.
+    Only Apache Kafka's end offsets can be trusted (docs/brokers.md). One that has no leader now cannot be asked and is
+    passed over: it must not hold up the others. Raises KafkaError or OSError when no broker answers.
     """
     if settings.flavour != "apache" or not marks:
         return ""
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.servers, enable_auto_commit=False)
     await consumer.start()
+
+    async def ask(place: TopicPartition) -> int | None:
+        with contextlib.suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(ASK_S):
+                return int((await consumer.end_offsets([place]))[place])
+        return None
+
     try:
-        ends = await consumer.end_offsets([TopicPartition(*place) for place in marks])
+        places = [TopicPartition(*place) for place in marks]
+        ends = await asyncio.gather(*(ask(place) for place in places))
     finally:
         await consumer.stop()
-    for (topic, partition), last in marks.items():
-        if ends[TopicPartition(topic, partition)] <= last:
-            return f"{topic}-{partition} had acknowledged offset {last} and ends before it"
+    for (place, last), end in zip(marks.items(), ends, strict=True):
+        if end is not None and end <= last:
+            return f"{place[0]}-{place[1]} had acknowledged offset {last} and ends before it"
     return ""
 
 
@@ -185,8 +196,20 @@ async def ensure_topics(settings: KafkaSettings) -> None:
                 raise for_code(row["error_code"])(row["topic"])
             if (count := len(row["partitions"])) != PARTITIONS:
                 raise WrongTopics(f"{row['topic']} has {count} partitions, hoso v1 needs {PARTITIONS}")
+        if settings.flavour == "apache":
+            await _complain_of_trimming(admin)
     finally:
         await admin.close()
+
+
+async def _complain_of_trimming(admin: AIOKafkaAdminClient) -> None:
+    """What somebody made or changed by hand: a record that is deleted unread leaves no gap that a reader could see."""
+    internal = [name for name in TOPICS if name not in COMPACTED and name != LIFECYCLE]
+    for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in internal]):
+        for row in answer.resources:
+            said = {one[0]: one[1] for one in row[4] if one[0] in ("retention.ms", "retention.bytes")}
+            if set(said.values()) - {"-1"}:
+                log.error("the broker may delete what was not read yet: set both to -1", topic=row[3], **said)
 
 
 def _topic(name: str) -> NewTopic:
@@ -194,5 +217,6 @@ def _topic(name: str) -> NewTopic:
     if name in COMPACTED:
         configs = {"cleanup.policy": "compact"}
     else:
-        configs = {"cleanup.policy": "delete", "retention.ms": str(LIFECYCLE_RETENTION_MS if name == LIFECYCLE else -1)}
+        kept_ms = LIFECYCLE_RETENTION_MS if name == LIFECYCLE else -1
+        configs = {"cleanup.policy": "delete", "retention.ms": str(kept_ms), "retention.bytes": "-1"}
     return NewTopic(name, PARTITIONS, -1, replica_assignments={}, topic_configs=configs)

@@ -143,6 +143,9 @@ class Subscription:
         silent_since: float | None = None
         gaps_looked_at, gap_patience = time.monotonic(), GAP_PATIENCE_S
         while True:
+            if all(task.done() for task in subscriber.tasks):
+                log.error("nobody reads any more: listening begins anew")
+                return
             try:
                 async with asyncio.timeout(5.0):
                     found = await cluster_id(subscriber.consumer._client)
@@ -247,6 +250,11 @@ class Subscription:
                 self._processing[record.topic] = moment
         try:
             await self._apply(records)
+        except asyncio.CancelledError as inner:
+            if (us := asyncio.current_task()) is None or us.cancelling():
+                raise
+            # A client library's inner cancellation is not ours: FastStream would end listening without a word.
+            raise RuntimeError("applying was cancelled from inside") from inner
         except Exception as error:
             log.error("a batch is given back and fetched again", records=len(records), error=type(error).__name__)
             raise

@@ -15,7 +15,8 @@ from deploy.local.findings import Finding, Level
 from shared.events import COMPACTED, LIFECYCLE, TOPICS
 from shared.kafka import KafkaSettings, never_create_topics
 
-ASKED = ("min.insync.replicas", "unclean.leader.election.enable", "default.replication.factor", "retention.ms")
+KEPT = ("retention.ms", "retention.bytes")
+ASKED = ("min.insync.replicas", "unclean.leader.election.enable", "default.replication.factor", *KEPT)
 ANSWER_MS = 10_000
 
 
@@ -110,13 +111,14 @@ def judge(cluster: Cluster) -> Iterator[Finding]:
         yield _in_sync(where, copies, settings.get("min.insync.replicas", "?"), weak)
         yield _elections(where, settings.get("unclean.leader.election.enable", "?"))
     for name, topic in cluster.topics.items():
-        if name not in COMPACTED and name != LIFECYCLE and topic.settings.get("retention.ms") != "-1":
+        for key in KEPT:
+            said = topic.settings.get(key)
+            if name in COMPACTED or said == "-1" or (name == LIFECYCLE and key == "retention.ms"):
+                continue
             yield Finding(
                 "wrong",
-                f"Kafka, {name}: retention.ms = {topic.settings.get('retention.ms')}: bản ghi chưa đọc có thể bị xoá. "
-                "Hãy đặt -1.",
-                f"Kafka, {name}: retention.ms is {topic.settings.get('retention.ms')}: what was not read yet may be "
-                "deleted. Set -1.",
+                f"Kafka, {name}: {key} = {said}: bản ghi chưa đọc có thể bị xoá. Hãy đặt -1.",
+                f"Kafka, {name}: {key} is {said}: what was not read yet may be deleted. Set -1.",
             )
 
 

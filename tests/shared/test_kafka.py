@@ -32,6 +32,7 @@ async def test_what_a_reader_has_not_read_yet_is_never_trimmed_and_states_are_co
             assert found[topic]["cleanup.policy"] == "compact"
         elif topic != LIFECYCLE:
             assert found[topic]["retention.ms"] == "-1"
+            assert found[topic]["retention.bytes"] == "-1"
     assert int(found[LIFECYCLE]["retention.ms"]) == 90 * 24 * 3600 * 1000
     assert STATE in COMPACTED
 

@@ -441,6 +441,39 @@ def is_another(listener: Listener, coordinator: Any) -> bool:
     return consumer is not None and consumer._coordinator is not coordinator and listener.subscription.connected
 
 
+async def test_a_cancellation_from_inside_gives_the_batch_back(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool
+) -> None:
+    """FastStream would take it for a stop, and listening would be over without a word."""
+    consumer, cancelled = world.consumer(pool), 0
+
+    async def apply(records: Sequence[Record]) -> None:
+        nonlocal cancelled
+        if not cancelled:
+            cancelled += 1
+            raise asyncio.CancelledError
+        await consumer.apply(records)
+
+    listen(apply)
+    dossiers = [uuid4() for _ in range(20)]
+    await send(producer, [record(dossier_id, 1) for dossier_id in dossiers])
+    await all_heard(pool, [(dossier_id, 1) for dossier_id in dossiers], 30)
+    assert cancelled == 1
+    assert await doubles(pool) == 0
+
+
+async def test_reading_that_has_ended_begins_anew(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
+    listener = listen()
+    await wait_until(lambda: len(listener.partitions) == PARTITIONS, 30)
+    ended = listener.subscription._subscriber
+    for task in ended.tasks:
+        task.cancel()
+    dossier_id = uuid4()
+    await send(producer, [record(dossier_id, 1)])
+    await all_heard(pool, [(dossier_id, 1)], 30)
+    assert listener.subscription._subscriber is not ended
+
+
 async def test_http_may_serve_while_the_broker_is_down_and_it_connects_later(
     listen: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings, pool: Pool
 ) -> None:

@@ -266,9 +266,9 @@ def _fail_loudly(task: asyncio.Task[None]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-FULL_COLLECTION = 30
+FULL_COLLECTION = 300
 """Every so many rounds the collector looks at everything, else only at what is young."""
-BUSY, BUSY_COLLECTION = 20_000, 10
+BUSY, BUSY_COLLECTION = 20_000, 15
 """So many young objects mean that batches are under way: nearly all of them are still needed, and going through them
 took a twelfth of a loaded service's time. Then it looks every so many rounds only."""
 

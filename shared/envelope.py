@@ -62,28 +62,29 @@ def uuid_of(said: AnyStr) -> UUID:
     return made
 
 
-_random: list[int] = []
-"""Random numbers of 80 bits not used yet, the system's own, fetched for many ids in one call."""
+_tails: list[bytes] = []
+"""The last 10 bytes of ids not used yet: the system's own randomness, fetched for many in one call."""
 
 
 def _refill() -> None:
-    some = os.urandom(10 * 512)
-    _random.extend(int.from_bytes(some[at : at + 10], "big") for at in range(0, len(some), 10))
+    some = bytearray(os.urandom(10 * 512))
+    for at in range(0, len(some), 10):
+        some[at] = some[at] & 0x0F | 0x70  # version 7
+        some[at + 2] = some[at + 2] & 0x3F | 0x80  # the variant of RFC 9562
+    _tails.extend(bytes(some[at : at + 10]) for at in range(0, len(some), 10))
 
 
-os.register_at_fork(after_in_child=_random.clear)  # a child must not repeat its parent's ids
+os.register_at_fork(after_in_child=_tails.clear)  # a child must not repeat its parent's ids
 
 
 def new_id() -> UUID:
     """A UUIDv7: 48 bits of milliseconds, then random. Ids made one after the other sort almost in order."""
-    millis = time.time_ns() // 1_000_000
     try:
-        tail = _random.pop()
+        tail = _tails.pop()
     except IndexError:
         _refill()
-        tail = _random.pop()
-    number = (millis & (1 << 48) - 1) << 80 | 0x7 << 76 | (tail >> 68 & 0xFFF) << 64 | 0b10 << 62 | tail & (1 << 62) - 1
-    return uuid_of(number.to_bytes(16, "big"))
+        tail = _tails.pop()
+    return uuid_of((time.time_ns() // 1_000_000).to_bytes(6, "big") + tail)
 
 
 def trace_of(traceparent: str | None) -> UUID:

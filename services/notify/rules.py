@@ -14,6 +14,7 @@ CALL_LIST = "call_list"
 SENDABLE = (SMS, ZALO, EMAIL)
 """Channels with a message, in the order they are tried: few villagers read e-mail."""
 
+BETWEEN_DIGITS = re.compile(r"[ .()-]")
 MOBILE = re.compile(r"(?:\+?84|0)([35789]\d{8})")
 ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 
@@ -37,7 +38,7 @@ def read_contact(opened: Any) -> Contact:
     """What an opened contact says. Anything missing or of the wrong form is left out; nothing raises."""
     said: Mapping[str, Any] = opened if isinstance(opened, Mapping) else {}
     text = {name: value.strip() for name, value in said.items() if isinstance(value, str)}
-    found = MOBILE.fullmatch(re.sub(r"[ .()-]", "", text.get("phone", "")))
+    found = MOBILE.fullmatch(BETWEEN_DIGITS.sub("", text.get("phone", "")))
     email = text.get("email", "")
     return Contact(
         full_name=text.get("full_name", ""),

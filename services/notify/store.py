@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from shared.envelope import Outgoing, new_id
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from shared.database import Pool, Tx
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """One row: one notice on one channel."""
 
     notice_id: UUID
@@ -47,7 +46,9 @@ class Notice:
         return f"{self.notice_id}:{self.channel}"
 
 
-COLUMNS = tuple(Notice.__dataclass_fields__)
+COLUMNS = Notice._fields
+NEW = COLUMNS[: COLUMNS.index("tries")]
+"""What a new row is given; the rest begins with its default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ async def add_notices(tx: Tx, notices: Sequence[Notice]) -> None:
             as n (notice_id, channel, dossier_id, kind, cause, dossier_code, national_status, result_due_at,
                   receiving_agency, sealed_contact, trace_id, wanted_at, instead_of)
         """,
-        *([getattr(notice, name) for notice in notices] for name in COLUMNS[:13]),
+        *(list(column) for column in list(zip(*notices, strict=True))[: len(NEW)]),
     )
 
 
@@ -246,7 +247,7 @@ async def save_settled(tx: Tx, settled: Sequence[Settled]) -> tuple[list[Outgoin
             )
             facts.append((notice, failed))
             assert settlement.next_channel is not None
-            successor = replace(notice, channel=settlement.next_channel, instead_of=notice.channel)
+            successor = notice._replace(channel=settlement.next_channel, instead_of=notice.channel)
             successors.append(successor)
             if successor.channel == CALL_LIST:
                 facts.append((successor, told_sent(successor)))

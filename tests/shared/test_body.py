@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -51,6 +52,46 @@ def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
 def test_whatever_comes_is_an_object_or_a_problem(body: bytes) -> None:
     with contextlib.suppress(Problem):
         assert isinstance(parse_object(body), dict)
+
+
+class Pairs(list[Any]):
+    """An object's names and values before anybody has read it."""
+
+
+trees = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.lists(st.tuples(st.sampled_from(["a", "b", ":", '"', "\\", ""]), below), max_size=3).map(Pairs)
+    ),
+)
+
+
+def written(tree: Any, to_ascii: bool) -> str:
+    if isinstance(tree, Pairs):
+        inside = (f"{json.dumps(name)}: {written(value, to_ascii)}" for name, value in tree)
+        return "{" + ", ".join(inside) + "}"
+    if isinstance(tree, list):
+        return "[" + ",".join(written(value, to_ascii) for value in tree) + "]"
+    return json.dumps(tree, ensure_ascii=to_ascii)
+
+
+def doubled(tree: Any) -> bool:
+    if isinstance(tree, Pairs):
+        return len({name for name, _ in tree}) < len(tree) or any(doubled(value) for _, value in tree)
+    return isinstance(tree, list) and any(map(doubled, tree))
+
+
+@given(trees, st.booleans())
+def test_a_doubled_key_is_found_wherever_it_stands_and_however_the_text_is_written(tree: Any, to_ascii: bool) -> None:
+    text = f'{{"x": {written(tree, to_ascii)}}}'.encode()
+    try:
+        code = ""
+        parse_object(text)
+    except Problem as refused:
+        code = refused.code
+    if "\\u0000" not in text.decode():
+        assert code == ("doubled-key" if doubled(tree) else "")
 
 
 def request(body: bytes, kind: str = "application/json", length: str | None = None, chunk: int = 10_000) -> Request:

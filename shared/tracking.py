@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 from uuid import UUID
 
 
 def tracking_secret(key: bytes, dossier_id: UUID) -> str:
     """26 characters of base32, 130 bits: what the receipt's QR code carries."""
-    whole = hmac.new(key, b"tracking:" + dossier_id.bytes, hashlib.sha256).digest()
-    return base64.b32encode(whole).decode()[:26].lower()
+    whole = hmac.digest(key, b"tracking:" + dossier_id.bytes, "sha256")
+    return base64.b32encode(whole[:20])[:26].decode().lower()
 
 
 def is_tracking_secret(key: bytes, dossier_id: UUID, given: str) -> bool:

@@ -28,20 +28,21 @@ class Access:
     """The tokens this service accepts: JSON {role: token}. Raises ValueError for an unknown role or a short token."""
 
     def __init__(self, tokens: str) -> None:
-        self._tokens: dict[str, str] = json.loads(tokens)
-        for role, token in self._tokens.items():
+        given: dict[str, str] = json.loads(tokens)
+        for role, token in given.items():
             if role not in ROLES:
                 raise ValueError(f"no role is called {role}")
             if len(token) < 16:
                 raise ValueError(f"the token of {role} is shorter than 16 characters")
+        self._tokens = {role: token.encode() for role, token in given.items()}
 
     def find_caller(self, request: Request) -> Caller | None:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not given:
             return None
-        found = None
+        found, told = None, given.encode()
         for role, token in self._tokens.items():
-            if hmac.compare_digest(given.encode(), token.encode()):
+            if hmac.compare_digest(told, token):
                 found = role
         if found is None:
             return None

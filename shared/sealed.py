@@ -8,6 +8,7 @@ import os
 from typing import Any
 from uuid import UUID
 
+import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -34,8 +35,7 @@ class Sealer:
 
     def seal(self, dossier_id: UUID, field: str, value: Any) -> str:
         nonce = os.urandom(NONCE)
-        plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-        box = nonce + self._keys[self._first].encrypt(nonce, plain, _bound(dossier_id, field))
+        box = nonce + self._keys[self._first].encrypt(nonce, _plain(value), _bound(dossier_id, field))
         return f"{self._first}.{base64.b64encode(box).decode()}"
 
     def open(self, dossier_id: UUID, field: str, sealed: str) -> Any:
@@ -49,6 +49,13 @@ class Sealer:
             return json.loads(key.decrypt(box[:NONCE], box[NONCE:], _bound(dossier_id, field)))
         except (InvalidTag, ValueError) as broken:
             raise Tampered("the sealed field does not open for this dossier") from broken
+
+
+def _plain(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # a number beyond 64 bits, for example
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _bound(dossier_id: UUID, field: str) -> bytes:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from shared.logs import mask_numbers
+from shared.logs import as_line, mask_numbers
 
 SCRIPT = """
 import logging, sys
@@ -46,6 +46,11 @@ def test_no_line_holds_a_run_of_a_persons_number_or_phone(lines: list[str]) -> N
 
 def test_an_id_of_ours_stays_readable(lines: list[str]) -> None:
     assert "019c5b2e-7f00-7abc-8def-001234567890" in lines[0]
+
+
+@pytest.mark.parametrize("value", [2**70, {1: "a"}, object()])
+def test_what_json_does_not_know_becomes_a_line_all_the_same(value: object) -> None:
+    assert json.loads(as_line({"event": "said", "value": value, "text": "Nguyễn"}, default=repr))["text"] == "Nguyễn"
 
 
 @pytest.mark.parametrize("kept", ["2026-02-13T08:00:00", "12345678", "1234567890123456", "a079123456789b"])

@@ -181,10 +181,11 @@ def build(
     app.add_middleware(logs.AccessLog)
     problems.install(app)
     gather_schemas(app)
-    app.include_router(_health(service))
-    app.include_router(parked.router())
+    # In the order of how often they are asked: each router is tried, its routes one by one, until one fits.
     for router in routers(service):
         app.include_router(router)
+    app.include_router(_health(service))
+    app.include_router(parked.router())
     return app
 
 

@@ -9,11 +9,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
 from shared.envelope import Outgoing, Received, new_id
 from shared.events import DossierSubmitted, Fact, ProcedurePublished, SubmittedComponent
 
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
+
+
+PARTS = TypeAdapter(Sequence[SubmittedComponent])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +71,17 @@ async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[tuple[st
         [row.fact.channel for row in rows],
         [row.fact.office_at for row in rows],
         [row.trace_id for row in rows],
-        [json.dumps([part.model_dump() for part in row.fact.components]) for row in rows],
+        [_parts_json(row.fact.components) for row in rows],
     )
     mine = {row["dossier_id"] for row in added}
     stored = {(row.caller, row.idempotency_key): row.as_stored() for row in rows if row.dossier_id in mine}
     if len(mine) < len(rows):
         stored |= await _find_by_keys(tx, [row for row in rows if row.dossier_id not in mine])
     return stored
+
+
+def _parts_json(parts: Sequence[SubmittedComponent]) -> str:
+    return PARTS.dump_json(parts).decode()
 
 
 async def _find_by_keys(tx: Tx, rows: Sequence[NewSubmission]) -> dict[tuple[str, str], StoredSubmission]:
@@ -135,7 +144,7 @@ async def add_request(
         dossier_id,
         kind,
         body_digest,
-        json.dumps([part.model_dump() for part in components]),
+        _parts_json(components),
     )
     stored = await tx.fetchrow(
         "select dossier_id, kind, body_digest from requests where caller = $1 and idempotency_key = $2", caller, key

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
@@ -14,9 +13,7 @@ from shared.access import ROLES, Caller, allow
 from shared.body import digest, dumps, read_object
 from shared.envelope import Outgoing, new_id, trace_of
 from shared.events import (
-    DossierSubmitted,
     SubmissionHeartbeat,
-    SubmittedComponent,
     SupplementSubmitted,
     WithdrawalRequested,
 )
@@ -27,7 +24,7 @@ from shared.problems import Problem, not_found
 from shared.service import Background, Listening, Service
 from shared.tracking import is_tracking_secret, tracking_secret
 
-from . import contents, handlers, rules, store
+from . import contents, handlers, rules, store, telling
 from .acceptance import Acceptance
 from .catalogue import Catalogue
 from .keys import Key, KeyedRoute
@@ -111,7 +108,9 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
             if (earlier := await _accepted_before(service, caller, key, digest(body))) is None:
                 raise
             return answer(earlier, 200)
-        new = _new_submission(service, caller, key, body, submission, procedure, office_now, request)
+        dossier_id, trace_id = new_id(), trace_of(request.headers.get("traceparent"))
+        fact = telling.submitted(service.sealer, dossier_id, submission, procedure["version"], office_now, caller.role)
+        new = store.NewSubmission(dossier_id, caller.name, key, digest(body), fact, trace_id)
         stored = await acceptance.accept(new)
         if stored.dossier_id == new.dossier_id:
             return answer(stored, 201)
@@ -170,7 +169,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
             rules.check_supplement(given, procedure, known={part["code"] for part in store.components_of(row)})
         fact = SupplementSubmitted(
             office_at=service.office.now(),
-            components=_told(given.components),
+            components=telling.components(given.components),
             sealed_note=None if given.note is None else service.sealer.seal(dossier_id, "note", given.note),
         )
         return await _request(service, caller, key, dossier_id, "supplement", digest(body), fact)
@@ -200,56 +199,6 @@ async def _accepted_before(
     if earlier is not None and earlier.body_digest != body_digest:
         raise key_reused() from None
     return earlier
-
-
-def _new_submission(
-    service: Service,
-    caller: Caller,
-    key: str,
-    body: dict[str, Any],
-    submission: rules.Submission,
-    procedure: dict[str, Any],
-    office_now: Any,
-    request: Request,
-) -> store.NewSubmission:
-    dossier_id = new_id()
-    person = submission.applicant
-    contact = {
-        "full_name": person.full_name,
-        "phone": person.phone,
-        "email": person.email,
-        "residential_area": submission.residential_area,
-    }
-    who = {"full_name": person.full_name, "birth_date": person.birth_date, "personal_id": person.personal_id}
-    seal = service.sealer.seal
-    fact = DossierSubmitted(
-        office_at=office_now,
-        procedure_code=submission.procedure_code,
-        procedure_version=procedure["version"],
-        receiving_agency=submission.receiving_agency,
-        support_point=submission.support_point,
-        channel=submission.channel,
-        caller_role=caller.role,
-        assisted_by_kind=submission.assisted_by.kind if submission.assisted_by else None,
-        assisted_by_ref=submission.assisted_by.ref if submission.assisted_by else None,
-        components=_told(submission.components),
-        copies=submission.copies,
-        pages=submission.pages,
-        has_personal_id=person.personal_id is not None,
-        identity_method=person.identity.method,
-        sealed_contact=seal(dossier_id, "contact", {name: value for name, value in contact.items() if value}),
-        sealed_person=seal(dossier_id, "person", {name: value for name, value in who.items() if value}),
-        sealed_subject=seal(dossier_id, "subject", submission.subject),
-    )
-    trace_id = trace_of(request.headers.get("traceparent"))
-    return store.NewSubmission(dossier_id, caller.name, key, digest(body), fact, trace_id)
-
-
-def _told(parts: Sequence[rules.Component]) -> tuple[SubmittedComponent, ...]:
-    return tuple(
-        SubmittedComponent(code=part.code, kind=part.kind, digitised=part.digitised, sha256=part.sha256)
-        for part in parts
-    )
 
 
 async def _request(

@@ -11,22 +11,20 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from shared import cursors
 from shared.database import is_passing, open_connection
-from shared.envelope import headers_of
 from shared.events import PARTITIONS
 from shared.faults import fault_point
 from shared.kafka import KafkaSettings, abort, cluster_id, ensure_topics, find_shortened, pin
 from shared.metrics import DeliveryMetrics, StageMetrics, observe_all
 from shared.outbox import CHANNEL, Wake
+from shared.packing import StateRecord, send_rows
 
 if TYPE_CHECKING:
     import asyncpg
@@ -49,16 +47,6 @@ ANSWER_S = 5.0
 """How long a database or a broker that is watched may be silent: a frozen one must not hold the watch up."""
 
 
-@dataclass(frozen=True, slots=True)
-class StateRecord:
-    """A record for a compacted topic, built from the current row when sent; never stored."""
-
-    topic: str
-    key: str
-    headers: list[tuple[str, bytes]]
-    value: bytes | None
-
-
 StateOf = Callable[["Pool", Sequence[UUID]], Awaitable[list[StateRecord]]]
 Flying: TypeAlias = "dict[asyncio.Task[cursors.Sent], int]"
 """Sends under way, and of which lane."""
@@ -66,23 +54,6 @@ Flying: TypeAlias = "dict[asyncio.Task[cursors.Sent], int]"
 
 class BrokerLost(Exception):
     """The broker does not hold any more what it had acknowledged."""
-
-
-def _wire(row: Any) -> tuple[bytes, bytes | None, list[tuple[str, bytes]], int | None]:
-    """(key, value, headers, milliseconds since 1970) of an event's row or of a state."""
-    if isinstance(row, StateRecord):
-        return row.key.encode(), row.value, row.headers, None
-    subject = str(row["dossier_id"]) if row["dossier_id"] is not None else row["key"]
-    headers = headers_of(
-        topic=row["topic"],
-        subject=subject,
-        sequence=row["sequence"],
-        ce_id=row["ce_id"],
-        type=row["type"],
-        trace_id=row["trace_id"],
-        recorded_at=row["recorded_at"],
-    )
-    return subject.encode(), row["data"], headers, int(row["recorded_at"].timestamp() * 1000)
 
 
 def _is_full(chunk: Sequence[Any]) -> bool:
@@ -251,7 +222,7 @@ class Relay:
             by_topic[row["topic"]].append(row)
         for state in states:
             by_topic[state.topic].append(state)
-        sends = [asyncio.create_task(self._send_topic(producer, topic, lane, part)) for topic, part in by_topic.items()]
+        sends = [asyncio.create_task(send_rows(producer, topic, lane, part)) for topic, part in by_topic.items()]
         try:
             # A deadline, for an idempotent producer never gives up by itself (docs/brokers.md, 6).
             _, late = await asyncio.wait(sends, timeout=SEND_DEADLINE_S, return_when=asyncio.FIRST_EXCEPTION)
@@ -287,29 +258,6 @@ class Relay:
             log.exception("states not told", dossiers=len(changed))
             states.clear()
         return states
-
-    async def _send_topic(self, producer: Any, topic: str, lane: int, rows: Sequence[Any]) -> tuple[str, int, int, int]:
-        """(topic, partition, first offset, last offset) of what the broker acknowledged."""
-        first, at = -1, 0
-        offset = -1
-        while at < len(rows):
-            batch = producer.create_batch()
-            begin = at
-            while at < len(rows):
-                # Each is packed at once: a whole chunk's headers would be a quarter of a million small objects.
-                key, value, headers, millis = _wire(rows[at])
-                if batch.append(key=key, value=value, timestamp=millis, headers=headers) is None:
-                    break
-                at += 1
-            if at == begin:
-                raise ValueError("one record is larger than a batch may be")
-            batch.close()
-            done = await (await producer.send_batch(batch, topic, partition=lane))
-            if done.offset < 0:
-                raise KafkaError("acknowledged without an offset: what became of it is unknown")
-            first = done.offset if first < 0 else first
-            offset = done.offset + (at - begin) - 1
-        return topic, lane, first, offset
 
     async def _collect(self, flying: Flying) -> None:
         done = [task for task in flying if task.done()]

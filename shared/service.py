@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
-from shared import body, database, faults, gauges, logs, parked, problems
+from shared import body, collector, database, faults, gauges, logs, parked, problems
 from shared.access import Access
 from shared.consumer import Consumer, Handler, Work
 from shared.envelope import Received
@@ -193,11 +192,7 @@ def run(app: FastAPI) -> None:
     """Serve until SIGTERM or SIGINT; what was asked is answered first (`shared.serving`)."""
     service: Service = app.state.service
     said = service.settings
-    # What is loaded by now stays. By Python's own thresholds the collector goes through a batch several times while it
-    # is being built, for a fifth of all work; `_refresh` has it look by the clock instead.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(1_000_000, 10, 10)
+    collector.by_the_clock()
     serve(app, host=said.host, port=said.port, drain_s=said.drain_s, on_stop=lambda: setattr(service, "stopping", True))
 
 
@@ -267,34 +262,18 @@ def _fail_loudly(task: asyncio.Task[None]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-FULL_COLLECTION = 300
-"""Every so many rounds the collector looks at everything, else only at what is young."""
-BUSY, BUSY_COLLECTION = 20_000, 15
-"""So many young objects mean that batches are under way: nearly all of them are still needed, and going through them
-took a twelfth of a loaded service's time. Then it looks every so many rounds only."""
-
-
 async def _refresh(service: Service, refreshers: Sequence[Background]) -> None:
-    rounds = 0
     while True:
         try:
             await gauges.refresh(service)
             for refresher in refreshers:
                 await refresher(service)
             service.delivery.refreshed.set_to_current_time()
-            rounds += 1
-            _collect(rounds)
+            collector.look()
         except Exception as error:
             if not database.is_passing(error):
                 log.exception("gauges not refreshed")
         await asyncio.sleep(service.settings.refresh_s)
-
-
-def _collect(rounds: int) -> None:
-    if rounds % FULL_COLLECTION == 0:
-        gc.collect()
-    elif gc.get_count()[0] < BUSY or rounds % BUSY_COLLECTION == 0:
-        gc.collect(1)
 
 
 def _health(service: Service) -> APIRouter:

@@ -22,7 +22,8 @@ from shared.events import PARTITIONS, STATE, SUBMISSIONS, WithdrawalRequested
 from shared.kafka import KafkaSettings, ensure_topics, find_shortened
 from shared.metrics import DeliveryMetrics, StageMetrics
 from shared.outbox import CHANNEL, Wake, stage
-from shared.relay import Relay, StateRecord
+from shared.packing import StateRecord
+from shared.relay import Relay
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic

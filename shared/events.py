@@ -371,7 +371,7 @@ class NoticeHeartbeat(Heartbeat):
 
 
 class ProcedurePublished(Fact):
-    """The rules of one procedure, whole; the highest `version` wins."""
+    """The rules of one procedure, whole; of the versions whose `valid_from` has come the highest wins."""
 
     topic: ClassVar[str] = PROCEDURES
     code: str

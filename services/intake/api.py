@@ -17,7 +17,7 @@ from shared.events import (
     SupplementSubmitted,
     WithdrawalRequested,
 )
-from shared.office import wall_now
+from shared.office import VIETNAM, wall_now
 from shared.openapi import takes
 from shared.outbox import stage
 from shared.problems import Problem, not_found
@@ -103,7 +103,8 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
         try:
             if not len(catalogue):
                 raise not_yet_known()
-            submission, procedure = rules.accept(body, catalogue.find, office_now)
+            today = office_now.astimezone(VIETNAM).date()
+            submission, procedure = rules.accept(body, lambda code: catalogue.find(code, today), office_now)
         except Problem:
             if (earlier := await _accepted_before(service, caller, key, digest(body))) is None:
                 raise
@@ -165,10 +166,12 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
             row = await store.find_submission(tx, dossier_id)
         if row is None:
             raise unknown_dossier()
-        if (procedure := catalogue.find(row["procedure_code"])) is not None:
+        office_now = service.office.now()
+        procedure = catalogue.find(row["procedure_code"], office_now.astimezone(VIETNAM).date())
+        if procedure is not None:
             rules.check_supplement(given, procedure, known={part["code"] for part in store.components_of(row)})
         fact = SupplementSubmitted(
-            office_at=service.office.now(),
+            office_at=office_now,
             components=telling.components(given.components),
             sealed_note=None if given.note is None else service.sealer.seal(dossier_id, "note", given.note),
         )

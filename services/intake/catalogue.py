@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
 from . import store
 from .rules import ProcedureRules
@@ -12,20 +14,28 @@ if TYPE_CHECKING:
 
 
 class Catalogue:
-    """The procedures as last read from the table."""
+    """The procedures as last read from the table, every version of each."""
 
     def __init__(self) -> None:
-        self._rules: dict[str, ProcedureRules] = {}
+        self._rules: dict[str, dict[int, ProcedureRules]] = {}
 
     def __len__(self) -> int:
+        """How many procedures, whatever their versions."""
         return len(self._rules)
 
-    def find(self, code: str) -> ProcedureRules | None:
-        return self._rules.get(code)
+    def find(self, code: str, day: date) -> ProcedureRules | None:
+        """The highest version that has begun on that day, or before any has, the one that begins first."""
+        rows = sorted(self._rules.get(code, {}).values(), key=lambda rules: rules.version, reverse=True)
+        begun = next((rules for rules in rows if rules.valid_from <= day), None)
+        return begun or min(rows, key=lambda rules: rules.valid_from, default=None)
 
     async def refresh(self, pool: Pool) -> None:
         """Read versions that are new; compile those alone."""
-        known = {code: rules.version for code, rules in self._rules.items()}
+        known = [(code, version) for code, versions in self._rules.items() for version in versions]
         async with pool.acquire() as tx:
             for procedure in await store.list_procedures(tx, known):
-                self._rules[procedure["code"]] = ProcedureRules(procedure)
+                self.keep(procedure)
+
+    def keep(self, document: Mapping[str, Any]) -> None:
+        rules = ProcedureRules(document)
+        self._rules.setdefault(rules.code, {})[rules.version] = rules

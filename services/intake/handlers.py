@@ -14,9 +14,7 @@ TOPICS = (PROCEDURES,)
 def on_procedure_published(work: ProcedureWork, event: Received) -> None:
     fact = event.fact
     assert isinstance(fact, ProcedurePublished)
-    known = work.published.get(fact.code)
-    if known is None or known.version < fact.version:
-        work.published[fact.code] = fact
+    work.published.setdefault((fact.code, fact.version), fact)
 
 
 HANDLERS: dict[type[Fact], Handler] = {ProcedurePublished: on_procedure_published}

@@ -107,13 +107,13 @@ def read_withdrawal(body: Mapping[str, Any]) -> Withdrawal:
 class ProcedureRules:
     """One version of a procedure, ready to check submissions: about 0.1 ms each."""
 
-    __slots__ = ("_components", "_subject", "_valid_from", "_valid_to", "code", "document", "version")
+    __slots__ = ("_components", "_subject", "_valid_to", "code", "document", "valid_from", "version")
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.document = dict(document)
         self.code: str = document["code"]
         self.version: int = document["version"]
-        self._valid_from = date.fromisoformat(document["valid_from"])
+        self.valid_from = date.fromisoformat(document["valid_from"])
         self._valid_to = date.fromisoformat(document["valid_to"]) if document.get("valid_to") else None
         self._components: dict[str, Mapping[str, Any]] = {row["code"]: row for row in document["components"]}
         self._subject = SubjectRules(document["subject_schema"])
@@ -165,12 +165,12 @@ class ProcedureRules:
         return self._subject.check(subject, office_now.astimezone(VIETNAM).date())
 
     def _about_validity(self, today: date) -> Iterator[Complaint]:
-        if today < self._valid_from:
+        if today < self.valid_from:
             yield Complaint(
                 "procedure_code",
                 "procedure-not-yet-valid",
-                f"Thủ tục này có hiệu lực từ {self._valid_from:%d-%m-%Y}.",
-                f"This procedure is valid from {self._valid_from}.",
+                f"Thủ tục này có hiệu lực từ {self.valid_from:%d-%m-%Y}.",
+                f"This procedure is valid from {self.valid_from}.",
             )
         elif self._valid_to is not None and today > self._valid_to:
             yield Complaint(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -201,13 +201,13 @@ async def set_content(
     return True
 
 
-async def list_procedures(tx: Tx, known: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The procedures whose version is not the known one."""
+async def list_procedures(tx: Tx, known: Collection[tuple[str, int]]) -> list[dict[str, Any]]:
+    """The versions of procedures that are not among the known ones (code, version)."""
     rows = await tx.fetch(
         "select procedure from procedures p where not exists"
         " (select 1 from unnest($1::text[], $2::int[]) as k (c, v) where k.c = p.code and k.v = p.version)",
-        list(known),
-        list(known.values()),
+        [code for code, _ in known],
+        [version for _, version in known],
     )
     return [json.loads(row["procedure"]) for row in rows]
 
@@ -231,9 +231,9 @@ def components_of(submission: Any) -> list[dict[str, Any]]:
 
 @dataclass(slots=True)
 class ProcedureWork:
-    """One batch of published procedures; the highest version of each wins."""
+    """One batch of published procedures: (code, version) -> the fact. Every version that is heard is kept."""
 
-    published: dict[str, ProcedurePublished] = field(default_factory=dict)
+    published: dict[tuple[str, int], ProcedurePublished] = field(default_factory=dict)
 
     async def save(self, tx: Tx) -> list[Outgoing]:
         rows = sorted(self.published.items())
@@ -241,10 +241,9 @@ class ProcedureWork:
             """
             insert into procedures (code, version, procedure)
             select * from unnest($1::text[], $2::int[], $3::jsonb[])
-            on conflict (code) do update set version = excluded.version, procedure = excluded.procedure,
-              seen_at = clock_timestamp() where procedures.version < excluded.version
+            on conflict do nothing
             """,
-            [code for code, _ in rows],
+            [fact.code for _, fact in rows],
             [fact.version for _, fact in rows],
             [json.dumps(fact.procedure) for _, fact in rows],
         )

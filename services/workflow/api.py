@@ -18,7 +18,7 @@ from shared.relay import StateOf
 from shared.service import Background, Service
 
 from . import board, commands, dossiers_api, feed, rules_api, tasks_api
-from .rulebook import Rulebook, keep_fresh, seed
+from .rulebook import Rulebook, keep_fresh, office_day, seed
 
 if TYPE_CHECKING:
     from shared.database import Pool
@@ -29,7 +29,7 @@ REFRESHERS: tuple[Background, ...] = (board.refresh,)
 
 
 def routers(service: Service) -> list[APIRouter]:
-    book = Rulebook()
+    book = Rulebook(lambda: office_day(service))
     service.extras.update(rulebook=book, calendar=book.calendar)
     whole = APIRouter()
     for part in (tasks_api, dossiers_api, rules_api, board, feed):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -12,6 +14,7 @@ import structlog
 from shared.database import NotReady
 from shared.envelope import Outgoing, new_id
 from shared.events import ProcedurePublished
+from shared.office import VIETNAM
 from shared.outbox import stage
 from shared.service import Service
 
@@ -28,14 +31,16 @@ OUTSIDE_THE_VERSION = {"intake_mode", "record_only_reason"}
 
 
 class Rulebook:
-    """What the rules need to know of procedures and working days, as last read."""
+    """What the rules need to know of procedures and working days, as last read. `today`: the centre's day."""
 
-    def __init__(self) -> None:
-        self._versions: dict[tuple[str, int], Procedure] = {}
-        self._current: dict[str, int] = {}
+    def __init__(self, today: Callable[[], date]) -> None:
+        self._today = today
+        self._versions: dict[str, dict[int, Procedure]] = {}
+        self._told: dict[str, int] = {}
+        """The version that was told last on the procedures' topic."""
         self._modes: dict[str, tuple[str, str | None]] = {}
-        self._shown: dict[str, Procedure] = {}
-        """`current` as last asked for: copying a procedure for each dossier was a thirtieth of all work."""
+        self._shown: dict[tuple[str, date], Procedure | None] = {}
+        """`in_force` as last asked for: copying a procedure for each dossier was a thirtieth of all work."""
         self._calendar = WorkingCalendar()
         self._calendar_rules = ""
         self._refreshed = float("-inf")
@@ -50,23 +55,37 @@ class Rulebook:
     def calendar(self) -> WorkingCalendar:
         return self._calendar
 
+    def in_force(self, code: str, day: date) -> Procedure | None:
+        """The version that stands on a day, with its intake mode; None before the first has begun."""
+        if (code, day) not in self._shown:
+            found = standing(self.versions(code), day)
+            begun = found is not None and found.valid_from <= day
+            self._shown[code, day] = self.with_mode(found) if found is not None and begun else None
+        return self._shown[code, day]
+
     def current(self, code: str) -> Procedure | None:
-        """The version in force, with its intake mode."""
-        if code not in self._shown and (version := self._current.get(code)) is not None:
-            self._shown[code] = self._with_mode(self._versions[code, version])
-        return self._shown.get(code)
+        """The version that stands today, with its intake mode; before the first has begun, that one."""
+        found = standing(self.versions(code), self._today())
+        return self.with_mode(found) if found is not None else None
 
     def version(self, code: str, version: int) -> Procedure | None:
-        return self._versions.get((code, version))
+        return self._versions.get(code, {}).get(version)
+
+    def versions(self, code: str) -> Sequence[Procedure]:
+        return tuple(self._versions.get(code, {}).values())
 
     def list(self) -> list[Procedure]:
-        return [self._with_mode(self._versions[code, version]) for code, version in sorted(self._current.items())]
+        return [found for code in sorted(self._versions) if (found := self.current(code)) is not None]
+
+    def list_untold(self) -> Sequence[Procedure]:
+        """What stands today and was not the last told: its day has come."""
+        return [found for found in self.list() if self._told.get(found.code) != found.version]
 
     def mode(self, code: str) -> str:
         """`open`, `record_only`, or `opening` while the recorded queue is being received."""
         return self._modes.get(code, ("open", None))[0]
 
-    def _with_mode(self, procedure: Procedure) -> Procedure:
+    def with_mode(self, procedure: Procedure) -> Procedure:
         mode, reason = self._modes.get(procedure.code, ("open", None))
         shown = "record_only" if mode == "record_only" else "open"
         return procedure.model_copy(
@@ -86,11 +105,16 @@ class Rulebook:
 
     async def _refresh(self, tx: Tx) -> None:
         for row in await tx.fetch("select code, version from procedures"):
-            key = (row["code"], row["version"])
-            if key not in self._versions:
-                text = await tx.fetchval("select procedure from procedures where code = $1 and version = $2", *key)
-                self._versions[key] = Procedure.model_validate(json.loads(text))
-            self._current[row["code"]] = max(self._current.get(row["code"], 0), row["version"])
+            code, version = row["code"], row["version"]
+            known = self._versions.setdefault(code, {})
+            if version not in known:
+                text = await tx.fetchval(
+                    "select procedure from procedures where code = $1 and version = $2", code, version
+                )
+                known[version] = Procedure.model_validate(json.loads(text))
+        self._told = {
+            row["code"]: row["version"] for row in await tx.fetch("select code, version from procedures_told")
+        }
         self._modes = {
             row["code"]: (row["intake_mode"], row["reason"])
             for row in await tx.fetch("select code, intake_mode, reason from intake_modes")
@@ -101,7 +125,22 @@ class Rulebook:
             self._calendar = WorkingCalendar(CalendarRules.model_validate(json.loads(rules)))
             self._calendar_rules = rules
         self._refreshed = time.monotonic()
-        self._loaded = bool(self._current)
+        self._loaded = bool(self._versions)
+
+
+def office_day(service: Service) -> date:
+    return service.office.now().astimezone(VIETNAM).date()
+
+
+def standing(versions: Iterable[Procedure], day: date) -> Procedure | None:
+    """The highest version that has begun; before any has, the one that begins first. None of none.
+
+    A version replaces every lower one from its first day on, also after its own last day: else a procedure that was
+    closed by a version with a last day would be opened again by the version before.
+    """
+    rows = sorted(versions, key=lambda row: row.version, reverse=True)
+    begun = [row for row in rows if row.valid_from <= day]
+    return begun[0] if begun else min(rows, key=lambda row: row.valid_from, default=None)
 
 
 async def seed(service: Service) -> None:
@@ -114,7 +153,7 @@ async def seed(service: Service) -> None:
             events = []
             for procedure in shipped().values():
                 if procedure.code not in known:
-                    events.append(await _publish(tx, procedure))
+                    events += await _publish(tx, procedure, [], office_day(service))
                     await set_mode(tx, procedure.code, procedure.intake_mode, procedure.record_only_reason)
             await tx.execute(
                 "insert into calendar (rules) values ($1) on conflict do nothing",
@@ -126,16 +165,29 @@ async def seed(service: Service) -> None:
 
 
 async def keep_fresh(service: Service) -> None:
-    """Another instance may have changed the rules."""
-    book: Rulebook = service.extras["rulebook"]
+    """Another instance may have changed the rules, or a version's day may have come."""
     while True:
-        async with service.pool().acquire() as tx:
-            await book.refresh(tx)
+        await look_at_rules(service)
         await asyncio.sleep(REFRESH_S)
 
 
+async def look_at_rules(service: Service) -> None:
+    """Read what is new, and tell again what stands since today (docs/decisions/0010)."""
+    book: Rulebook = service.extras["rulebook"]
+    async with service.pool().acquire() as tx:
+        await book.refresh(tx)
+        if not book.list_untold():
+            return
+        async with tx.transaction():
+            await _lock(tx)
+            await book.refresh(tx)  # another instance may have told it meanwhile
+            lanes = await stage(tx, [await _tell(tx, procedure) for procedure in book.list_untold()])
+        service.wake(lanes)
+        await book.refresh(tx)
+
+
 async def put_procedure(service: Service, procedure: Procedure) -> Procedure:
-    """Store what is new: changed rules as the next version, a changed mode outside it. Returns what is in force.
+    """Store what is new: changed rules as the next version, a changed mode outside it. Returns what is stored now.
 
     A procedure that is opened is first `opening`: its recorded queue is received before any newcomer.
     """
@@ -145,20 +197,28 @@ async def put_procedure(service: Service, procedure: Procedure) -> Procedure:
         async with tx.transaction():
             await _lock(tx)
             await book.refresh(tx)
-            known = book.current(procedure.code)
             mode: str = procedure.intake_mode
             if mode == "open" and book.mode(procedure.code) != "open":
                 mode = "opening"
             await set_mode(tx, procedure.code, mode, procedure.record_only_reason)
-            if known is None or not known.same_rules(procedure):
-                next_version = procedure.model_copy(update={"version": known.version + 1 if known else 1})
+            versions = book.versions(procedure.code)
+            stored = _find_same(versions, procedure, office_day(service))
+            if stored is None:
+                highest = max((row.version for row in versions), default=0)
+                stored = procedure.model_copy(update={"version": highest + 1})
                 # Last: whoever holds the mode for sharing is on the way to the lanes.
-                lanes = await stage(tx, [await _publish(tx, next_version)])
+                lanes = await stage(tx, await _publish(tx, stored, versions, office_day(service)))
         service.wake(lanes)
         await book.refresh(tx)
-    found = book.current(procedure.code)
-    assert found is not None
-    return found
+    return book.with_mode(stored)
+
+
+def _find_same(versions: Iterable[Procedure], procedure: Procedure, day: date) -> Procedure | None:
+    """Among what stands and what is to come, the version that says the same already."""
+    rows = list(versions)
+    now = standing(rows, day)
+    still = [row for row in rows if now is not None and row.version >= now.version]
+    return next((row for row in still if row.same_rules(procedure)), None)
 
 
 async def put_calendar(service: Service, rules: CalendarRules) -> None:
@@ -190,14 +250,32 @@ async def _lock(tx: Tx) -> None:
     await tx.execute("select pg_advisory_xact_lock(3, 0)")
 
 
-async def _publish(tx: Tx, procedure: Procedure) -> Outgoing:
-    document: dict[str, Any] = procedure.model_dump(mode="json", exclude=OUTSIDE_THE_VERSION)
+async def _publish(tx: Tx, procedure: Procedure, before: Iterable[Procedure], day: date) -> list[Outgoing]:
+    """Store a version beside those `before` it, and tell it; where another stands today, that one once more behind it.
+
+    The topic keeps only the last record of a procedure for whoever comes later: it must be what stands.
+    """
     await tx.execute(
         "insert into procedures (code, version, procedure) values ($1, $2, $3)",
         procedure.code,
         procedure.version,
-        json.dumps(document, ensure_ascii=False),
+        json.dumps(procedure.model_dump(mode="json", exclude=OUTSIDE_THE_VERSION), ensure_ascii=False),
     )
-    fact = ProcedurePublished(code=procedure.code, version=procedure.version, procedure=document)
     log.info("procedure published", code=procedure.code, version=procedure.version)
+    events = [await _tell(tx, procedure)]
+    now = standing([*before, procedure], day)
+    if now is not None and now.version != procedure.version:
+        events.append(await _tell(tx, now))
+    return events
+
+
+async def _tell(tx: Tx, procedure: Procedure) -> Outgoing:
+    await tx.execute(
+        "insert into procedures_told (code, version) values ($1, $2)"
+        " on conflict (code) do update set version = excluded.version",
+        procedure.code,
+        procedure.version,
+    )
+    document: dict[str, Any] = procedure.model_dump(mode="json", exclude=OUTSIDE_THE_VERSION)
+    fact = ProcedurePublished(code=procedure.code, version=procedure.version, procedure=document)
     return Outgoing(None, procedure.version, fact, new_id(), new_id(), key=procedure.code)

@@ -188,7 +188,7 @@ async def open_work(
         wall=wall_now(),
         office=office,
         calendar=book.calendar(),
-        current=book.current,
+        in_force=book.in_force,
         new_id=new_id,
         code_for=work.next_code,
         take_blank=work.take_blank,

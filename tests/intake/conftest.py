@@ -51,8 +51,7 @@ def example(code: str = BIRTH, **changes: Any) -> dict[str, Any]:
 async def publish(pool: Pool, whole: Mapping[str, Mapping[str, Any]]) -> None:
     """What intake's handler would write."""
     await pool.executemany(
-        "insert into procedures (code, version, procedure) values ($1, $2, $3) on conflict (code) do update set"
-        " version = excluded.version, procedure = excluded.procedure",
+        "insert into procedures (code, version, procedure) values ($1, $2, $3) on conflict do nothing",
         [(code, document["version"], json.dumps(document)) for code, document in whole.items()],
     )
 

@@ -6,7 +6,7 @@ import copy
 import json
 import unicodedata
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.intake import rules
+from services.intake.catalogue import Catalogue
 from services.intake.rules import ProcedureRules
 from services.workflow.procedures import shipped
 from shared.office import VIETNAM
@@ -83,6 +84,30 @@ def test_a_procedure_not_yet_valid_or_closed_takes_nothing() -> None:
     with pytest.raises(Problem) as caught:
         rules.accept(example(), closed.get, datetime(2025, 8, 31, 17, 0, tzinfo=UTC))
     assert caught.value.code == "procedure-closed"
+
+
+def catalogue(*versions: dict[str, Any]) -> Catalogue:
+    found = Catalogue()
+    for version, changes in enumerate(versions, 1):
+        found.keep({**DOCUMENTS["1.001193"], "version": version, **changes})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("day", "version"), [("2025-06-30", 1), ("2025-07-01", 1), ("2025-08-31", 1), ("2025-09-01", 2), ("2026-01-01", 3)]
+)
+def test_a_version_published_early_stands_from_its_first_day_on(day: str, version: int) -> None:
+    known = catalogue({}, {"valid_from": "2025-09-01"}, {"valid_from": "2026-01-01"})
+    found = known.find("1.001193", date.fromisoformat(day))
+    assert found is not None
+    assert found.version == version
+    assert len(known) == 1
+
+
+def test_a_procedure_closed_by_a_version_with_a_last_day_is_not_opened_again_by_the_one_before() -> None:
+    found = catalogue({}, {"valid_to": "2025-08-31"}).find("1.001193", date(2025, 9, 1))
+    assert found is not None
+    assert found.version == 2
 
 
 @pytest.mark.parametrize(

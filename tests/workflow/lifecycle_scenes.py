@@ -84,7 +84,7 @@ class Centre:
             wall=WALL0 + (self.now - NINE),
             office=self.now,
             calendar=CALENDAR,
-            current=lambda _: self.in_force or self.procedure,
+            in_force=lambda *_: self.in_force or self.procedure,
             new_id=lambda: UUID(int=next(self._ids)),
             code_for=self._code,
             take_blank=self._blank,

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from services.workflow import commands, handlers, store
 from services.workflow.procedures import shipped
+from services.workflow.rulebook import look_at_rules
 from shared.envelope import parse
 from shared.events import WithdrawalRequested
 from shared.outbox import stage
@@ -70,6 +71,47 @@ async def test_a_dossier_keeps_the_version_in_force_when_it_was_received(desk: D
     assert (shown["procedure_version"], shown["fee"]) == (2, 7_000)
     await desk.forward(before, "return")
     assert (await desk.fact(before, "ResultReturned"))["procedure_version"] == 1
+
+
+async def test_a_version_with_a_later_first_day_waits_for_it_and_is_told_again_then(desk: Desk) -> None:
+    document = await desk.get(f"/v1/procedures/{COPIES}")
+    coming = {**document, "valid_from": "2025-09-01", "fee": {"per_case": 7_000}}
+    assert (await put(desk, coming)).json()["version"] == 2
+    assert (await put(desk, coming)).json()["version"] == 2, "said twice it is no third version"
+    assert await desk.get(f"/v1/procedures/{COPIES}") == document
+    assert (await put(desk, document)).json() == document, "what stands today put back does not call off what comes"
+    assert await published(desk, COPIES) == [1, 2, 1], "whoever hears only the last must hear what stands"
+    today = await desk.submit(COPIES, copies=1)
+    waiting = await desk.submit(COPIES, copies=1, channel="post", caller_role="system")
+    assert (await desk.get(f"/v1/dossiers/{today}"))["procedure_version"] == 1
+    await look_at_rules(desk.service)
+    assert await published(desk, COPIES) == [1, 2, 1]
+    desk.set_clock("2025-09-01T00:00:01+07:00")
+    await look_at_rules(desk.service)
+    await look_at_rules(desk.service)
+    assert await published(desk, COPIES) == [1, 2, 1, 2]
+    assert (await desk.get(f"/v1/procedures/{COPIES}"))["fee"]["per_case"] == 7_000
+    await desk.forward(waiting, "reception")
+    shown = await desk.get(f"/v1/dossiers/{waiting}")
+    assert (shown["procedure_version"], shown["fee"]) == (2, 7_000)
+
+
+async def test_what_was_filed_before_a_versions_first_day_and_read_on_it_keeps_the_rules_of_its_day(desk: Desk) -> None:
+    document = await desk.get(f"/v1/procedures/{COPIES}")
+    await put(desk, {**document, "valid_from": "2025-08-28"})
+    filed_at = desk.service.office.now()
+    desk.set_clock("2025-08-28T00:00:01+07:00")
+    late = await desk.submit(COPIES, office_at=filed_at)
+    assert (await desk.get(f"/v1/dossiers/{late}"))["procedure_version"] == 1
+
+
+async def test_a_procedure_closed_by_its_last_day_stays_closed(desk: Desk) -> None:
+    document = await desk.get(f"/v1/procedures/{COPIES}")
+    await put(desk, {**document, "valid_to": "2025-08-31"})
+    desk.set_clock("2025-09-01T09:00:00+07:00")
+    await look_at_rules(desk.service)
+    assert (await desk.get(f"/v1/procedures/{COPIES}"))["valid_to"] == "2025-08-31"
+    assert await published(desk, COPIES) == [1, 2]
 
 
 async def test_only_the_director_and_operations_change_rules(desk: Desk) -> None:

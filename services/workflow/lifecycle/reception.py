@@ -19,6 +19,7 @@ from shared.events import (
     SupplementSubmitted,
     WithdrawalRequested,
 )
+from shared.office import VIETNAM
 
 from . import state, steps
 from .pen import Pen
@@ -89,12 +90,12 @@ def _let_in(pen: Pen, at: datetime) -> None:
 
 
 def receive(pen: Pen, at: datetime) -> None:
-    """Code, due date and the version of the rules in force now; none of them changes again but the due date.
+    """Code, due date and the version of the rules in force that day; none of them changes again but the due date.
 
     `at` is when an officer took it: a submission that this service reads late was still received when it was filed.
     """
     dossier, moment = pen.dossier, pen.moment
-    in_force = moment.current(dossier.procedure_code)
+    in_force = moment.in_force(dossier.procedure_code, at.astimezone(VIETNAM).date())
     if in_force is not None:
         pen.procedure = in_force
         dossier.procedure_version = in_force.version

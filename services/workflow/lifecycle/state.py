@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
-from datetime import datetime
+from datetime import date, datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -214,8 +214,8 @@ class Moment:
     wall: datetime
     office: datetime
     calendar: WorkingCalendar
-    current: Callable[[str], Procedure | None]
-    """The version of a procedure now in force, with its intake mode."""
+    in_force: Callable[[str, date], Procedure | None]
+    """The version of a procedure in force on a day, with its intake mode."""
     new_id: Callable[[], UUID]
     code_for: Callable[[str, datetime], str]
     """The next dossier code of an agency on that day."""

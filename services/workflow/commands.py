@@ -30,7 +30,7 @@ LOOK_EVERY_S = 0.5
 
 CONFLICTS = frozenset(
     {"stale-version", "no-blank", "held-by-another", "supplement-already-asked", "request-still-open", "already-ended",
-     "not-received", "no-step-before", "four-eyes"}
+     "already-signed", "not-received", "no-step-before", "four-eyes"}
 )  # fmt: skip
 
 
@@ -125,7 +125,7 @@ async def put_result(service: Service, caller: Caller, dossier_id: UUID, result:
         if dossier is None:
             raise not_found("Không có hồ sơ này.", "There is no such dossier.", "unknown-dossier")
         try:
-            lifecycle.set_result(dossier, result)
+            lifecycle.set_result(dossier, work.procedure(dossier), result)
         except Refused as refused:
             raise _problem(refused) from refused
         work.remember(dossier, Decision())

@@ -25,9 +25,9 @@ from .lifecycle import Dossier
 class Result(BaseModel):
     """The result of a dossier, as an object."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
     number: str = Field(min_length=1, max_length=60)
-    book: str | None = Field(default=None, max_length=60)
+    book: str | None = Field(default=None, min_length=1, max_length=60)
     signed_by: str = Field(min_length=1, max_length=120)
     signed_as: str = Field(pattern=r"^(TM\.|KT\.|TL\.|TUQ\.)$")
     signature: str = Field(pattern=r"^(digital|wet|wet_scanned)$")
@@ -68,7 +68,8 @@ def router(service: Service) -> APIRouter:
         caller: Annotated[Caller, Depends(allow("records_clerk", "signatory", "counter", "specialist"))],
         dossier_id: UUID,
     ) -> Response:
-        """The result's number, book, signer, capacity and kind of signature."""
+        """The result's number, book, signer, capacity and kind of signature. Once signed (409 `already-signed`), and
+        even after the hand-over, only the scan of a wet signature may be added: `wet_scanned` with its `sha256`."""
         body = await read_object(request)
         try:
             result = Result.model_validate(body)

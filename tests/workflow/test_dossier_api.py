@@ -93,6 +93,76 @@ async def test_a_result_that_is_none_is_refused_and_nothing_stored(desk: Desk) -
     problem(await desk.call("PUT", path, "counter", RESULT), 409, "already-ended")
 
 
+SCAN = {"signature": "wet_scanned", "sha256": "0" * 64}
+
+
+async def test_what_was_signed_stays_as_it_was_signed(desk: Desk) -> None:
+    dossier_id = await desk.submit(BIRTH)
+    path = f"/v1/dossiers/{dossier_id}/result"
+    await desk.call("PUT", path, "signatory", RESULT)
+    await desk.forward(dossier_id, "appraisal")
+    corrected = {**RESULT, "signed_by": "Trần Thị B"}
+    assert (await desk.call("PUT", path, "signatory", corrected)).status_code == 200, "not signed yet"
+    await desk.forward(dossier_id, "approval")
+    for wrong in (
+        {"signed_by": "Nguyễn Văn A"},
+        {"signed_as": "TM."},
+        {"signature": "digital"},
+        {"signature": "wet_scanned"},
+        {"number": "13/2025"},
+        {**SCAN, "number": "13/2025"},
+    ):
+        for role in ("counter", "specialist", "signatory", "records_clerk"):
+            problem(await desk.call("PUT", path, role, {**corrected, **wrong}), 409, "already-signed")
+    assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["result"] == corrected
+    booked = {**corrected, "book": "02/KS"}
+    assert (await desk.call("PUT", path, "records_clerk", booked)).json() == booked
+    assert (await desk.call("PUT", path, "records_clerk", {**booked, **SCAN})).json() == {**booked, **SCAN}
+    problem(await desk.call("PUT", path, "counter", {**booked, **SCAN, "sha256": "1" * 64}), 409, "already-signed")
+
+
+async def test_a_result_that_went_back_to_the_signatory_may_be_changed_again(desk: Desk) -> None:
+    dossier_id = await desk.submit(BIRTH)
+    path = f"/v1/dossiers/{dossier_id}/result"
+    await desk.call("PUT", path, "signatory", RESULT)
+    await desk.forward(dossier_id, "appraisal", "approval")
+    back = await desk.complete(await desk.task_of(dossier_id, "issuing"), "send_back", note="Sai tên")
+    assert back.status_code == 200
+    changed = {**RESULT, "signed_by": "Trần Thị B"}
+    assert (await desk.call("PUT", path, "signatory", changed)).status_code == 200
+
+
+async def test_the_scan_of_a_wet_signature_may_come_after_the_hand_over_and_nothing_else(desk: Desk) -> None:
+    dossier_id = await desk.submit(COPIES)
+    path = f"/v1/dossiers/{dossier_id}/result"
+    await desk.call("PUT", path, "counter", RESULT)
+    await desk.forward(dossier_id, "return")
+    for wrong in ({**SCAN, "book": "9"}, {**SCAN, "signed_by": "x"}, {"signature": "wet_scanned"}, {"book": "9"}):
+        problem(await desk.call("PUT", path, "counter", {**RESULT, **wrong}), 409, "already-ended")
+    scanned = {**RESULT, **SCAN}
+    assert (await desk.call("PUT", path, "counter", scanned)).json() == scanned
+    assert (await desk.call("PUT", path, "counter", scanned)).status_code == 200, "said twice it changes nothing"
+    problem(await desk.call("PUT", path, "counter", {**scanned, "sha256": "1" * 64}), 409, "already-ended")
+    problem(await desk.call("PUT", path, "counter", RESULT), 409, "already-ended")
+
+
+async def test_a_refused_dossier_takes_no_scan(desk: Desk) -> None:
+    dossier_id = await desk.submit(BIRTH)
+    path = f"/v1/dossiers/{dossier_id}/result"
+    await desk.call("PUT", path, "signatory", RESULT)
+    await desk.complete(await desk.task_of(dossier_id, "appraisal"), "refuse", note="x")
+    problem(await desk.call("PUT", path, "counter", {**RESULT, **SCAN}), 409, "already-ended")
+
+
+async def test_what_a_result_says_is_stripped_and_blank_is_nothing(desk: Desk) -> None:
+    dossier_id = await desk.submit(BIRTH)
+    path = f"/v1/dossiers/{dossier_id}/result"
+    for name in ("number", "book", "signed_by"):
+        problem(await desk.call("PUT", path, "specialist", {**RESULT, name: " \t "}), 422, "invalid")
+    spaced = {**RESULT, "number": " 12/2025 ", "signed_by": "Nguyễn Văn A "}
+    assert (await desk.call("PUT", path, "specialist", spaced)).json() == RESULT
+
+
 async def test_the_compacted_state_is_the_dossier_as_it_is_now(desk: Desk) -> None:
     dossier_id = await desk.submit(COPIES)
     await desk.forward(dossier_id, "return")

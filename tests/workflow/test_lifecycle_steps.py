@@ -279,12 +279,12 @@ def test_the_result_may_be_set_while_it_is_being_made_and_not_after() -> None:
     centre = Centre(rules(LINKED_DEATH))
     centre.submit(caller_role="system", channel="online")
     with pytest.raises(Refused, match="not-received"):
-        lifecycle.set_result(centre.dossier, {"number": "1"})
+        lifecycle.set_result(centre.dossier, centre.rules, {"number": "1"})
     centre.complete("reception")
-    lifecycle.set_result(centre.dossier, {"number": "07/2025", "signed_by": "Lê C"})
+    lifecycle.set_result(centre.dossier, centre.rules, {"number": "07/2025", "signed_by": "Lê C"})
     centre.forward("appraisal", "approval", "issuing")
     assert centre.dossier.result is not None
     assert (centre.dossier.result["number"], centre.dossier.result["signed_by"]) == ("07/2025", "Lê C")
     centre.complete("return")
     with pytest.raises(Refused, match="already-ended"):
-        lifecycle.set_result(centre.dossier, {"number": "2"})
+        lifecycle.set_result(centre.dossier, centre.rules, {"number": "2"})

@@ -24,7 +24,7 @@ from shared.events import Fact
 from . import reception, registry, steps
 from .outcomes import OUTCOMES, Outcome, find_outcome
 from .pen import Pen
-from .state import ENDED, STATES, Decision, Dossier, Moment, Refused, Task, Telling
+from .state import ENDED, RETURNED, STATES, Decision, Dossier, Moment, Refused, Task, Telling
 
 __all__ = [
     "ENDED", "OUTCOMES", "STATES", "Decision", "Dossier", "Moment", "Outcome", "Refused", "Task", "Telling",
@@ -134,13 +134,29 @@ def complete(
     return pen.made
 
 
-def set_result(dossier: Dossier, result: dict[str, Any]) -> None:
-    """The result as an object: number, book, signer and capacity, kind of signature. Raises Refused."""
+def set_result(dossier: Dossier, procedure: Procedure, result: dict[str, Any]) -> None:
+    """The result as an object: number, book, signer and capacity, kind of signature. Raises Refused.
+
+    What was signed stays as it was signed. Only the scan of a paper signed by hand may come later, even after the paper
+    was handed over.
+    """
     if dossier.received_at is None:
         raise Refused("not-received", "Hồ sơ chưa được tiếp nhận.", "The dossier has not been received.")
-    if dossier.ended:
+    before = dossier.result or {}
+    after = {**before, **result}
+    different = {name for name in after if after[name] != before.get(name)}
+    hands = (before.get("signature"), after.get("signature"))
+    is_scan = hands == ("wet", "wet_scanned") and different == {"signature", "sha256"}
+    if dossier.ended and different and not (is_scan and dossier.state == RETURNED):
         raise Refused("already-ended", "Hồ sơ đã kết thúc.", "The dossier has come to its end.")
-    dossier.result = {**(dossier.result or {}), **result}
+    replaced = {name for name in different if before.get(name) is not None and name != "book"}
+    if replaced and not is_scan and steps.is_signed(dossier, procedure):
+        raise Refused(
+            "already-signed",
+            "Kết quả đã ký, không sửa được; chỉ được bổ sung bản quét của bản ký tay (wet_scanned, sha256).",
+            "The result is signed; only the scan of a wet signature may be added (wet_scanned, sha256).",
+        )
+    dossier.result = after
 
 
 def _check(task: Task, version: int) -> None:

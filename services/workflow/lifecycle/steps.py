@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.workflow.procedures import Step
+from services.workflow.procedures import Procedure, Step
 from shared.events import (
     ClockPaused,
     ClockResumed,
@@ -23,7 +23,7 @@ from shared.events import (
 
 from . import state
 from .pen import Pen
-from .state import AWAITED, Refused, Task
+from .state import AWAITED, Dossier, Refused, Task
 
 PAYMENT_HOURS = 40.0
 
@@ -63,6 +63,13 @@ def open_step(pen: Pen) -> None:
         # Only now: while it is held for the number nobody should come for it.
         without = pen.dossier.number_state in AWAITED
         pen.notify(DossierResolved, "ready_without_number" if without else None)
+
+
+def is_signed(dossier: Dossier, procedure: Procedure) -> bool:
+    """Whether ResultSigned was told and not taken back by sending it back to the signatory."""
+    if procedure.same_visit:
+        return dossier.state == state.RETURNED
+    return any(step.stage == "approval" for step in procedure.steps[: max(dossier.step, 0)])
 
 
 def check_holds(pen: Pen) -> bool:
@@ -248,7 +255,7 @@ def _set_signature(pen: Pen, fields: dict[str, Any], holder: str) -> None:
 
 
 def _void_signature(pen: Pen) -> None:
-    signature = ("signed_by", "signed_as", "signature")
+    signature = ("signed_by", "signed_as", "signature", "sha256")
     pen.dossier.result = {name: value for name, value in (pen.dossier.result or {}).items() if name not in signature}
 
 

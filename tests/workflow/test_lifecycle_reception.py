@@ -94,10 +94,14 @@ def test_a_supplement_asked_before_reception_starts_no_clock_and_gives_no_code()
     centre.supplement()
     assert "ClockRestarted" not in centre.public
     assert centre.open_stages == [("reception", "counter")]
+    assert centre.dossier.national_status == 1, "it waits at reception again, and everybody can see it"
+    started = centre.last(events.StepStarted)
+    assert (started.stage, started.task_id) == ("reception", centre.task("reception").task_id)
+    assert centre.notices == ["supplement_requested", "supplement_received"]
     with pytest.raises(Refused, match="supplement-already-asked"):
         centre.complete("reception", "ask_supplement", note="Thiếu nữa")
     centre.complete("reception")
-    assert centre.statuses == [1, 5, 2, 4]
+    assert centre.statuses == [1, 5, 1, 2, 4]
     assert centre.codes == {date(2025, 8, 27): 1}
 
 
@@ -155,8 +159,10 @@ def test_opening_a_procedure_receives_what_was_recorded_on_that_day() -> None:
 def test_opening_a_procedure_sends_the_self_filed_to_reception_and_tells_them() -> None:
     centre = Centre(rules(BUSINESS))
     centre.submit(open_for_reception=False, caller_role="system", channel="online")
-    centre.open_procedure()
+    assert centre.open_procedure() == ["StepStarted", "NoticeWanted"]
     assert centre.open_stages == [("reception", "counter")]
+    assert centre.last(events.StepStarted).task_id == centre.task("reception").task_id
+    assert centre.statuses == [1, 1]
     assert centre.notices == ["recorded", "opened"]
 
 

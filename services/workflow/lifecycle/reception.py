@@ -15,6 +15,7 @@ from shared.events import (
     DossierSubmitted,
     DossierWithdrawn,
     RequestDeclined,
+    StepStarted,
     SupplementRequested,
     SupplementSubmitted,
     WithdrawalRequested,
@@ -78,15 +79,27 @@ def on_opened(pen: Pen) -> None:
     if pen.dossier.state == state.RECORDED:
         _let_in(pen, pen.moment.office)
         if not pen.dossier.at_once:
-            pen.notify(DossierRecorded, "opened")
+            _tell_waiting(pen, "opened")
 
 
 def _let_in(pen: Pen, at: datetime) -> None:
     if pen.dossier.at_once:
         receive(pen, at)
     else:
-        pen.dossier.state = state.AWAITING_RECEPTION
-        pen.open_task("reception", "reception", "counter", hours=RECEPTION_HOURS)
+        _await_reception(pen)
+
+
+def _await_reception(pen: Pen) -> None:
+    pen.dossier.state = state.AWAITING_RECEPTION
+    pen.open_task("reception", "reception", "counter", hours=RECEPTION_HOURS)
+
+
+def _tell_waiting(pen: Pen, kind: str) -> None:
+    """It waits at reception from now on. Said where no other fact says so: a submission's DossierRecorded does."""
+    task = pen.dossier.standing_in("reception")
+    assert task is not None
+    pen.tell(StepStarted, status=1, stage="reception", task_id=task.task_id)
+    pen.notify(StepStarted, kind)
 
 
 def receive(pen: Pen, at: datetime) -> None:
@@ -170,8 +183,8 @@ def on_supplement(pen: Pen, _: SupplementSubmitted) -> None:
         _decline(pen, "supplement", "not-asked" if not dossier.ended else "already-ended")
         return
     if dossier.received_at is None:
-        dossier.state = state.AWAITING_RECEPTION
-        pen.open_task("reception", "reception", "counter", hours=RECEPTION_HOURS)
+        _await_reception(pen)
+        _tell_waiting(pen, "supplement_received")
         return
     dossier.paused_at = None
     dossier.due_at = pen.due_from(pen.moment.office)

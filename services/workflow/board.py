@@ -30,15 +30,21 @@ OWN = tuple(stage for stage in STAGES if stage not in ("relay", "notify"))
 """The stages that tasks stand in."""
 AWAITS_MACHINE = [stage in MACHINE for stage in OWN]
 
-STANDING = """
-  select stage, count(*) as standing, count(*) filter (where state = 'started') as started,
-         count(distinct holder) filter (where state = 'started') as holders,
-         count(*) filter (where due_at < $2) as overdue,
-         count(*) filter (where due_at >= $2 and due_at < $3) as due_soon
-    from tasks where state <> 'closed' and {agency} group by stage
-"""
 # What stands in a machine's stage for an officer (a doubtful answer, a late number) is on that officer's list. Measured
-# in the machine's seconds it would make the registry the bottleneck of a clerk's afternoon.
+# in the machine's seconds it would make the registry the bottleneck of a clerk's afternoon, and a dossier would stand
+# there twice. Without it a dossier has one task in a stage, so that counting tasks counts dossiers.
+STANDING = """
+  select stage, count(*) filter (where own) as standing,
+         count(*) filter (where own and state <> 'started') as waiting,
+         count(*) filter (where state = 'started') as started,
+         count(distinct holder) filter (where state = 'started') as holders,
+         count(distinct dossier_id) filter (where due_at < $4) as overdue,
+         count(distinct dossier_id) filter (where due_at >= $4 and due_at < $5) as due_soon
+    from (select t.*, t.role is null or not s.machine as own
+            from tasks t join unnest($2::text[], $3::boolean[]) as s (stage, machine) using (stage)
+           where state <> 'closed' and {agency}) t
+   group by stage
+"""
 OLDEST = """
   select o.stage, o.entered_at, o.entered_office_at,
          case when not exists (select 1 from blanks b where 'blanks:' || b.kind = o.waiting_for
@@ -130,7 +136,7 @@ async def _by_stage(pool: Pool, query: str, agency: str | None, *arguments: Any)
 async def _standing(service: Service, calendar: WorkingCalendar, agency: str | None) -> dict[str, Any]:
     office_now = service.office.now()
     one_day_on = calendar.add_working_seconds(office_now, 8 * 3600)
-    return await _by_stage(service.pool(), STANDING, agency, office_now, one_day_on)
+    return await _by_stage(service.pool(), STANDING, agency, OWN, AWAITS_MACHINE, office_now, one_day_on)
 
 
 def _of(rows: Mapping[str, Any], stage: str, name: str, otherwise: Any) -> Any:
@@ -207,12 +213,11 @@ async def refresh(service: Service) -> None:
     gauges = service.stages
     for stage in OWN:
         since = _of(oldest, stage, "entered_at", now)
-        started = _of(standing, stage, "started", 0)
         gauges.oldest_timestamp.labels(stage).set(since.timestamp())
         gauges.oldest.labels(stage).set(_age(calendar, stage, oldest.get(stage), office_now, now))
         gauges.target.labels(stage).set(service.targets[stage])
-        gauges.waiting.labels(stage).set(_of(standing, stage, "standing", 0) - started)
-        gauges.in_progress.labels(stage).set(started)
+        gauges.waiting.labels(stage).set(_of(standing, stage, "waiting", 0))
+        gauges.in_progress.labels(stage).set(_of(standing, stage, "started", 0))
         gauges.workers.labels(stage).set(_of(standing, stage, "holders", 0))
         gauges.overdue.labels(stage).set(_of(standing, stage, "overdue", 0))
         gauges.due_soon.labels(stage).set(_of(standing, stage, "due_soon", 0))

@@ -8,7 +8,7 @@ from typing import Any
 
 from services.workflow import board
 from services.workflow.tasks_api import FRONT, OF_AGENCY, OF_ALL, OFFICERS, TASK_STAGES
-from shared.events import IdCheckAnswered, IdNumberFound, IdNumberRefused, NoticeSent
+from shared.events import IdCheckAnswered, IdNumberDuplicateSuspected, IdNumberFound, IdNumberRefused, NoticeSent
 from shared.office import wall_now
 from shared.stages import HUMAN, STAGES
 from tests.workflow.conftest import Desk
@@ -109,12 +109,28 @@ async def test_what_an_officer_has_to_settle_is_not_held_against_the_registry(de
     for stage in ("id_number", "identity_check"):
         await grow_old(desk, stage, 5 * 86_400)
     rows = await desk.figures()
-    assert (rows["id_number"]["waiting"], rows["id_number"]["score"]) == (1, 0)
-    assert (rows["identity_check"]["waiting"], rows["identity_check"]["score"]) == (1, 0)
+    assert (rows["id_number"]["waiting"], rows["id_number"]["score"]) == (0, 0)
+    assert (rows["identity_check"]["waiting"], rows["identity_check"]["score"]) == (0, 0)
+    assert await desk.metric("dossier_stage_waiting", stage="id_number") == 0
     assert rows["id_number"]["wait_p95_s"] < 60
     assert await bottleneck(desk) is None
     await desk.forward(dossier_id, "id_number", "identity_check")
     assert (await desk.figures())["id_number"]["wait_p95_s"] < 60, "an officer's days are not the registry's seconds"
+
+
+async def test_a_dossier_that_has_two_tasks_in_a_stage_is_one_dossier(desk: Desk) -> None:
+    for _ in range(2):
+        dossier_id = await desk.submit(BIRTH)
+        number = await desk.fact(dossier_id, "IdNumberWanted")
+        await desk.hear(dossier_id, IdNumberDuplicateSuspected(request_key=number["ce_id"]))
+    await grow_old(desk, "id_number", 2 * 86_400)
+    row = (await desk.figures())["id_number"]
+    assert (row["waiting"], row["arrived"]) == (2, 0)
+    assert await desk.metric("dossier_stage_waiting", stage="id_number") == 2
+    said = await desk.get("/v1/stages")
+    assert said["sentence"]["vi"].startswith("Cấp số định danh: 2 hồ sơ")
+    desk.set_clock("2025-08-29T09:00:00+07:00")
+    assert await desk.metric("dossier_overdue", stage="id_number") == 2
 
 
 async def test_missing_blanks_are_the_reason_only_while_there_are_none(desk: Desk) -> None:

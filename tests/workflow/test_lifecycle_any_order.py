@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.workflow import lifecycle
-from services.workflow.lifecycle import Dossier, Refused
+from services.workflow.lifecycle import Dossier, Refused, Task
 from shared.events import LIFECYCLE, LifecycleFact
+from shared.stages import MACHINE
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES, LAND, Centre, rules, steps
 
 PROCEDURES = [
@@ -106,9 +107,15 @@ def check(centre: Centre) -> None:
     assert centre.public.count("IdNumberIssued") <= 1
     assert centre.public.count("ResultReturned") <= 1
     assert len([task for task in centre.dossier.tasks if task.kind in STEPS]) <= 1, "one officer's step at a time"
+    assert max(Counter(task.stage for task in centre.dossier.tasks if is_counted(task)).values(), default=0) <= 1
     if centre.dossier.ended:
         assert all(task.stage == "id_number" for task in centre.dossier.tasks)
     assert len({task.task_id for task in centre.closed}) == len(centre.closed), "a task ends once"
+
+
+def is_counted(task: Task) -> bool:
+    """Whether the board counts it: each for one dossier (`board.STANDING`)."""
+    return task.role is None or task.stage not in MACHINE
 
 
 STEPS = {

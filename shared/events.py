@@ -361,6 +361,8 @@ class NoticeSent(NoticeOutcome):
 
 class NoticeFailed(NoticeOutcome):
     reason: str
+    next_channel: str | None = None
+    """The channel that took over: the notice is still on its way."""
 
 
 class NoticeHeartbeat(Heartbeat):

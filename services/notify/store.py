@@ -243,7 +243,11 @@ async def save_settled(tx: Tx, settled: Sequence[Settled]) -> tuple[list[Outgoin
             facts.append((notice, told_sent(notice)))
         elif settlement.state == "failed":
             failed = NoticeFailed(
-                notice_id=notice.notice_id, kind=notice.kind, channel=notice.channel, reason=settlement.reason or ""
+                notice_id=notice.notice_id,
+                kind=notice.kind,
+                channel=notice.channel,
+                reason=settlement.reason or "",
+                next_channel=settlement.next_channel,
             )
             facts.append((notice, failed))
             assert settlement.next_channel is not None

@@ -74,6 +74,8 @@ def on_dossier_fact(work: Work, event: Received) -> None:
 def on_notice_outcome(work: Work, event: Received) -> None:
     fact = event.fact
     assert isinstance(fact, NoticeOutcome)
+    if isinstance(fact, NoticeFailed) and fact.next_channel is not None:
+        return  # another channel took over: its outcome is the notice's
     work.notices_done.append(fact.notice_id)
 
 

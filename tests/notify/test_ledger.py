@@ -71,7 +71,9 @@ async def test_a_refused_message_goes_to_the_next_channel_and_both_outcomes_are_
     async with sending(notify):
         await wait_until(lambda: one_is(notify, "email", "sent"))
     assert sorted(await notify.states()) == [("email", "sent"), ("sms", "failed")]
-    assert [(row[0], row[1]) for row in await notify.told()] == [(1, "NoticeFailed"), (2, "NoticeSent")]
+    told = await notify.told()
+    assert [(row[0], row[1]) for row in told] == [(1, "NoticeFailed"), (2, "NoticeSent")]
+    assert json.loads(told[0][2])["next_channel"] == "email"
 
 
 async def test_after_its_tries_a_channel_has_failed_and_the_call_list_takes_over(make_pool: MakePool) -> None:

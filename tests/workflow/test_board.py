@@ -8,7 +8,14 @@ from typing import Any
 
 from services.workflow import board
 from services.workflow.tasks_api import FRONT, OF_AGENCY, OF_ALL, OFFICERS, TASK_STAGES
-from shared.events import IdCheckAnswered, IdNumberDuplicateSuspected, IdNumberFound, IdNumberRefused, NoticeSent
+from shared.events import (
+    IdCheckAnswered,
+    IdNumberDuplicateSuspected,
+    IdNumberFound,
+    IdNumberRefused,
+    NoticeFailed,
+    NoticeSent,
+)
 from shared.office import wall_now
 from shared.stages import HUMAN, STAGES
 from tests.workflow.conftest import Desk
@@ -158,6 +165,22 @@ async def test_notices_arrive_leave_and_have_a_trend(desk: Desk) -> None:
         await desk.hear(dossier_id, sent.model_copy(update={"channel": "email"}))
     rows = await desk.figures()
     assert (rows["notify"]["arrived"], rows["notify"]["left"], rows["notify"]["waiting"]) == (3, 2, 1)
+
+
+async def test_a_notice_whose_first_channel_failed_is_awaited_until_the_next_has_spoken(desk: Desk) -> None:
+    for outcome in ("sent", "failed"):
+        dossier_id = await desk.submit(BIRTH)
+        wanted = await desk.fact(dossier_id, "NoticeWanted")
+        failed = NoticeFailed(
+            notice_id=wanted["ce_id"], kind="received", channel="sms", reason="no-such-number", next_channel="email"
+        )
+        await desk.hear(dossier_id, failed)
+        assert (await desk.figures())["notify"]["waiting"] == 1
+        if outcome == "sent":
+            await desk.hear(dossier_id, NoticeSent(notice_id=wanted["ce_id"], kind="received", channel="email"))
+        else:
+            await desk.hear(dossier_id, failed.model_copy(update={"channel": "email", "next_channel": None}))
+        assert (await desk.figures())["notify"]["waiting"] == 0
 
 
 async def test_the_relay_arrives_and_leaves_by_what_was_recorded_and_sent(desk: Desk) -> None:

@@ -10,7 +10,7 @@ from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 
 from services.notify.texts import Subject, Texts
-from services.workflow.lifecycle.pen import NOTICES
+from services.workflow.lifecycle.pen import NOTICES, OTHER_NOTICES
 from services.workflow.procedures import shipped
 from shared import events
 from shared.office import VIETNAM
@@ -75,6 +75,18 @@ def test_an_unknown_kind_is_told_by_the_national_status(status: int, name: str) 
 
 def test_whatever_workflow_tells_people_has_words_of_its_own() -> None:
     assert set(NOTICES) <= set(texts.kinds)
+    assert set(OTHER_NOTICES) <= set(texts.kinds)
+
+
+@pytest.mark.parametrize(("kind", "cause"), OTHER_NOTICES.items())
+def test_a_kind_that_its_facts_words_would_mislead_says_something_else(kind: str, cause: str) -> None:
+    assert texts.sentence(Subject(kind, cause, CODE, 1)) != texts.sentence(Subject(cause, cause, CODE, 1))
+
+
+def test_a_child_without_its_number_is_not_told_that_all_is_there() -> None:
+    vi, en = texts.sentence(Subject("ready_without_number", "DossierResolved", CODE, 9))
+    assert "còn chờ" in vi
+    assert "still awaited" in en
 
 
 def test_every_kind_with_words_of_its_own_is_a_lifecycle_fact_or_a_kind_of_workflow() -> None:

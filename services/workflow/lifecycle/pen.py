@@ -35,6 +35,12 @@ NOTICES = {
     "RequestDeclined": "request_declined",
 }
 """The fact a person is told of -> the kind of notice."""
+OTHER_NOTICES = {
+    "opened": "StepStarted",
+    "supplement_received": "StepStarted",
+    "ready_without_number": "DossierResolved",
+}
+"""Kinds that are said in their own words, where the fact's would mislead -> the fact they tell of."""
 
 
 class Pen:
@@ -62,6 +68,7 @@ class Pen:
 
     def notify(self, cause: type[LifecycleFact], kind: str | None = None) -> None:
         """Somebody is told of this fact: code and status, nothing else. `kind` where the table's would mislead."""
+        assert kind is None or OTHER_NOTICES[kind] == cause.__name__, "a kind that notify has no words for"
         dossier = self.dossier
         dossier.notice_sequence += 1
         fact = NoticeWanted(

@@ -232,6 +232,28 @@ def test_a_supplement_moves_the_hour_with_the_due_day() -> None:
     assert centre.timers == {"number_hold": at("2025-08-28T16:30")}
 
 
+@pytest.mark.parametrize(
+    ("handed_in", "due"), [("2025-08-28T14:50", "2025-08-28T17:00"), ("2025-08-28T15:10", "2025-08-29T17:00")]
+)
+def test_a_clock_restarts_from_when_the_supplement_was_handed_in_however_late_it_is_read(
+    handed_in: str, due: str
+) -> None:
+    centre = birth()
+    centre.complete("appraisal", "ask_supplement", note="x")
+    centre.now = at("2025-08-29T16:00")
+    centre.hear(events.SupplementSubmitted(office_at=at(handed_in), components=()))
+    assert centre.last(events.ClockRestarted).due_at == at(due)
+    assert centre.dossier.hold_until == at(due).replace(hour=16, minute=30)
+
+
+def test_a_clock_does_not_restart_from_before_the_supplement_was_asked_for() -> None:
+    centre = birth()
+    centre.now = at("2025-08-27T15:30")
+    centre.complete("appraisal", "ask_supplement", note="x")
+    centre.hear(events.SupplementSubmitted(office_at=at("2025-08-27T14:50"), components=()))
+    assert centre.dossier.due_at == at("2025-08-28T17:00")
+
+
 def test_an_identity_check_beside_blocks_nothing() -> None:
     centre = birth()
     assert centre.last(events.IdCheckWanted).sealed_person == "person"

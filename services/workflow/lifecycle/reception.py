@@ -176,8 +176,11 @@ def _known_components(pen: Pen, said: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(codes))
 
 
-def on_supplement(pen: Pen, _: SupplementSubmitted) -> None:
-    """Complete now: back to whoever asked; a clock that ran starts again from the beginning (art. 19(4))."""
+def on_supplement(pen: Pen, fact: SupplementSubmitted) -> None:
+    """Complete now: back to whoever asked; a clock that ran starts again from the beginning (art. 19(4)).
+
+    From when it was handed in, not from when it is read; but not from before it was asked for.
+    """
     dossier = pen.dossier
     if dossier.state != state.SUPPLEMENT_REQUESTED:
         _decline(pen, "supplement", "not-asked" if not dossier.ended else "already-ended")
@@ -186,8 +189,8 @@ def on_supplement(pen: Pen, _: SupplementSubmitted) -> None:
         _await_reception(pen)
         _tell_waiting(pen, "supplement_received")
         return
+    dossier.due_at = pen.due_from(max(fact.office_at, dossier.paused_at or fact.office_at))
     dossier.paused_at = None
-    dossier.due_at = pen.due_from(pen.moment.office)
     if dossier.hold_until is not None:
         dossier.hold_until = pen.hold_time(dossier.due_at)
     dossier.state = state.IN_PROGRESS

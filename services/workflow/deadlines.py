@@ -1,7 +1,7 @@
 """The law's clock, first part: when a dossier is due, and which days were counted to get there.
 
-Day of receipt is day 0; only working days count (Civil Code 2015 arts 147 and 148). What is received at 15:00 or later
-counts as received the next working day where the procedure says so (Civil Status Law art. 5(3); decree 23/2015 art. 7).
+Day of receipt is day 0; only working days count (Civil Code 2015 arts 147 and 148). What is received after 15:00 counts
+as received the next working day where the procedure says so (Civil Status Law art. 5(3); decree 23/2015 art. 7).
 A dossier is due at the end of office hours of its due day.
 """
 
@@ -73,7 +73,7 @@ def _day_zero(calendar: WorkingCalendar, received_at: datetime, limit: Limit) ->
     if not calendar.is_working_day(day):
         return calendar.first_working_day(day), False
     same_day = limit.working_days == 0
-    late = limit.late_cutoff is not None and local.time() >= limit.late_cutoff
+    late = limit.late_cutoff is not None and local.time() > limit.late_cutoff
     # Without a cut-off, a same-day dossier that comes after closing time would be due before it came.
     if (late and (same_day or limit.late_cutoff_shifts_count)) or (same_day and local.time() >= calendar.closes):
         return calendar.next_working_day(day), True

@@ -52,9 +52,9 @@ def test_the_zone_a_moment_is_written_in_changes_nothing() -> None:
     assert due(CALENDAR, datetime(2025, 8, 27, 8, 20, tzinfo=UTC), limit(0)) == at("2025-08-28 17:00")
 
 
-def test_three_o_clock_sharp_is_late_and_a_moment_before_is_not() -> None:
-    assert due(CALENDAR, at("2025-08-27 14:59:59.999999"), limit(0)).date() == date(2025, 8, 27)
-    assert due(CALENDAR, at("2025-08-27 15:00"), limit(0)).date() == date(2025, 8, 28)
+def test_three_o_clock_sharp_is_in_time_and_a_moment_after_is_late() -> None:
+    assert due(CALENDAR, at("2025-08-27 15:00"), limit(0)).date() == date(2025, 8, 27)
+    assert due(CALENDAR, at("2025-08-27 15:00:00.000001"), limit(0)).date() == date(2025, 8, 28)
 
 
 def test_the_cut_off_moves_a_count_of_several_days_only_where_the_procedure_says_so() -> None:

@@ -45,7 +45,7 @@ class TimeLimit(Part):
 
     working_days: int = Field(ge=0, le=365)
     late_cutoff: time_of_day | None = time_of_day(15, 0)
-    """Received at this hour or later counts as received the next working day (Civil Status Law art. 5(3)); or none."""
+    """Received after this hour counts as received the next working day (Civil Status Law art. 5(3)); or none."""
     late_cutoff_shifts_count: bool = True
     """Whether the cut-off also moves the count of several days (unsettled: mark D). It always moves a same-day one."""
     source: str = ""

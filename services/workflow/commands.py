@@ -30,7 +30,7 @@ LOOK_EVERY_S = 0.5
 
 CONFLICTS = frozenset(
     {"stale-version", "no-blank", "held-by-another", "supplement-already-asked", "request-still-open", "already-ended",
-     "already-signed", "not-received", "no-step-before", "four-eyes"}
+     "already-signed", "procedure-record-only", "not-received", "no-step-before", "four-eyes"}
 )  # fmt: skip
 
 
@@ -57,6 +57,7 @@ async def complete(
             holder=caller.officer,
             note=note,
             fields=fields,
+            open_for_reception=work.modes.get(dossier.procedure_code) != "record_only",
         )
 
     return await _on_task(service, caller, task_id, act)
@@ -76,7 +77,7 @@ async def _on_task(service: Service, caller: Caller, task_id: UUID, act: Any) ->
     lanes: set[int] = set()
     async with service.pool().acquire() as tx, tx.transaction():
         row = await tx.fetchrow(
-            "select dossier_id, stage, agency, role, waiting_for from tasks where task_id = $1", task_id
+            "select dossier_id, procedure_code, stage, agency, role, waiting_for from tasks where task_id = $1", task_id
         )
         if row is None or row["role"] is None:
             raise not_found("Không có việc này.", "There is no such task.", "unknown-task")
@@ -87,6 +88,7 @@ async def _on_task(service: Service, caller: Caller, task_id: UUID, act: Any) ->
             service,
             [row["dossier_id"]],
             may_receive=[row["agency"]] if row["stage"] == "reception" else (),
+            procedures=[row["procedure_code"]] if row["stage"] == "reception" else (),
             may_issue=[row["waiting_for"].removeprefix("blanks:")] if row["waiting_for"] else (),
         )
         dossier = work.dossiers[row["dossier_id"]]

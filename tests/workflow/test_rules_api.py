@@ -177,6 +177,20 @@ async def test_while_it_is_record_only_a_submission_is_recorded_and_counted_with
     assert await desk.metric("dossier_recorded_only", procedure_group=group) == 0
 
 
+async def test_while_it_is_record_only_what_waits_at_reception_is_not_received_either(desk: Desk) -> None:
+    waiting = [await desk.submit(COPIES, channel="post", caller_role="system") for _ in range(3)]
+    await desk.set_mode(COPIES, "record_only")
+    tasks = [await desk.task_of(dossier_id, "reception") for dossier_id in waiting]
+    problem(await desk.complete(tasks[0]), 409, "procedure-record-only")
+    assert await desk.told(waiting[0]) == ["DossierRecorded"]
+    assert (await desk.complete(tasks[0], "not_accepted", note="Sai thẩm quyền")).status_code == 200
+    await desk.set_mode(COPIES, "open")
+    assert (await desk.complete(tasks[1])).status_code == 200, "opening: its turn does not depend on the queue"
+    while await commands._receive_some(desk.service, COPIES):
+        pass
+    assert (await desk.complete(tasks[2])).status_code == 200
+
+
 async def test_opening_receives_the_queue_oldest_first_and_newcomers_behind(desk: Desk, monkeypatch: Any) -> None:
     monkeypatch.setattr(commands, "BATCH", 2)
     queue = await recorded(desk, 5)

@@ -96,6 +96,7 @@ def complete(
     holder: str,
     note: str | None = None,
     fields: dict[str, Any] | None = None,
+    open_for_reception: bool = True,
 ) -> Decision:
     """A task ends with one of its outcomes. Raises Refused; then nothing has changed."""
     _check(task, version)
@@ -112,6 +113,12 @@ def complete(
     pen = Pen(dossier, procedure, moment)
     said = fields or {}
     match task.kind, outcome:
+        case "reception", "accept" if not open_for_reception:
+            raise Refused(
+                "procedure-record-only",
+                "Thủ tục đang chỉ ghi nhận, chưa tiếp nhận hồ sơ.",
+                "The procedure records submissions and receives none now.",
+            )
         case "reception", "accept":
             pen.close_task(task, outcome)
             reception.receive(pen, moment.office)

@@ -60,7 +60,7 @@ async def complete(
             open_for_reception=work.modes.get(dossier.procedure_code) != "record_only",
         )
 
-    return await _on_task(service, caller, task_id, act)
+    return await _on_task(service, caller, task_id, version, act)
 
 
 async def start(service: Service, caller: Caller, task_id: UUID, *, version: int) -> dict[str, Any]:
@@ -70,10 +70,10 @@ async def start(service: Service, caller: Caller, task_id: UUID, *, version: int
         procedure = work.procedure(dossier)
         return lifecycle.start(dossier, procedure, task, work.moment, version=version, holder=caller.officer)
 
-    return await _on_task(service, caller, task_id, act)
+    return await _on_task(service, caller, task_id, version, act)
 
 
-async def _on_task(service: Service, caller: Caller, task_id: UUID, act: Any) -> dict[str, Any]:
+async def _on_task(service: Service, caller: Caller, task_id: UUID, version: int, act: Any) -> dict[str, Any]:
     lanes: set[int] = set()
     async with service.pool().acquire() as tx, tx.transaction():
         row = await tx.fetchrow(
@@ -94,6 +94,8 @@ async def _on_task(service: Service, caller: Caller, task_id: UUID, act: Any) ->
         dossier = work.dossiers[row["dossier_id"]]
         task = dossier.find_task(task_id)
         if task is None:
+            if version != await tx.fetchval("select version from tasks where task_id = $1", task_id):
+                raise _problem(lifecycle.stale_version())
             raise Problem(
                 409, "task-already-completed", vi="Việc này đã được xử lý xong.", en="This task was completed already."
             )

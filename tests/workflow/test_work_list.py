@@ -77,7 +77,8 @@ async def test_a_task_is_completed_once(desk: Desk) -> None:
     assert answer.json()["national_status"] == 10
     told = await desk.told(dossier_id)
     assert told[-3:] == ["ResultSigned", "DossierResolved", "ResultReturned"]
-    problem(await desk.complete(task), 409, "task-already-completed")
+    problem(await desk.complete(task), 409, "stale-version")
+    problem(await desk.complete({**task, "version": answer.json()["version"]}), 409, "task-already-completed")
     assert await desk.told(dossier_id) == told
     assert await desk.tasks() == []
 
@@ -109,6 +110,7 @@ async def test_of_two_officers_at_once_one_wins_and_the_other_is_told(desk: Desk
         task = await desk.task_of(dossier_id, "return")
         answers = await asyncio.gather(*(desk.complete(task, officer=f"officer {n}") for n in range(4)))
         assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+        assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {"stale-version"}
         assert (await desk.told(dossier_id)).count("ResultReturned") == 1
 
 
@@ -126,7 +128,7 @@ async def test_many_are_completed_each_by_itself(desk: Desk) -> None:
         (409, "stale-version"),
         (200, None),
         (403, "wrong-role"),
-        (409, "task-already-completed"),
+        (409, "stale-version"),
         (404, "unknown-task"),
         (422, "note-required"),
     ]
@@ -169,7 +171,7 @@ async def test_a_withdrawal_that_came_first_leaves_the_officer_a_conflict(desk: 
     dossier_id = await desk.submit(BIRTH)
     task = await desk.task_of(dossier_id, "appraisal")
     await desk.hear(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
-    problem(await desk.complete(task), 409, "task-already-completed")
+    problem(await desk.complete(task), 409, "stale-version")
     assert (
         await desk.told(dossier_id, IDNUMBER_REQUESTS) == ["IdNumberWanted", "IdNumberNoLongerWanted"]
         or (await desk.told(dossier_id, IDNUMBER_REQUESTS))[-1] == "IdNumberNoLongerWanted"
@@ -186,7 +188,7 @@ async def test_a_withdrawal_and_a_completion_at_once_agree_on_who_was_first(desk
         if answer.status_code == 200:
             assert told[-2:] == ["ResultReturned", "RequestDeclined"]
         else:
-            problem(answer, 409, "task-already-completed")
+            problem(answer, 409, "stale-version")
             assert told[-1] == "DossierWithdrawn"
 
 

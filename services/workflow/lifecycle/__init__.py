@@ -28,7 +28,7 @@ from .state import ENDED, RETURNED, STATES, Decision, Dossier, Moment, Refused, 
 
 __all__ = [
     "ENDED", "OUTCOMES", "STATES", "Decision", "Dossier", "Moment", "Outcome", "Refused", "Task", "Telling",
-    "begin", "complete", "decide", "hold_over", "opened", "set_result", "start", "submitted",
+    "begin", "complete", "decide", "hold_over", "opened", "set_result", "stale_version", "start", "submitted",
 ]  # fmt: skip
 
 begin = reception.begin
@@ -170,4 +170,8 @@ def _check(task: Task, version: int) -> None:
     if task.role is None:
         raise Refused("machine-task", "Khâu này do hệ thống chờ, không xử lý tay.", "A machine is awaited here.")
     if task.version != version:
-        raise Refused("stale-version", "Việc này vừa có người cập nhật.", "Somebody was faster: the version is stale.")
+        raise stale_version()
+
+
+def stale_version() -> Refused:
+    return Refused("stale-version", "Việc này vừa có người cập nhật.", "Somebody was faster: the version is stale.")

@@ -122,17 +122,18 @@ def _save_any_tasks(writes: Writes, rows: Sequence[Waits]) -> None:
         """
         insert into tasks (task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
                            version, state, holder, waiting_for, outcomes, due_at, entered_at, entered_office_at,
-                           started_at, started_office_at, left_at, left_office_at, outcome, wait_s, service_s)
+                           started_at, started_office_at, left_at, left_office_at, outcome, wait_s, service_s,
+                           completed_by)
         select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
                              $8::text[], $9::int[], $10::text[], $11::text[], $12::text[], $13::bytea[],
                              $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[],
                              $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[],
-                             $22::float8[], $23::float8[])
+                             $22::float8[], $23::float8[], $24::text[])
         on conflict (task_id) do update set version = excluded.version, state = excluded.state,
           holder = excluded.holder, due_at = excluded.due_at, started_at = excluded.started_at,
           started_office_at = excluded.started_office_at, left_at = excluded.left_at,
           left_office_at = excluded.left_office_at, outcome = excluded.outcome, wait_s = excluded.wait_s,
-          service_s = excluded.service_s
+          service_s = excluded.service_s, completed_by = excluded.completed_by
         """,
         [task.task_id for task in tasks],
         [dossier.dossier_id for dossier in dossiers],
@@ -157,6 +158,7 @@ def _save_any_tasks(writes: Writes, rows: Sequence[Waits]) -> None:
         [task.outcome for task in tasks],
         [row[2] for row in rows],
         [row[3] for row in rows],
+        [task.completed_by for task in tasks],
     )
 
 

@@ -83,6 +83,18 @@ async def test_a_task_is_completed_once(desk: Desk) -> None:
     assert await desk.tasks() == []
 
 
+async def test_who_completed_a_task_is_kept_beside_it_and_told_to_nobody(desk: Desk) -> None:
+    named, unnamed, withdrawn = [await desk.submit(COPIES) for _ in range(3)]
+    await desk.complete(await desk.task_of(named, "return"), officer="UTF-8''Nguy%E1%BB%85n%20Lan")
+    await desk.complete(await desk.task_of(unnamed, "return"))
+    await desk.hear(withdrawn, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
+    rows = await desk.pool.fetch("select dossier_id, completed_by from tasks where state = 'closed'")
+    by = {row["dossier_id"]: row["completed_by"] for row in rows}
+    assert (by[named], by[unnamed], by[withdrawn]) == ("Nguyễn Lan", "counter", None)
+    for row in await desk.pool.fetch("select data from events where dossier_id = $1", named):
+        assert "Lan" not in row["data"].decode()
+
+
 async def test_another_role_may_look_but_not_complete(desk: Desk) -> None:
     task = await desk.task_of(await desk.submit(COPIES), "return")
     for role in ("specialist", "signatory", "records_clerk", "centre_director", "ops", "system"):

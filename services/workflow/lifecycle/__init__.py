@@ -137,6 +137,7 @@ def complete(
             registry.settle_late_number(pen, task, outcome)
         case _:
             steps.complete(pen, task, outcome, said, holder)
+    task.completed_by = holder
     pen.write_note(task, outcome, holder, note)
     return pen.made
 

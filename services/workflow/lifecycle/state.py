@@ -81,6 +81,8 @@ class Task:
     left_at: datetime | None = None
     left_office_at: datetime | None = None
     outcome: str | None = None
+    completed_by: str | None = None
+    """The officer who ended it; never public."""
 
 
 @dataclass(slots=True)

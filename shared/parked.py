@@ -12,7 +12,7 @@ from shared.access import Caller, allow
 from shared.body import read_object
 from shared.consumer import Unappliable
 from shared.openapi import fields, takes
-from shared.problems import Problem, not_found
+from shared.problems import Problem, bad_cursor, not_found
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +36,13 @@ def router() -> APIRouter:
         request: Request,
         _: Ops,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+        after: Annotated[str, Query(max_length=200)] = "0",
     ) -> dict[str, Any]:
+        place = int(after) if after.isascii() and after.isdecimal() else -1
+        if not 0 <= place < 2**63:
+            raise bad_cursor()
         rows = await request.app.state.service.pool().fetch(
-            f"select {COLUMNS} from parked where state = 'parked' and id > $1 order by id limit $2", after, limit
+            f"select {COLUMNS} from parked where state = 'parked' and id > $1 order by id limit $2", place, limit
         )
         items = [_shown(row) for row in rows]
         return {"items": items, "next": str(rows[-1]["id"]) if len(rows) == limit else None}

@@ -76,6 +76,10 @@ def malformed(code: str, vi: str, en: str, errors: list[dict[str, Any]] | None =
     return Problem(400, code, vi=vi, en=en, errors=errors)
 
 
+def bad_cursor() -> Problem:
+    return malformed("bad-cursor", "Con trỏ `after` không hợp lệ.", "The cursor `after` is not one of ours.")
+
+
 def too_large() -> Problem:
     return Problem(413, "too-large", vi="Nội dung quá 256 KiB.", en="The body is larger than 256 KiB.")
 

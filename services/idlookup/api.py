@@ -14,7 +14,7 @@ from shared.access import Caller, allow
 from shared.body import dumps, read_object
 from shared.openapi import takes
 from shared.outbox import stage
-from shared.problems import Problem, malformed, not_found
+from shared.problems import Problem, bad_cursor, not_found
 from shared.sealed import Sealer, Tampered
 from shared.service import Service
 
@@ -120,7 +120,7 @@ def _place(after: str | None) -> tuple[datetime, UUID] | None:
             raise ValueError
         return moment, UUID(request_key)
     except ValueError:
-        raise malformed("bad-cursor", "Con trỏ `after` không hợp lệ.", "The cursor `after` is not valid.") from None
+        raise bad_cursor() from None
 
 
 def _json(value: Any) -> Response:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from shared.access import Caller, allow
 from shared.body import dumps
-from shared.problems import malformed, not_found
+from shared.problems import bad_cursor, not_found
 from shared.sealed import Tampered
 from shared.service import Background, Listening, Service
 
@@ -177,7 +177,7 @@ def _place(after: str | None) -> tuple[UUID, str] | None:
     try:
         return UUID(notice_id), channel
     except ValueError:
-        raise malformed("bad-cursor", "Con trỏ `after` không hợp lệ.", "The cursor `after` is not valid.") from None
+        raise bad_cursor() from None
 
 
 def _page(items: list[dict[str, Any]], limit: int, rows: Any = None) -> Response:

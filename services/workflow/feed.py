@@ -21,7 +21,7 @@ from shared.access import Caller, allow
 from shared.body import dumps
 from shared.envelope import cloud_event
 from shared.events import LIFECYCLE, PARTITIONS
-from shared.problems import Problem
+from shared.problems import bad_cursor
 from shared.service import Service
 
 LOOK_EVERY_S = 0.2
@@ -40,7 +40,7 @@ def decode(cursor: str) -> Positions:
             return list(positions)
     except (binascii.Error, ValueError, TypeError):
         pass
-    raise Problem(400, "bad-cursor", vi="Con trỏ `after` không hợp lệ.", en="The cursor `after` is not one of ours.")
+    raise bad_cursor()
 
 
 async def read(service: Service, positions: Positions, limit: int) -> tuple[list[Any], Positions]:

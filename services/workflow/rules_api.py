@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from shared.access import Caller, allow
 from shared.body import dumps, read_object
 from shared.openapi import takes
-from shared.problems import Problem, not_found
+from shared.problems import Problem, bad_cursor, not_found
 from shared.service import Service
 
 from .deadlines import explain
@@ -23,6 +24,9 @@ from .working_calendar import CalendarRules
 Ruler = Annotated[Caller, Depends(allow("centre_director", "ops"))]
 Anyone = Annotated[Caller, Depends(allow())]
 Model = TypeVar("Model", bound=BaseModel)
+After = Annotated[str, Query(max_length=200)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+BOX_CURSOR = re.compile(r"([a-z_]{3,40})~([0-9]{1,19})")
 Code = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9.\-]{2,40}$")]
 
 
@@ -48,11 +52,11 @@ def router(service: Service) -> APIRouter:
         return Response(dumps(value), media_type="application/json")
 
     @routes.get("/procedures")
-    async def list_procedures(
-        _: Anyone, after: Annotated[str, Query(max_length=60)] = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
-    ) -> Response:
+    async def list_procedures(_: Anyone, after: After = "", limit: Limit = 100) -> Response:
         """Every procedure in force, by code."""
         check_ready()
+        if after and book.current(after) is None:
+            raise bad_cursor()
         rows = [procedure for procedure in book.list() if procedure.code > after]
         shown = [procedure.model_dump(mode="json") for procedure in rows[:limit]]
         return answer({"items": shown, "next": rows[limit - 1].code if len(rows) > limit else None})
@@ -109,8 +113,11 @@ def router(service: Service) -> APIRouter:
         return answer({"procedure_code": procedure, "received_at": how.received_at, "due_at": how.due_at, "days": days})
 
     @routes.get("/blanks")
-    async def list_blanks(_: Anyone) -> Response:
-        return answer({"items": await _blanks(service), "next": None})
+    async def list_blanks(_: Anyone, after: After = "", limit: Limit = 100) -> Response:
+        """Every box of blanks, by kind and first serial number."""
+        rows = await _blanks(service, _box_after(after), limit)
+        last = f"{rows[-1]['kind']}~{rows[-1]['serial_from']}" if len(rows) == limit else None
+        return answer({"items": rows, "next": last})
 
     @routes.put("/blanks", openapi_extra=takes(Box))
     async def put_blanks(
@@ -148,13 +155,22 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-async def _blanks(service: Service) -> list[dict[str, Any]]:
+async def _blanks(service: Service, after: tuple[str, int] = ("", 0), limit: int | None = None) -> list[dict[str, Any]]:
     rows = await service.pool().fetch(
         "select kind, serial_from, serial_to, next_serial - serial_from as used, spoiled,"
         " greatest(serial_to - next_serial + 1 - spoiled, 0) as left, received_at from blanks"
-        " order by kind, serial_from"
+        " where (kind, serial_from) > ($1, $2) order by kind, serial_from limit $3",
+        *after,
+        limit,
     )
     return [dict(row) for row in rows]
+
+
+def _box_after(cursor: str) -> tuple[str, int]:
+    found = BOX_CURSOR.fullmatch(cursor)
+    if cursor and (found is None or int(found[2]) >= 2**62):
+        raise bad_cursor()
+    return (found[1], int(found[2])) if found else ("", 0)
 
 
 def _known(book: Rulebook, code: str) -> Procedure:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from shared.access import Caller, allow
 from shared.body import dumps, read_object
 from shared.openapi import fields, takes
-from shared.problems import Problem
+from shared.problems import Problem, bad_cursor
 from shared.service import Service
 from shared.stages import STAGES
 
@@ -151,9 +151,7 @@ def _decode(cursor: str) -> tuple[datetime, UUID]:
             return found, UUID(task_id)
         raise ValueError("a moment that no task is due at")
     except (ValueError, TypeError, AttributeError):
-        raise Problem(
-            400, "bad-cursor", vi="Con trỏ `after` không hợp lệ.", en="The cursor is not one of ours."
-        ) from None
+        raise bad_cursor() from None
 
 
 def _completion(body: dict[str, Any]) -> dict[str, Any]:

@@ -267,6 +267,9 @@ async def test_only_ops_may_touch_it_and_nonsense_is_answered_as_such(office: Of
 
 async def test_the_list_goes_on_where_it_ended(office: Office) -> None:
     await office.consumer.apply([stranger(str(n)) for n in range(5)])
+    for junk in ("junk", "-1", "1.5", "%C2%B2", str(2**63)):
+        answer = await office.client.get(f"/v1/parked?after={junk}")
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad-cursor")
     first = (await office.client.get("/v1/parked?limit=3")).json()
     rest = (await office.client.get(f"/v1/parked?limit=3&after={first['next']}")).json()
     assert [len(first["items"]), len(rest["items"]), rest["next"]] == [3, 2, None]

@@ -291,6 +291,18 @@ async def test_boxes_of_blanks_never_overlap_and_may_be_corrected(desk: Desk) ->
     problem(await desk.call("PUT", "/v1/blanks", "counter", box), 403, "wrong-role")
 
 
+async def test_boxes_are_paged_and_each_is_met_once(desk: Desk) -> None:
+    for kind in ("land_certificate", "another_kind"):
+        for first in (9, 100, 1000):
+            await desk.put_blanks(kind, first, first + 5)
+    met, after = [], ""
+    while after is not None:
+        page = await desk.get(f"/v1/blanks?limit=2&after={after}")
+        met += [(box["kind"], box["serial_from"]) for box in page["items"]]
+        after = page["next"]
+    assert met == [(kind, first) for kind in ("another_kind", "land_certificate") for first in (9, 100, 1000)]
+
+
 async def test_of_many_boxes_that_overlap_entered_at_once_one_is_kept(desk: Desk) -> None:
     answers = await asyncio.gather(*(desk.put_blanks("land_certificate", n, n + 100) for n in range(6)))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409, 409]

@@ -288,6 +288,10 @@ ADDRESSES = [
     ("/v1/events?after=e30", 400, "bad-cursor"),
     ("/v1/events?wait=nan", 422, "invalid"),
     ("/v1/events?wait=31", 422, "invalid"),
+    ("/v1/procedures?after=junk", 400, "bad-cursor"),
+    ("/v1/blanks?after=junk", 400, "bad-cursor"),
+    ("/v1/blanks?after=land~99999999999999999999", 400, "bad-cursor"),
+    ("/v1/blanks?limit=0", 422, "invalid"),
     ("/v1/procedures/9.999999", 404, "unknown-procedure"),
     ("/v1/nothing", 404, "not-found"),
 ]

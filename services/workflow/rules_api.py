@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.responses import Response
 
 from shared.access import Caller, allow
@@ -17,7 +17,7 @@ from shared.problems import Problem, bad_cursor, not_found
 from shared.service import Service
 
 from .deadlines import explain
-from .procedures import Procedure
+from .procedures import GROUPS, Procedure
 from .rulebook import Rulebook, put_calendar, put_procedure
 from .working_calendar import CalendarRules
 
@@ -39,6 +39,12 @@ class Box(BaseModel):
     serial_to: int = Field(ge=0, lt=2**62)
     spoiled: int = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _spoiled_are_of_the_box(self) -> Box:
+        if self.serial_from <= self.serial_to and self.spoiled > self.serial_to - self.serial_from + 1:
+            raise ValueError("more are spoiled than the box holds")
+        return self
+
 
 def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["rules"])
@@ -55,9 +61,8 @@ def router(service: Service) -> APIRouter:
     async def list_procedures(_: Anyone, after: After = "", limit: Limit = 100) -> Response:
         """Every procedure in force, by code."""
         check_ready()
-        if after and book.current(after) is None:
-            raise bad_cursor()
-        rows = [procedure for procedure in book.list() if procedure.code > after]
+        place = _code_after(book, after)
+        rows = [procedure for procedure in book.list() if procedure.code > place]
         shown = [procedure.model_dump(mode="json") for procedure in rows[:limit]]
         return answer({"items": shown, "next": rows[limit - 1].code if len(rows) > limit else None})
 
@@ -76,6 +81,7 @@ def router(service: Service) -> APIRouter:
             raise Problem(
                 422, "code-differs", vi="Mã thủ tục không khớp địa chỉ.", en="The code differs from the address."
             )
+        _check_group(procedure.group)
         return answer((await put_procedure(service, procedure)).model_dump(mode="json"))
 
     @routes.get("/calendar")
@@ -166,6 +172,12 @@ async def _blanks(service: Service, after: tuple[str, int] = ("", 0), limit: int
     return [dict(row) for row in rows]
 
 
+def _code_after(book: Rulebook, cursor: str) -> str:
+    if cursor and book.current(cursor) is None:
+        raise bad_cursor()
+    return cursor
+
+
 def _box_after(cursor: str) -> tuple[str, int]:
     found = BOX_CURSOR.fullmatch(cursor)
     if cursor and (found is None or int(found[2]) >= 2**62):
@@ -178,6 +190,20 @@ def _known(book: Rulebook, code: str) -> Procedure:
     if found is None:
         raise not_found("Không có thủ tục này.", "There is no such procedure.", "unknown-procedure")
     return found
+
+
+def _check_group(group: str) -> None:
+    if group in GROUPS:
+        return
+    names = ", ".join(GROUPS)
+    row = {"field": "group", "code": "unknown-group", "en": f"group must be one of {names}."}
+    raise Problem(
+        422,
+        "invalid",
+        vi=f"Nhóm thủ tục phải là một trong: {names}.",
+        en=f"The group must be one of: {names}.",
+        errors=[{**row, "vi": f"group phải là một trong {names}."}],
+    )
 
 
 def _valid(kind: type[Model], body: dict[str, Any]) -> Model:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.workflow.procedures import Fee, Procedure, shipped
+from services.workflow.procedures import GROUPS, Fee, Procedure, shipped
 
 PROCEDURES = list(shipped().values())
 each = pytest.mark.parametrize("procedure", PROCEDURES, ids=lambda procedure: procedure.code)
@@ -182,3 +182,8 @@ def test_opening_a_procedure_changes_no_rule() -> None:
     opened = closed.model_copy(update={"intake_mode": "open", "record_only_reason": None, "version": 7})
     assert closed.same_rules(opened)
     assert not closed.same_rules(opened.model_copy(update={"blank": None}))
+
+
+def test_the_groups_are_few_and_every_shipped_procedure_has_one() -> None:
+    assert {procedure.group for procedure in shipped().values()} == set(GROUPS)
+    assert len(GROUPS) <= 15

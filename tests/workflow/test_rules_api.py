@@ -139,6 +139,7 @@ async def test_a_procedure_that_cannot_work_is_refused_and_nothing_stored(desk: 
         {"fee": {"per_case": 10**30}},
         {"supplement_allowed": -1},
         {"unknown": 1},
+        {"group": "made_up"},
         {"intake_mode": "record_only", "record_only_reason": None},
     ):
         problem(await put(desk, {**document, **wrong}), 422, "invalid")
@@ -289,6 +290,9 @@ async def test_boxes_of_blanks_never_overlap_and_may_be_corrected(desk: Desk) ->
     [_, mine] = (await desk.get("/v1/blanks"))["items"]
     assert (mine["used"], mine["spoiled"], mine["left"]) == (0, 3, 97)
     problem(await desk.call("PUT", "/v1/blanks", "counter", box), 403, "wrong-role")
+    too_many = {**box, "spoiled": 101}
+    problem(await desk.call("PUT", "/v1/blanks", "records_clerk", too_many), 422, "invalid")
+    assert (await desk.call("PUT", "/v1/blanks", "records_clerk", {**box, "spoiled": 100})).status_code == 200
 
 
 async def test_boxes_are_paged_and_each_is_met_once(desk: Desk) -> None:

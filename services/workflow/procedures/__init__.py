@@ -26,6 +26,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Stage = Literal["appraisal", "consultation", "approval", "issuing", "return"]
 """What an officer does after reception; the other stages come by themselves."""
 Certainty = Literal["A", "B", "C", "D"]
+GROUPS = ("birth", "certification", "civil_status", "construction", "extract", "household_business", "land", "linked",
+          "social")  # fmt: skip
+"""The procedure groups: a metrics label, so at most 15 and none that anybody makes up."""
 MOST_MONEY = 1_000_000_000
 """Đồng of one item of a fee."""
 Role = Literal["counter", "specialist", "signatory", "records_clerk", "centre_director"]
@@ -100,7 +103,7 @@ class Procedure(Part):
     """How sure it is that this is the national code: domain facts and public code lists (B), or a local code (D)."""
     names: Names
     group: str = Field(pattern=r"^[a-z_]{3,30}$")
-    """One of at most 15 procedure groups: a metrics label."""
+    """One of `GROUPS`. Asked of what is put, not of what is stored: a row of an older release must still be read."""
     valid_from: date = date(2025, 7, 1)
     valid_to: date | None = None
     time: TimeLimit

@@ -119,8 +119,12 @@ class Centre:
     def withdraw(self) -> list[str]:
         return self.hear(events.WithdrawalRequested(office_at=self.now, sealed_reason="reason"))
 
-    def found(self, key: UUID | None = None) -> list[str]:
-        return self.hear(events.IdNumberFound(request_key=key or self.number_key, sealed_number="sealed"))
+    def found(self, key: UUID | None = None, *warnings: str) -> list[str]:
+        key = key or self.number_key
+        return self.hear(events.IdNumberFound(request_key=key, sealed_number="sealed", warnings=warnings))
+
+    def misshapen(self) -> list[str]:
+        return self.found(None, "length")
 
     def delayed(self) -> list[str]:
         return self.hear(events.IdNumberStillPending(request_key=self.number_key, since=self.now))

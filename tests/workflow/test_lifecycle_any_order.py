@@ -36,7 +36,19 @@ WAYS = {
     10: set(),
 }
 AFTER_AN_END = {"IdNumberIssued", "RequestDeclined"}
-TOLD = ("supplement", "withdraw", "found", "delayed", "doubted", "rejected", "match", "mismatch", "opened", "hour")
+TOLD = (
+    "supplement",
+    "withdraw",
+    "found",
+    "misshapen",
+    "delayed",
+    "doubted",
+    "rejected",
+    "match",
+    "mismatch",
+    "opened",
+    "hour",
+)
 
 happenings = st.lists(
     st.one_of(
@@ -69,7 +81,7 @@ def happen(centre: Centre, what: str, number: int, choice: int | None) -> None:
                     centre.complete(task.stage, chosen.code, note="lý do", holder=f"person {number}")
             except Refused:
                 pass
-        case "supplement" | "withdraw" | "found" | "delayed" | "doubted" | "rejected":
+        case "supplement" | "withdraw" | "found" | "misshapen" | "delayed" | "doubted" | "rejected":
             getattr(centre, what)()
         case "match" | "mismatch":
             centre.checked(what)

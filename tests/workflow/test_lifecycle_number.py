@@ -168,6 +168,16 @@ def test_a_suspected_duplicate_is_a_specialists_task_and_no_second_request() -> 
     assert centre.found() == ["IdNumberIssued"]
 
 
+def test_a_duplicate_suspected_again_after_somebody_looked_is_looked_at_again() -> None:
+    centre = birth()
+    centre.doubted()
+    assert centre.doubted() == []
+    assert [task.stage for task in centre.human_tasks] == ["appraisal", "id_number"], "one is enough while it is open"
+    centre.complete("id_number")
+    centre.doubted()
+    assert [task.stage for task in centre.human_tasks] == ["appraisal", "id_number"]
+
+
 def test_a_number_that_comes_takes_the_doubt_away() -> None:
     centre = birth()
     centre.doubted()

@@ -133,6 +133,8 @@ def complete(
             registry.decide_hold(pen, task, outcome)
         case "number_doubtful", _:
             registry.take_up_doubt(pen, task, outcome)
+        case "number_misshapen", _:
+            registry.take_up_misshapen(pen, task, outcome)
         case "number_late", _:
             registry.settle_late_number(pen, task, outcome)
         case _:

@@ -76,6 +76,9 @@ OUTCOMES: dict[str, tuple[Outcome, ...]] = {
         Outcome("noted", "Đã xử lý với cơ quan cấp số", "taken up with the registry", forward=True),
         Outcome("ask_again", "Gửi lại yêu cầu cấp số", "ask for the number again"),
     ),
+    "number_misshapen": (
+        Outcome("checked", "Đã kiểm tra với cơ quan cấp số", "checked with the registry", forward=True),
+    ),
     "number_late": (
         Outcome("entered", "Đã ghi sổ, báo công dân; không cần cấp lại", "entered, citizen told", forward=True),
         Outcome("entered_reissued", "Đã ghi sổ và cấp lại giấy", "entered and the certificate reissued"),

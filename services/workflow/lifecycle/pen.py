@@ -11,6 +11,7 @@ from services.workflow.procedures import Procedure
 from shared.events import (
     Fact,
     IdCheckWanted,
+    IdNumberIssued,
     IdNumberNoLongerWanted,
     IdNumberRequested,
     IdNumberWanted,
@@ -41,6 +42,10 @@ OTHER_NOTICES = {
     "ready_without_number": "DossierResolved",
 }
 """Kinds that are said in their own words, where the fact's would mislead -> the fact they tell of."""
+
+
+NUMBER_TASKS = ("awaited", "number_doubtful", "number_misshapen")
+"""What goes on after a return without the number."""
 
 
 class Pen:
@@ -123,6 +128,9 @@ class Pen:
         if dossier.number_key is not None and dossier.number_state in ("wanted", "delayed", "duplicate"):
             self._request(IdNumberNoLongerWanted(office_at=self.moment.office, request_key=dossier.number_key))
             dossier.number_state = "not_wanted"
+        elif dossier.number_state == "misshapen":
+            dossier.number_state = "found"
+            self.tell(IdNumberIssued)
 
     def open_task(
         self, stage: str, kind: str, role: str | None, *, hours: float | None = None, needs: str | None = None
@@ -173,7 +181,7 @@ class Pen:
     def close_all(self, outcome: str, *, but_number: bool = False) -> None:
         """The dossier has come to its end; a number that is still awaited may go on being awaited."""
         for task in list(self.dossier.tasks):
-            if not (but_number and task.kind in ("awaited", "number_doubtful") and task.stage == "id_number"):
+            if not (but_number and task.kind in NUMBER_TASKS and task.stage == "id_number"):
                 self.close_task(task, outcome)
 
     def set_timer(self, kind: str, at: datetime | None) -> None:

@@ -17,16 +17,31 @@ from .pen import Pen
 from .state import Task
 
 REGISTRY_TASK_HOURS = 4.0
+MISSHAPEN = frozenset({"length", "not-digits"})
+"""Warnings with which a number is none: nobody may enter it as it is. Others (year, sex) are only looked at."""
 
 
 def on_number_found(pen: Pen, fact: IdNumberFound) -> None:
-    """Early: the return is free. Late: a task for the records clerk, and the citizen is told; no status changes."""
+    """Early: the return is free. Late: a task for the records clerk, and the citizen is told; no status changes.
+
+    A misshapen one frees nothing until somebody has asked the registry; it may not be asked for again, for the registry
+    has issued it. After an end that nobody waits behind it is told as it came.
+    """
     dossier = pen.dossier
-    if fact.request_key != dossier.number_key or dossier.number_state == "found":
+    if fact.request_key != dossier.number_key or dossier.number_state in ("found", "misshapen"):
         return
-    dossier.number_state = "found"
     _close(pen, "awaited", "found")
     _close(pen, "number_doubtful", "found")
+    if MISSHAPEN & set(fact.warnings) and (not dossier.ended or dossier.state == state.RETURNED):
+        dossier.number_state = "misshapen"
+        pen.open_task("id_number", "number_misshapen", "specialist", hours=REGISTRY_TASK_HOURS)
+    else:
+        _is_issued(pen)
+
+
+def _is_issued(pen: Pen) -> None:
+    dossier = pen.dossier
+    dossier.number_state = "found"
     pen.tell(IdNumberIssued)
     if dossier.state == state.RETURNED:
         pen.open_task("id_number", "number_late", "records_clerk", hours=REGISTRY_TASK_HOURS)
@@ -47,18 +62,24 @@ def on_still_pending(pen: Pen, fact: IdNumberStillPending) -> None:
 
 
 def on_duplicate_suspected(pen: Pen, fact: IdNumberDuplicateSuspected) -> None:
-    """The registry thinks this person has a number: somebody has to look. The same request may still succeed."""
+    """The registry thinks this person has a number: somebody has to look. The same request may still succeed.
+
+    It may be suspected again after somebody has looked: then somebody has to look again.
+    """
     dossier = pen.dossier
     still_cared_for = not dossier.ended or dossier.state == state.RETURNED
-    if fact.request_key == dossier.number_key and dossier.number_state in ("wanted", "delayed") and still_cared_for:
-        dossier.number_state = "duplicate"
+    awaited = dossier.number_state in ("wanted", "delayed", "duplicate")
+    if fact.request_key != dossier.number_key or not awaited or not still_cared_for:
+        return
+    dossier.number_state = "duplicate"
+    if not any(task.kind == "number_doubtful" for task in dossier.tasks):
         pen.open_task("id_number", "number_doubtful", "specialist", hours=REGISTRY_TASK_HOURS)
 
 
 def on_number_refused(pen: Pen, fact: IdNumberRefused) -> None:
     """The registry will not answer this request any more: only now may another be made."""
     dossier = pen.dossier
-    if fact.request_key != dossier.number_key or dossier.number_state not in state.AWAITED:
+    if fact.request_key != dossier.number_key or dossier.number_state not in state.AWAITED - {"misshapen"}:
         return
     _close(pen, "awaited", "refused")
     dossier.number_state = "refused"
@@ -114,6 +135,12 @@ def take_up_doubt(pen: Pen, task: Task, outcome: str) -> None:
     pen.close_task(task, outcome)
     if outcome == "ask_again":
         pen.ask_number()
+
+
+def take_up_misshapen(pen: Pen, task: Task, outcome: str) -> None:
+    """The registry has said which number it is: from now on it is a number like any other."""
+    pen.close_task(task, outcome)
+    _is_issued(pen)
 
 
 def settle_late_number(pen: Pen, task: Task, outcome: str) -> None:

@@ -45,8 +45,8 @@ STATES = {
 """The public states: open strings, new ones may come."""
 ENDED = frozenset({RETURNED, NOT_ACCEPTED, REFUSED, WITHDRAWN, STOPPED})
 
-AWAITED = frozenset({"wanted", "delayed", "duplicate", "refused"})
-"""Number states in which there is no number yet."""
+AWAITED = frozenset({"wanted", "delayed", "duplicate", "refused", "misshapen"})
+"""Number states in which there is no number yet that anybody may enter."""
 
 
 class Refused(Exception):
@@ -126,7 +126,7 @@ class Dossier:
     """none, wanted, match, mismatch, confirmed or rejected."""
     check_key: UUID | None = None
     number_state: str = "none"
-    """none, wanted, delayed, duplicate, refused, found or not_wanted."""
+    """none, wanted, delayed, duplicate, refused, misshapen, found or not_wanted."""
     number_key: UUID | None = None
     number_asked_at: datetime | None = None
     number_waived: bool = False

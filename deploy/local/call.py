@@ -18,8 +18,9 @@ class Refused(Trouble):
     """A service answered, and said no: `status` and the problem's sentences."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
-        english = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
-        super().__init__(str(problem.get("detail_vi") or english), english)
+        otherwise = str(problem.get("title") or f"HTTP {status}")
+        vietnamese = str(problem.get("detail") or problem.get("detail_en") or otherwise)
+        super().__init__(vietnamese, str(problem.get("detail_en") or vietnamese))
         self.status = status
         self.problem = problem
 

@@ -21,7 +21,9 @@ from deploy.local.doctor import _broker, examine
 from deploy.local.kafka_durability import Cluster, Topic, judge
 from deploy.local.postgres import Postgres
 from deploy.local.trouble import Trouble
+from shared.access import unauthorized
 from shared.events import SUBMISSIONS
+from shared.problems import Problem
 
 OPS = "a-token-for-operations"
 VERDICT = {
@@ -32,6 +34,11 @@ VERDICT = {
     "bottleneck": {"stage": "id_number"},
     "sentence": {"vi": "Cấp số định danh: 6 hồ sơ.", "en": "Identification number: 6 dossiers."},
 }
+
+
+def refusal(problem: Problem) -> tuple[int, Any]:
+    """(status, body) as the services themselves would answer."""
+    return problem.status, json.loads(bytes(problem.response().body))
 
 
 class Services(BaseHTTPRequestHandler):
@@ -45,7 +52,7 @@ class Services(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         status, said = 200, None
         if self.headers.get("authorization") != f"Bearer {OPS}":
-            status, said = 401, {"code": "unauthorized", "detail": "A token is needed.", "detail_vi": "Cần mã."}
+            status, said = refusal(unauthorized())
         elif path == "/v1/stages":
             said = VERDICT
         elif path == "/v1/parked":
@@ -54,9 +61,10 @@ class Services(BaseHTTPRequestHandler):
         elif path == "/v1/parked/7":
             said = {"id": 7, "reason": "malformed", "held": 2}
         elif path == "/v1/parked/8/replay":
-            status, said = 409, {"detail": "It still cannot be applied.", "detail_vi": "Vẫn chưa thể áp dụng."}
+            still = Problem(409, "still-wrong", vi="Vẫn chưa thể áp dụng.", en="It still cannot be applied.")
+            status, said = refusal(still)
         elif path == "/v1/due":
-            days = [{"date": "2026-01-09", "counted": True, "why": {"vi": "thứ Sáu", "en": "Friday"}}]
+            days = [{"date": "2026-01-09", "counted": True, "number": 1, "why": "thứ Sáu", "why_en": "Friday"}]
             said = {"due_at": "2026-01-09T17:00:00+07:00", "days": days}
         self.send_response(status)
         self.end_headers()
@@ -121,7 +129,7 @@ def test_an_id_of_no_service_is_refused_before_anybody_is_asked(tmp_path: Path, 
 def test_due_prints_the_time_and_each_day_counted(tmp_path: Path, asked: list[Any]) -> None:
     output = hoso(tmp_path, "due", "--procedure", "1.001193", "--received", "2026-01-08T10:00+07:00")
     assert "09/01/2026 17:00" in output
-    assert "Friday" in output
+    assert "thứ Sáu / Friday" in output
     assert asked == [("GET", "/v1/due?procedure=1.001193&received=2026-01-08T10%3A00%3A00%2B07%3A00", None)]
 
 

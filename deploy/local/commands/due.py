@@ -33,9 +33,8 @@ def due(
     for heading in ("Ngày / day", "Tính / counted", "Vì sao / why"):
         table.add_column(heading)
     for day in answer.get("days", []):
-        why = day.get("why")
-        said = " / ".join(str(why[language]) for language in ("vi", "en")) if isinstance(why, dict) else str(why or "")
-        table.add_row(str(day["date"]), "✓" if day.get("counted") else "–", said)
+        why = " / ".join(day[language] for language in ("why", "why_en") if day.get(language))
+        table.add_row(str(day["date"]), "✓" if day.get("counted") else "–", why)
     Console().print(table)
     when = answer.get("due_at")
     if when is None:

@@ -19,7 +19,8 @@ SEND_BATCH = 250
 SEND_BYTES = 1_000_000
 ASK_BATCH = 200
 """Keys in one question: with more, the address grows over the 8 KiB that proxies take."""
-NEVER_ARRIVED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+NEVER_ARRIVED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+"""The last one: no registry is configured (HOSO_REGISTRY_URL is empty), so there is nobody it could have reached."""
 BLAMES_THE_BODY = (400, 413, 422)
 LONGEST_REASON = 80
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
+import pytest
 import pytest_asyncio
 
 from deploy.local.ports import free_port
@@ -83,9 +84,10 @@ async def test_busy_or_down_may_have_had_its_effect(client: Registry, registry: 
     assert await words(client, [one["key"]]) == {"lost"}
 
 
-async def test_where_nobody_listens_nothing_can_have_arrived() -> None:
+@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", ""], ids=["nobody listens", "none configured"])
+async def test_where_nobody_listens_nothing_can_have_arrived(url: str) -> None:
     breaker = Breaker(failures=1)
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{free_port()}", timeout=None, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=url, timeout=None, trust_env=False) as http:
         client = Registry(http, "issue", breaker, deadline_s=2.0)
         one = body()
         assert (await client.send([one]))[one["key"]].state == "unreachable"

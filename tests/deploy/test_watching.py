@@ -1,0 +1,122 @@
+"""What watches the stack in compose: its alerts and its dashboard ask for figures that the services really show."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.docs import access
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text("utf-8"))["groups"]
+    for rule in group["rules"]
+]
+DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/dashboards/stages.json").read_text("utf-8"))
+QUERIES = {
+    **{rule["alert"]: rule["expr"] for rule in RULES},
+    **{f"{panel['title']} {n}": t["expr"] for panel in DASHBOARD["panels"] for n, t in enumerate(panel["targets"])},
+}
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
+OF_PROMETHEUS = {"job", "instance", "le"}
+WORDS = {"by", "without", "on", "ignoring", "and", "or", "unless", "offset", "bool"}
+LISTS = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
+
+
+def shown() -> dict[str, set[str]]:
+    """Every series the four services show -> its labels."""
+    found = {"up": set[str]()}
+    for service in access.WIRING:
+        registry = access.application(service).state.service.registry
+        for collector in registry._collector_to_names:
+            for family in collector.describe():
+                for suffix in SUFFIXES[family.type]:
+                    found[family.name + suffix] = set(getattr(collector, "_labelnames", ()))
+    return found
+
+
+def names(query: str) -> set[str]:
+    bare = LISTS.sub("", re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", query))
+    return set(re.findall(r"(?<![\w.])[a-zA-Z_:][\w:]*(?![\w:]*\s*\()", bare)) - WORDS
+
+
+def labels(query: str) -> set[str]:
+    grouped = {label.strip() for listed in LISTS.findall(query) for label in listed.split(",")}
+    return grouped | {
+        label for inside in re.findall(r"\{([^}]*)\}", query) for label in re.findall(r"(\w+)\s*[=!]", inside)
+    }
+
+
+@pytest.mark.parametrize("where", QUERIES)
+def test_every_query_asks_for_series_and_labels_that_exist(where: str) -> None:
+    query, known = QUERIES[where], shown()
+    assert names(query), query
+    assert names(query) <= known.keys()
+    assert labels(query) <= OF_PROMETHEUS.union(*(known[name] for name in names(query)))
+
+
+def test_each_trouble_of_the_delivery_core_and_each_slow_stage_has_its_alert() -> None:
+    alerts = {rule["alert"]: rule for rule in RULES}
+    assert {"OutboxStuck", "RecordsParked", "MetricsStale", "StageBottleneck", "ConsumerBrake"} <= alerts.keys()
+    for name, rule in alerts.items():
+        assert rule["labels"]["severity"] in ("warning", "critical"), name
+        assert " / " in " ".join(rule["annotations"]["summary"].split()), "Vietnamese / English"
+
+
+def test_alerts_go_from_prometheus_to_the_alertmanager_that_compose_runs() -> None:
+    told = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
+    [manager] = [
+        target
+        for one in told["alerting"]["alertmanagers"]
+        for group in one["static_configs"]
+        for target in group["targets"]
+    ]
+    assert manager.split(":")[0] in COMPOSE
+    mounted = [volume.split(":")[1] for volume in COMPOSE["prometheus"]["volumes"]]
+    assert all(f"/etc/prometheus/{name}" in mounted for name in told["rule_files"])
+    routed = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text("utf-8"))
+    assert routed["route"]["receiver"] in [receiver["name"] for receiver in routed["receivers"]]
+
+
+def test_grafana_reads_the_dashboard_and_the_source_that_it_names() -> None:
+    folder = ROOT / "deploy/grafana/provisioning"
+    [source] = yaml.safe_load((folder / "datasources/prometheus.yml").read_text("utf-8"))["datasources"]
+    assert source["url"].split("//")[1].split(":")[0] in COMPOSE
+    [provider] = yaml.safe_load((folder / "dashboards/hoso.yml").read_text("utf-8"))["providers"]
+    mounted = {volume.split(":")[1]: volume.split(":")[0] for volume in COMPOSE["grafana"]["volumes"]}
+    assert (ROOT / mounted[provider["options"]["path"]] / "stages.json").is_file()
+    used = {target["datasource"]["uid"] for panel in DASHBOARD["panels"] for target in panel["targets"]}
+    assert used == {source["uid"]}
+
+
+def test_every_image_has_a_version() -> None:
+    for name, said in COMPOSE.items():
+        assert "build" in said or re.search(r":v?\d[\d.]*$", said["image"]), name
+
+
+def test_without_the_try_profile_nobody_is_told_of_a_host_that_is_not_there() -> None:
+    absent = {name for name, said in COMPOSE.items() if said.get("profiles")}
+    assert absent
+    for name, said in COMPOSE.items():
+        for value in map(str, said.get("environment", {}).values()):
+            assert not {host for host in absent if re.search(rf"\b{host}:\d", value)}, f"{name}: {value}"
+
+
+def test_an_outside_service_left_empty_in_the_environment_is_not_there() -> None:
+    for service, name in (("idlookup", "HOSO_REGISTRY_URL"), ("notify", "HOSO_SMS_URL"), ("notify", "HOSO_SMTP")):
+        assert COMPOSE[service]["environment"][name] == f"${{{name}:-}}"
+
+
+def test_an_image_is_built_of_the_sources_alone() -> None:
+    ignored = set((ROOT / ".dockerignore").read_text("utf-8").split())
+    assert {".git", ".venv*", ".hoso*", "**/__pycache__"} <= ignored
+    dockerfiles = "".join((ROOT / f"deploy/{name}").read_text("utf-8") for name in ("Dockerfile", "Dockerfile.outside"))
+    copied = {source.split("/")[0] for source in re.findall(r"^COPY (?!--)(\S+)", dockerfiles, re.MULTILINE)}
+    assert not copied & ignored

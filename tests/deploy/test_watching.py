@@ -114,6 +114,17 @@ def test_an_outside_service_left_empty_in_the_environment_is_not_there() -> None
         assert COMPOSE[service]["environment"][name] == f"${{{name}:-}}"
 
 
+def test_the_documented_env_file_can_be_copied_and_names_every_variable() -> None:
+    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    [block] = [part for part in re.split(r"\n\n", page) if "    HOSO_SEAL_KEYS=" in part]
+    lines = [line.strip() for line in block.splitlines() if not line.strip().startswith("#")]
+    named = [line.partition("=")[0] for line in lines]
+    assert all(re.fullmatch(r"[A-Z_]+=\S*|[A-Z_]+=\S*<[^>]+>", line) for line in lines), lines
+    asked = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text("utf-8")))
+    assert set(named) == asked
+    assert len(named) == len(asked)
+
+
 def test_an_image_is_built_of_the_sources_alone() -> None:
     ignored = set((ROOT / ".dockerignore").read_text("utf-8").split())
     assert {".git", ".venv*", ".hoso*", "**/__pycache__"} <= ignored

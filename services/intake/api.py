@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from shared.access import ROLES, Caller, allow
@@ -36,11 +36,29 @@ FILERS = ("counter", "specialist", "centre_director", "system")
 _may_file = allow(*FILERS)
 
 
+class FilingRoute(KeyedRoute):
+    """Submitting: who may not file hears that before anything is said about the key."""
+
+    admit = staticmethod(_may_file)
+
+
+async def _requester(request: Request, dossier_id: UUID, secret: Annotated[str | None, Query()] = None) -> str:
+    # A dependency: who asks is settled before headers are looked at; async, for FastAPI hands others to a thread.
+    return caller_or_secret(request.app.state.service, request, dossier_id, secret, "counter", "system")
+
+
+Requester = Annotated[str, Depends(_requester)]
+
+
 def routers(service: Service) -> list[APIRouter]:
     acceptance, catalogue = Acceptance(), Catalogue()
     service.extras.update(acceptance=acceptance, catalogue=catalogue)
     service.ready_when = lambda: {"procedures": len(catalogue)}
-    return [_dossiers(service, acceptance, catalogue), contents.router(service, caller_or_secret)]
+    return [
+        _dossiers(service, acceptance, catalogue),
+        _requests(service, catalogue),
+        contents.router(service, caller_or_secret),
+    ]
 
 
 def listening(service: Service) -> Listening:
@@ -95,7 +113,6 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
 
     async def submit(request: Request, key: Key) -> Response:
         """Accept a dossier. 201 means: stored, will take effect once, whatever dies afterwards."""
-        # Not a dependency: FastAPI hands those to a thread, which cost more than all checks of a submission.
         caller = _may_file(request)
         body = await read_object(request)
         service.pool()
@@ -125,7 +142,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
         methods=["POST"],
         status_code=201,
         openapi_extra={"x-roles": list(FILERS), **takes(rules.Submission)},
-        route_class_override=KeyedRoute,
+        route_class_override=FilingRoute,
     )
 
     @routes.get("/{dossier_id}", openapi_extra={"x-roles": list(ROLES), "x-secret": True})
@@ -154,12 +171,16 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
             media_type="application/json",
         )
 
+    return routes
+
+
+def _requests(service: Service, catalogue: Catalogue) -> APIRouter:
+    """What is handed in or asked for after the submission; workflow decides about it."""
+    routes = APIRouter(prefix="/v1/dossiers", tags=["dossiers"])
+
     @routes.post("/{dossier_id}/supplement", status_code=202, openapi_extra=REQUESTERS | takes(rules.Supplement))
-    async def supplement(
-        request: Request, dossier_id: UUID, key: Key, secret: Annotated[str | None, Query()] = None
-    ) -> Response:
+    async def supplement(request: Request, caller: Requester, dossier_id: UUID, key: Key) -> Response:
         """Hand in what was asked for. Whether it still can be taken is decided by workflow."""
-        caller = caller_or_secret(service, request, dossier_id, secret, "counter", "system")
         body = await read_object(request)
         given = rules.read_supplement(body)
         async with service.pool().acquire() as tx:
@@ -178,11 +199,8 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
         return await _request(service, caller, key, dossier_id, "supplement", digest(body), fact)
 
     @routes.post("/{dossier_id}/withdrawal", status_code=202, openapi_extra=REQUESTERS | takes(rules.Withdrawal))
-    async def withdrawal(
-        request: Request, dossier_id: UUID, key: Key, secret: Annotated[str | None, Query()] = None
-    ) -> Response:
+    async def withdrawal(request: Request, caller: Requester, dossier_id: UUID, key: Key) -> Response:
         """Ask to withdraw. Whether it comes in time is decided by workflow."""
-        caller = caller_or_secret(service, request, dossier_id, secret, "counter", "system")
         body = await read_object(request)
         given = rules.read_withdrawal(body)
         fact = WithdrawalRequested(

@@ -22,10 +22,14 @@ class KeyedRoute(APIRoute):
     parameters and dependencies cost as much as reading the body does.
     """
 
+    admit: Callable[[Request], object] = staticmethod(lambda _: None)
+    """Raises Problem 401 or 403: asked first, whatever the key."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint, thorough = self.endpoint, super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            self.admit(request)
             key = request.headers.get("idempotency-key", "")
             if GOOD.fullmatch(key) is None:
                 return await thorough(request)

@@ -232,13 +232,15 @@ async def test_a_missing_or_strange_idempotency_key_is_400(intake: Intake, key: 
 
 async def test_without_a_valid_token_it_is_401_and_with_the_wrong_role_403(intake: Intake) -> None:
     before = await intake.stored()
-    for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic Y291bnRlcjp4"}):
-        answer = await intake.nobody.post(PATH, json=example(), headers={**headers, **intake.key()})
-        assert_problem(answer, 401, "unauthorized")
-        assert answer.headers["www-authenticate"] == "Bearer"
-    for role in ("signatory", "records_clerk", "ops"):
-        async with intake.service.client(role) as client:
-            assert_problem(await client.post(PATH, json=example(), headers=intake.key()), 403, "wrong-role")
+    # Whoever may not ask is told so and nothing else, whether or not the key is there.
+    for key in (intake.key(), {}):
+        for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic Y291bnRlcjp4"}):
+            answer = await intake.nobody.post(PATH, json=example(), headers={**headers, **key})
+            assert_problem(answer, 401, "unauthorized")
+            assert answer.headers["www-authenticate"] == "Bearer"
+        for role in ("signatory", "records_clerk", "ops"):
+            async with intake.service.client(role) as client:
+                assert_problem(await client.post(PATH, json=example(), headers=key), 403, "wrong-role")
     assert await intake.stored() == before
 
 

@@ -253,6 +253,17 @@ def test_the_readmes_commands_exist() -> None:
     assert commands <= _hoso_commands()
 
 
+def test_make_alone_lists_every_target_in_one_column() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    [said] = re.findall(r"^help:\n(.*?)\n\n", makefile, re.MULTILINE | re.DOTALL)
+    rows = said.splitlines()[1:]
+    assert all(re.match(r"\t  '(make [a-z-]+|ARGS=\"…\") +", row) for row in rows), rows
+    assert len({len(match[0]) for row in rows if (match := re.match(r"\t  '(?:make )?\S+ +", row))}) == 1
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    assert phony
+    assert set(re.findall(r"\bmake ([a-z-]+)", said)) == set(phony[1].split()) - {"help"}
+
+
 def test_every_hoso_command_that_a_document_names_exists() -> None:
     files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
     named = {

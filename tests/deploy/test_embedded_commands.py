@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from deploy.docs.due import worked_out
 from deploy.local import cli, ports
 from deploy.local.commands.stages import spell_seconds
 from deploy.local.doctor import _broker, examine
 from deploy.local.kafka_durability import Cluster, Topic, judge
 from deploy.local.postgres import Postgres
 from deploy.local.trouble import Trouble
+from services.workflow.deadlines import explain
+from services.workflow.procedures import shipped
+from services.workflow.working_calendar import WorkingCalendar
 from shared.access import unauthorized
 from shared.events import SUBMISSIONS
 from shared.problems import Problem
@@ -131,6 +136,28 @@ def test_due_prints_the_time_and_each_day_counted(tmp_path: Path, asked: list[An
     assert "09/01/2026 17:00" in output
     assert "thứ Sáu / Friday" in output
     assert asked == [("GET", "/v1/due?procedure=1.001193&received=2026-01-08T10%3A00%3A00%2B07%3A00", None)]
+
+
+def test_due_needs_no_stack_and_then_goes_by_the_shipped_rules(tmp_path: Path) -> None:
+    # Received after 15:00 on the Friday before Tết, one working day by its rule: both are in what is printed.
+    output = hoso(tmp_path, "due", "--procedure", "2.000635", "--received", "2026-02-13T15:30+07:00")
+    assert "By the shipped rules" in output
+    received = datetime.fromisoformat("2026-02-13T15:30+07:00")
+    how = explain(WorkingCalendar(), received, shipped()["2.000635"].time)
+    assert f"{how.due_at:%d/%m/%Y %H:%M}" in output
+    assert how.due_at.date() > date(2026, 2, 22)
+    for day in how.days:
+        assert str(day.date) in output
+    with pytest.raises(Trouble) as told:
+        hoso(tmp_path, "due", "--procedure", "9.999999", "--received", "2026-02-13T15:30+07:00")
+    assert "9.999999" in told.value.en
+
+
+def test_the_shipped_rules_answer_in_the_words_of_the_service() -> None:
+    answer = worked_out("1.001193", datetime.fromisoformat("2026-01-08T10:00+07:00"))
+    assert answer is not None
+    assert answer["due_at"].startswith("2026-01-0")
+    assert {"date", "counted", "number", "why", "why_en"} == set(answer["days"][0])
 
 
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}])

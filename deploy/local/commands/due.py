@@ -1,8 +1,13 @@
-"""`hoso due`: when a dossier is due by law, and which days were counted."""
+"""`hoso due`: when a dossier is due by law, and which days were counted; by a stack's rules or the shipped ones."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +17,8 @@ from rich.table import Table
 from deploy.local import endpoints
 from deploy.local.call import call
 from deploy.local.commands import options
+from deploy.local.environment import ROOT
+from deploy.local.trouble import Trouble
 
 
 def due(
@@ -22,13 +29,11 @@ def due(
     """Hạn trả theo luật, và từng ngày làm việc được tính. / The legal due time, and each working day counted."""
     moment = options.parse_now(received)
     assert moment is not None
-    known = endpoints.read(data)
-    answer: dict[str, Any] = call(
-        known["workflow"],
-        "/v1/due",
-        token=known["tokens"]["ops"],
-        query={"procedure": procedure, "received": moment.isoformat()},
-    )
+    if (data / "endpoints.json").exists():
+        answer = _asked(data, procedure, moment)
+    else:
+        answer = _worked_out(procedure, moment)
+        print("Theo thủ tục và lịch có sẵn; không có hệ thống nào đang chạy. / By the shipped rules; no stack runs.")
     table = Table()
     for heading in ("Ngày / day", "Tính / counted", "Vì sao / why"):
         table.add_column(heading)
@@ -41,6 +46,27 @@ def due(
         print("Thủ tục này không có hạn. / This procedure has no due time.")
     else:
         print(f"Hạn trả / due: {datetime.fromisoformat(when):%d/%m/%Y %H:%M} ({when})")
+
+
+def _asked(data: Path, procedure: str, moment: datetime) -> dict[str, Any]:
+    known = endpoints.read(data)
+    query = {"procedure": procedure, "received": moment.isoformat()}
+    answer: dict[str, Any] = call(known["workflow"], "/v1/due", token=known["tokens"]["ops"], query=query)
+    return answer
+
+
+def _worked_out(procedure: str, moment: datetime) -> dict[str, Any]:
+    """By a program of its own, as everything that reads a service's rules. Raises Trouble for an unknown procedure."""
+    command = [sys.executable, "-m", "deploy.docs.due", procedure, moment.isoformat()]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True)
+    answer: dict[str, Any] | None = json.loads(done.stdout)
+    if answer is None:
+        raise Trouble(
+            f"Không có thủ tục {procedure}, hoặc thời điểm ngoài các năm 2000 đến 2090.",
+            f"There is no procedure {procedure}, or the moment lies outside the years 2000 to 2090.",
+        )
+    return answer
 
 
 def register(app: typer.Typer) -> None:

@@ -34,7 +34,7 @@ FINISH_S = 3.0
 
 def routers(service: Service) -> list[APIRouter]:
     callers: dict[str, Caller] = {}
-    service.extras.update(callers=callers, meter=Meter(service.registry))
+    service.extras.update(callers=callers, meter=Meter(service.registry, service.stages))
 
     def knock(kinds: set[str]) -> None:
         for kind in kinds & callers.keys():

@@ -23,6 +23,8 @@ class Window:
         self.least, self.most, self._clock = min(least, most), most, clock
         self.limit = float(self.least)
         self._standing: dict[UUID, float] = {}
+        self.stood_s = 0.0
+        """Seconds that requests have stood at the registry, all together; those that still do not counted."""
         self._earned = 0
         self._starting = True
         self._average = 0.0
@@ -35,15 +37,15 @@ class Window:
 
     def free(self) -> int:
         """How many more may be sent now."""
-        stale = self._clock() - STALE_S
-        while self._standing and next(iter(self._standing.values())) < stale:
-            del self._standing[next(iter(self._standing))]
+        now = self._clock()
+        while self._standing and next(iter(self._standing.values())) < now - STALE_S:
+            self._end(next(iter(self._standing)), now)
         return max(int(self.limit) - len(self._standing), 0)
 
     def sent(self, keys: Iterable[UUID]) -> None:
         now = self._clock()
         for key in keys:
-            self._standing.pop(key, None)
+            self._end(key, now)
             self._standing[key] = now
         if len(self._standing) >= int(self.limit):
             # It was full: the answers to all that stand there now may make it grow.
@@ -52,7 +54,7 @@ class Window:
     def answered(self, keys: Iterable[UUID]) -> None:
         """The registry has come to an end with these, whatever it said."""
         now = self._clock()
-        sent = [since for key in keys if (since := self._standing.pop(key, None)) is not None]
+        sent = [since for key in keys if (since := self._end(key, now)) is not None]
         times = [now - since for since in sent if since >= self._measured_from]
         if not times:
             return
@@ -79,9 +81,17 @@ class Window:
 
     def lost(self, keys: Iterable[UUID]) -> None:
         """No answer came for these, or not the one that was asked for."""
+        now = self._clock()
         for key in keys:
-            self._standing.pop(key, None)
+            self._end(key, now)
         self._cut(0.5)
+
+    def _end(self, key: UUID, now: float) -> float | None:
+        """It stands there no longer; returns since when it did."""
+        since = self._standing.pop(key, None)
+        if since is not None:
+            self.stood_s += now - since
+        return since
 
     def _cut(self, share: float) -> None:
         now = self._clock()

@@ -116,7 +116,7 @@ class Writer:
         for row in saved:
             if row.made.pause_s is None:
                 since = row.request.asked_at.timestamp()
-                self._meter.duration.labels(row.request.kind, row.made.state).observe(max(now - since, 0.0))
+                self._meter.answered(row.request.kind, row.made.state, max(now - since, 0.0))
             if row.made.state in ("refused", "stopped"):
                 log.info("request ended", request_key=str(row.request.request_key), state=row.made.state)
 

@@ -195,7 +195,7 @@ async def test_what_people_see_and_decide(
     async with service.client("ops") as ops:
         assert (await ops.get("/v1/requests")).status_code == 200
         assert (await ops.post(path.format(key_of(same)), json=given)).status_code == 403
-        metrics = (await ops.get("/metrics")).text
+        metrics = await figures(ops)
     async with service.client("system") as system:
         assert (await system.get("/v1/requests")).status_code == 403
     (_, kind, data) = (await told(pool, dossier_of(same)))[1]
@@ -203,13 +203,37 @@ async def test_what_people_see_and_decide(
     assert sealer.open(dossier_of(same), "number", data["sealed_number"]) == "025126000123"
     stats = await registry.stats()
     assert (stats["requests"], stats["numbers_issued"], stats["numbers_issued_twice"]) == (4, 1, 0)
+    assert_work_is_shown_and_queues_are_not(metrics)
+
+
+async def figures(ops: Any) -> str:
+    """The page, once the work on numbers has been counted."""
+
+    async def counted() -> str:
+        page = str((await ops.get("/metrics")).text)
+        return page if 'dossier_stage_busy_seconds_total{stage="id_number"} 0.0' not in page else ""
+
+    return await wait_until(counted)
+
+
+def assert_work_is_shown_and_queues_are_not(metrics: str) -> None:
+    """How many wait and since when is workflow's to show: two answers to one question would contradict each other."""
     for name in (
         'idlookup_request_duration_seconds_count{kind="verify",outcome="matched"} 1.0',
         'idlookup_inflight{kind="issue"} 0.0',
         'idlookup_concurrency_limit{kind="verify"} ',
         'idlookup_breaker_state{kind="issue",state="closed"} 1.0',
+        'dossier_stage_in_progress{stage="id_number"} 0.0',
+        'dossier_stage_service_seconds_count{stage="identity_check"} 1.0',
     ):
         assert name in metrics
+    for stage in ("id_number", "identity_check"):
+        for name in ("dossier_stage_workers", "dossier_stage_busy_seconds_total"):
+            shown = re.search(rf'{name}\{{stage="{stage}"\}} (\S+)', metrics)
+            assert shown is not None
+            assert float(shown[1]) > 0, (name, stage)
+    for name in ("dossier_stage_waiting", "dossier_stage_oldest_waiting_seconds", "dossier_stage_wait_seconds_count"):
+        assert f'{name}{{stage="id_number"' not in metrics
 
 
 async def is_state(pool: Any, record: Any, state: str) -> bool:

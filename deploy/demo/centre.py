@@ -24,6 +24,8 @@ class Centre:
         self.news = asyncio.Condition()
         """Notified whenever the public feed has brought something."""
         self.refused: dict[str, int] = {}
+        self.at_work: set[str] = set()
+        """Tasks somebody here has in hand: colleagues see each other and do not reach for the same file."""
 
     def agency(self, commune: int) -> str:
         return "H44.XXX" if commune == 0 else f"H44.X{commune:02d}"
@@ -56,8 +58,10 @@ class Centre:
         """Sleep until that office time."""
         await asyncio.sleep(max(self.clock.wall(office) - time.time(), 0.0))
 
-    async def work(self, office_seconds: float) -> None:
-        """Somebody is busy for so long; only office hours count."""
+    async def work(self, office_seconds: float, since: datetime | None = None) -> None:
+        """Somebody is busy for so long; only office hours count. `since`: they began then, a moment ago."""
+        if since is not None:
+            office_seconds -= min(max((self.clock.now() - since).total_seconds(), 0.0), office_seconds)
         while office_seconds > 0:
             await self.until_open()
             now = self.clock.now()
@@ -76,7 +80,8 @@ class Centre:
         await self.until(min(begin if begin > now else begin + timedelta(days=1) for begin in begins))
 
     async def some_news(self, at_most_s: float) -> None:
-        """Until the feed has brought something, or the time is over."""
+        """Until the feed has brought something, or the time is over; what comes in a flood is looked at once."""
+        await asyncio.sleep(0.03)
         async with self.news:
             try:
                 async with asyncio.timeout(at_most_s):

@@ -26,8 +26,10 @@ MINUTES = {
     "id_number": 8.0,
 }
 """Office minutes a stage's work takes: always the same, so that two equal days are worked alike."""
-ROUNDS = (time(10, 30), time(16, 0), time(16, 40))
-"""Signing rounds; at 16:40 the signatory looks at births whose hour has come."""
+DESK, FOLDER = 15, 50
+"""Tasks an officer looks at to choose one, and that the signatory is given at a time."""
+ROUNDS = (time(10, 30), time(16, 0))
+"""Signing rounds. Births whose hour comes after the second one are decided in the next morning's."""
 
 
 async def file_arrivals(
@@ -48,15 +50,20 @@ async def file_arrivals(
 
 
 async def officer(centre: Centre, role: str, name: str, commune: int) -> None:
-    """Takes the task that is due first, works on it, ends it; sleeps when there is none or the office is closed."""
+    """Takes the task that is due first, works on it, ends it; sleeps when there is none or the office is closed.
+
+    At this speed a call takes minutes of office time. They are part of the work, or a busy machine were a slow centre.
+    """
     while True:
         await centre.until_open()
+        began = centre.clock.now()
         task = await _take(centre, role, name, commune)
         if task is None:
             await centre.some_news(0.5)
             continue
-        await centre.work(MINUTES["same_visit" if _is_same_visit(task) else task["stage"]] * 60)
+        await centre.work(MINUTES["same_visit" if _is_same_visit(task) else task["stage"]] * 60, began)
         await _finish(centre, role, name, task, _choice(task))
+        centre.at_work.discard(task["task_id"])
 
 
 async def signatory(centre: Centre, commune: int) -> None:
@@ -64,7 +71,7 @@ async def signatory(centre: Centre, commune: int) -> None:
     turn = 0
     while True:
         await centre.until(_next_round(centre.clock.now()))
-        while tasks := await _list(centre, "signatory", commune):
+        while tasks := await _list(centre, "signatory", commune, FOLDER):
             done = 0
             for task in tasks:
                 await centre.work(30)
@@ -88,23 +95,25 @@ def _next_round(now: datetime) -> datetime:
     raise AssertionError("a week has working days")
 
 
-async def _list(centre: Centre, role: str, commune: int, limit: int = 50) -> list[dict[str, Any]]:
+async def _list(centre: Centre, role: str, commune: int, limit: int) -> list[dict[str, Any]]:
     path = f"/v1/tasks?role={role}&agency={centre.agency(commune)}&limit={limit}"
     status, answer = await centre.call("workflow", "GET", path, role)
     return [task for task in answer["items"] if not task["waiting_for"]] if status == 200 else []
 
 
 async def _take(centre: Centre, role: str, name: str, commune: int) -> dict[str, Any] | None:
-    """The first task that nobody holds; somebody may be faster, then the next one."""
-    for task in await _list(centre, role, commune):
-        if task["holder"] not in (None, name):
+    """The first task that nobody holds; where it has changed since it was listed, the next one."""
+    for task in await _list(centre, role, commune, DESK):
+        if task["holder"] not in (None, name) or task["task_id"] in centre.at_work:
             continue
+        centre.at_work.add(task["task_id"])
         path = f"/v1/tasks/{task['task_id']}/start"
         status, answer = await centre.call(
             "workflow", "POST", path, role, {"version": task["version"]}, **{"X-Officer": name}
         )
         if status == 200:
             return {**task, "version": answer["version"]}
+        centre.at_work.discard(task["task_id"])
     return None
 
 

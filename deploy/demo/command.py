@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from deploy.demo import conduct, show, waits
+from deploy.demo.week import Week
 from deploy.local.commands import options
 from deploy.local.commands.up import until_stopped
 from deploy.local.stack import EMBEDDED, Stack
@@ -42,13 +43,14 @@ def demo(
     """Một tuần hồ sơ của một xã, cơ quan cấp số chậm giữa tuần. / A commune's week, the registry slow in the middle."""
     console = Console()
     began = time.monotonic()
+    week = Week()
     _wipe(data)
     stack = Stack(
         data,
         port_base=port_base,
         broker=broker,
         postgres=postgres,
-        now=conduct.BEGIN,
+        now=week.begins_at,
         speed=speed,
         seed=seed,
         env={"HOSO_TARGETS": json.dumps(conduct.TARGETS), "HOSO_REFRESH_S": "0.5"},
@@ -62,7 +64,7 @@ def demo(
             ready_s = time.monotonic() - began
             kind = "embedded, demo only" if broker == EMBEDDED else broker
             console.print(f"Sẵn sàng sau / ready after {ready_s:.1f} s · Kafka: {kind} ({stack.endpoints['kafka']})")
-            result = asyncio.run(_play(stack, seed, communes, console))
+            result = asyncio.run(_play(stack, week, seed, communes, console))
         finally:
             stack.stop()
     result["ready_s"], result["seconds"] = round(ready_s, 2), round(time.monotonic() - began, 1)
@@ -79,15 +81,16 @@ def _wipe(data: Path) -> None:
         shutil.rmtree(data)
 
 
-async def _play(stack: Stack, seed: int, communes: int, console: Console) -> dict[str, Any]:
+async def _play(stack: Stack, week: Week, seed: int, communes: int, console: Console) -> dict[str, Any]:
     endpoints = stack.endpoints
     office = endpoints["office"]
     clock = OfficeClock.of(datetime.fromisoformat(office["office0"]), office["wall0"], office["speed"])
     watched = conduct.Watched()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        filed, meant, refused = await conduct.week(
+        filed, meant, refused = await conduct.play(
             endpoints,
             clock,
+            week,
             seed=seed,
             communes=communes,
             watched=watched,
@@ -96,7 +99,7 @@ async def _play(stack: Stack, seed: int, communes: int, console: Console) -> dic
     console.print("Tuần đã hết; đang chờ lặng và đối chứng… / The week is over; waiting for quiet, then proving…")
     report = await run(endpoints, settle_seconds=25)
     return {
-        **await _outcome(endpoints, clock, watched, report),
+        **await _outcome(endpoints, clock, week, watched, report),
         "filed": filed,
         "meant": meant,
         "refused_calls": refused,
@@ -104,16 +107,16 @@ async def _play(stack: Stack, seed: int, communes: int, console: Console) -> dic
 
 
 async def _outcome(
-    endpoints: dict[str, Any], clock: OfficeClock, watched: conduct.Watched, report: Report
+    endpoints: dict[str, Any], clock: OfficeClock, week: Week, watched: conduct.Watched, report: Report
 ) -> dict[str, Any]:
-    workflow = endpoints["databases"]["workflow"]
+    databases = endpoints["databases"]
     relay = []
     for number in (waits.HEALTHY_DAY, waits.SLOW_DAY):
-        begin, end = (datetime.fromtimestamp(clock.wall(moment), UTC) for moment in waits.day(number))
-        relay.append(await waits.read_relay(workflow, begin, end))
-    healthy = await waits.read(workflow, waits.HEALTHY_DAY)
-    slow = await waits.read(workflow, waits.SLOW_DAY)
-    isolation = waits.compare(healthy, slow, (relay[0], relay[1]))
+        begin, end = (datetime.fromtimestamp(clock.wall(moment), UTC) for moment in week.day(number))
+        relay.append(await waits.read_relay(databases["workflow"], begin, end))
+    healthy = await waits.read(databases, clock, week, waits.HEALTHY_DAY)
+    slow = await waits.read(databases, clock, week, waits.SLOW_DAY)
+    isolation = waits.compare(healthy, slow, (relay[0], relay[1]), waits.longest_wait(week))
     worst = watched.worst or {}
     verdict = worst.get("verdict", {"stages": [], "bottleneck": None, "sentence": {"vi": "", "en": ""}})
     figures = report.as_json()

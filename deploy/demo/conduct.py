@@ -7,18 +7,17 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import httpx2
 
 from deploy.demo import officers
 from deploy.demo.centre import Centre
-from deploy.demo.week import MONDAY, WEDNESDAY, arrivals
+from deploy.demo.week import WEDNESDAY, Week, arrivals
 from deploy.verify import bottleneck
-from shared.office import VIETNAM, OfficeClock
+from shared.office import OfficeClock
 
-BEGIN = datetime(2025, 8, 25, 7, 15, tzinfo=VIETNAM)
 HEALTHY = {
     "latency_p50_s": 0.04,
     "latency_p95_s": 0.12,
@@ -45,26 +44,25 @@ class Watched:
     pss_mb: float = 0.0
 
 
-def slow_from() -> datetime:
-    return datetime.combine(MONDAY + timedelta(days=WEDNESDAY), datetime.min.time(), VIETNAM)
-
-
-def slow_until() -> datetime:
-    return slow_from() + timedelta(days=1)
-
-
-async def week(
-    endpoints: Mapping[str, Any], clock: OfficeClock, *, seed: int, communes: int, watched: Watched, watch: Any
+async def play(
+    endpoints: Mapping[str, Any],
+    clock: OfficeClock,
+    week: Week,
+    *,
+    seed: int,
+    communes: int,
+    watched: Watched,
+    watch: Any,
 ) -> tuple[int, int, dict[str, int]]:
     """Play the week. Returns (dossiers filed, dossiers meant to be filed, refused calls by code)."""
     limits = httpx2.Limits(max_connections=200, max_keepalive_connections=100)
     async with httpx2.AsyncClient(limits=limits) as client:
         centre = Centre(endpoints, clock, client)
-        plan = arrivals(seed, communes)
+        plan = arrivals(seed, communes, week)
         _, listed = await centre.call("workflow", "GET", "/v1/procedures?limit=1000", "ops")
         examples = {procedure["code"]: procedure["example"] for procedure in listed["items"]}
         filed: list[str] = []
-        people = [asyncio.create_task(centre.follow_feed()), asyncio.create_task(_registry(centre))]
+        people = [asyncio.create_task(centre.follow_feed()), asyncio.create_task(_registry(centre, week))]
         people.append(asyncio.create_task(_look(centre, watched, watch, filed)))
         for commune in range(communes):
             people += [
@@ -75,7 +73,7 @@ async def week(
             people.append(asyncio.create_task(officers.signatory(centre, commune)))
         try:
             await officers.file_arrivals(centre, plan, examples, filed)
-            await centre.until(officers.last_moment())
+            await centre.until(week.ends_at)
             for task in people:
                 if task.done() and not task.cancelled() and (error := task.exception()):
                     raise error
@@ -86,12 +84,13 @@ async def week(
         return len(filed), len(plan), centre.refused
 
 
-async def _registry(centre: Centre) -> None:
+async def _registry(centre: Centre, week: Week) -> None:
     """Healthy, then slow and losing answers for one day, then healthy."""
+    slow_from, slow_until = week.day(WEDNESDAY)
     await _control(centre, HEALTHY)
-    await centre.until(slow_from())
+    await centre.until(slow_from)
     await _control(centre, SLOW)
-    await centre.until(slow_until())
+    await centre.until(slow_until)
     await _control(centre, HEALTHY)
 
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 from deploy.demo.centre import Centre
 from deploy.demo.people import body
-from deploy.demo.week import DAYS, MONDAY, Arrival
+from deploy.demo.week import Arrival
 from shared.office import VIETNAM
 
 NAMESPACE = UUID("6f0f8f2e-0000-4000-8000-486f736f3132")
@@ -130,8 +130,3 @@ def _choice(task: dict[str, Any]) -> str:
 
 def _is_same_visit(task: dict[str, Any]) -> bool:
     return task["stage"] == "return" and "signed_by" in task["outcomes"][0]["fields"]
-
-
-def last_moment() -> datetime:
-    """When the demo's week is over."""
-    return datetime.combine(MONDAY + timedelta(days=DAYS - 1), time(17, 0), VIETNAM)

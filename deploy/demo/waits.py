@@ -1,21 +1,38 @@
-"""How long dossiers waited, Tuesday against Wednesday: the isolation figure."""
+"""How long dossiers waited, the slow Wednesday against the healthy Tuesday: the isolation figure.
+
+One pool of office seconds for each day: every wait in an officer's stage (working time, from workflow's tasks) and
+every notice's wait for its channel (wall time times the clock's speed, from notify's ledger) of the dossiers filed on
+that day. Only the registry's own two stages are left out. By the day of filing, so that both pools hold the same
+dossiers' stays; a wait still open when the week is over counts with what it has lasted, and both days are cut off at
+what Wednesday's last dossier can have waited by then. The relay's waits are counted in events and not in dossiers:
+their ratio stands beside.
+"""
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 
-from deploy.demo.week import MONDAY, TUESDAY, WEDNESDAY
-from shared.office import VIETNAM
+from deploy.demo.centre import OPEN
+from deploy.demo.week import DAYS, TUESDAY, WEDNESDAY, Week
+from shared.office import VIETNAM, OfficeClock
 
+HEALTHY_DAY, SLOW_DAY = TUESDAY, WEDNESDAY
 REGISTRY_STAGES = ("identity_check", "id_number")
-QUERY = """
-  select t.wait_s from tasks t join dossiers d using (dossier_id)
-   where t.state = 'closed' and t.stage <> all($1::text[]) and d.recorded_at >= $2 and d.recorded_at < $3
+OFFICERS = """
+  select t.wait_s, t.entered_office_at, t.started_office_at from tasks t join dossiers d using (dossier_id)
+   where t.stage <> all($1::text[]) and d.recorded_at >= $2 and d.recorded_at < $3 and t.entered_office_at < $4
+"""
+FILED = "select dossier_id from dossiers where recorded_at >= $1 and recorded_at < $2"
+NOTICES = """
+  select extract(epoch from coalesce(min(taken_at), greatest($2, min(wanted_at))) - min(wanted_at))::float8 as wait_s
+    from notices where dossier_id = any($1::uuid[]) group by notice_id
 """
 RELAY = """
   select extract(epoch from sent_at - recorded_at)::float8 as wait_s from proof.events
@@ -25,7 +42,7 @@ RELAY = """
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """`wait_p95_ratio`: p95 of the waits in officers' stages, slow day over healthy day; the relay's beside it."""
+    """`wait_p95_ratio`: p95 of all waits outside the registry's stages, slow day over healthy day."""
 
     wait_p95_ratio: float | None
     samples: int
@@ -45,21 +62,42 @@ def p95(values: Sequence[float]) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
-def day(number: int) -> tuple[datetime, datetime]:
-    begin = datetime.combine(MONDAY + timedelta(days=number), datetime.min.time(), VIETNAM)
-    return begin, begin + timedelta(days=1)
+def working_seconds(begin: datetime, end: datetime) -> float:
+    """Office hours between two office times of a week without holidays."""
+    total, date = 0.0, begin.astimezone(VIETNAM).date()
+    while date <= end.astimezone(VIETNAM).date():
+        for opens, closes in OPEN if date.weekday() < DAYS else ():
+            first = max(datetime.combine(date, opens, VIETNAM), begin)
+            total += max((min(datetime.combine(date, closes, VIETNAM), end) - first).total_seconds(), 0.0)
+        date += timedelta(days=1)
+    return total
 
 
-async def read(dsn: str, number: int) -> list[float]:
-    """Waits (working office seconds) of the dossiers filed on that day, in every stage but the registry's.
+def longest_wait(week: Week) -> float:
+    """What whoever came last on the slow day can have waited when the week is over."""
+    return working_seconds(week.day(SLOW_DAY)[1], week.ends_at)
 
-    By the day of filing, not of waiting: Tuesday's queues hold Monday's larger crowd, Wednesday's do not.
-    """
-    connection = await asyncpg.connect(dsn)
+
+async def read(databases: Mapping[str, str], clock: OfficeClock, week: Week, number: int) -> list[float]:
+    """Every wait of the dossiers filed on that day, in office seconds."""
+    begin, end = week.day(number)
+    longest = longest_wait(week)
+    workflow, notify = await asyncpg.connect(databases["workflow"]), await asyncpg.connect(databases["notify"])
     try:
-        return [row["wait_s"] for row in await connection.fetch(QUERY, list(REGISTRY_STAGES), *day(number))]
+        stays = await workflow.fetch(OFFICERS, list(REGISTRY_STAGES), begin, end, week.ends_at)
+        filed = [row["dossier_id"] for row in await workflow.fetch(FILED, begin, end)]
+        over_at = datetime.fromtimestamp(clock.wall(week.ends_at), VIETNAM)
+        notices = [row["wait_s"] * clock.speed for row in await notify.fetch(NOTICES, filed, over_at)]
     finally:
-        await connection.close()
+        await workflow.close()
+        await notify.close()
+    return [min(wait, longest) for wait in (*(_stay(row, week.ends_at) for row in stays), *notices)]
+
+
+def _stay(row: Any, over_at: datetime) -> float:
+    if row["wait_s"] is not None:
+        return float(row["wait_s"])
+    return working_seconds(row["entered_office_at"], min(row["started_office_at"] or over_at, over_at))
 
 
 async def read_relay(dsn: str, begin: datetime, end: datetime) -> list[float]:
@@ -71,10 +109,13 @@ async def read_relay(dsn: str, begin: datetime, end: datetime) -> list[float]:
 
 
 def compare(
-    healthy: Sequence[float], slow: Sequence[float], relay: tuple[Sequence[float], Sequence[float]]
+    healthy: Sequence[float],
+    slow: Sequence[float],
+    relay: tuple[Sequence[float], Sequence[float]],
+    longest: float = math.inf,
 ) -> Isolation:
-    """None where there is nothing to compare."""
-    if not healthy or not slow or not p95(healthy):
+    """None where there is nothing to compare, or nobody knows how long the healthy day's p95 would have become."""
+    if not healthy or not slow or not 0 < p95(healthy) < longest:
         return Isolation(None, min(len(healthy), len(slow)), None, None, None, None)
     chance = random.Random(20250825)
     ratios = sorted(
@@ -90,6 +131,3 @@ def compare(
         slow_p95_s=round(p95(slow), 1),
         relay_p95_ratio=None if relay_ratio is None else round(relay_ratio, 3),
     )
-
-
-HEALTHY_DAY, SLOW_DAY = TUESDAY, WEDNESDAY

@@ -1,8 +1,10 @@
 """A commune's week, seeded: who comes when, with what, by which channel. Pure.
 
 Chí Tiên, Monday 25 to Friday 29 August 2025: about 82 dossiers a working day. Mix, rhythm, channels and staff are
-those of a published or plausible centre (mark C); Wednesday's arrivals are Tuesday's, moved by a day, so that a slow
-Wednesday can be compared with a healthy Tuesday.
+those of a published or plausible centre (mark C). Wednesday's arrivals are Tuesday's, moved by a day, so that a slow
+Wednesday can be compared with a healthy Tuesday. A real Monday brings a third more; here it brings what Tuesday brings,
+so that Tuesday begins with the very remainder that Wednesday begins with: with Monday's surplus in its queues the
+healthy day was the slower one.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from datetime import date, datetime, time, timedelta
 
 from shared.office import VIETNAM
 
-MONDAY = date(2025, 8, 25)
 DAYS = 5
-TUESDAY, WEDNESDAY = 1, 2
-MONDAY_SHARE = 1.3
+MONDAY, TUESDAY, WEDNESDAY = 0, 1, 2
+ALIKE = (MONDAY, TUESDAY, WEDNESDAY)
+"""Days with the same arrivals, each by other people."""
 
 MIX = {
     "2.000815": 36.0,  # certified copies
@@ -66,31 +68,46 @@ class Arrival:
     """Makes the person: the same seed is the same person."""
 
 
-def arrivals(seed: int, communes: int = 1) -> list[Arrival]:
+@dataclass(frozen=True, slots=True)
+class Week:
+    """Five working days; `number` counts them from 0."""
+
+    monday: date = date(2025, 8, 25)
+
+    def day(self, number: int) -> tuple[datetime, datetime]:
+        """From midnight to midnight."""
+        begin = datetime.combine(self.monday + timedelta(days=number), time(0), VIETNAM)
+        return begin, begin + timedelta(days=1)
+
+    @property
+    def begins_at(self) -> datetime:
+        """A quarter of an hour before the office opens."""
+        return datetime.combine(self.monday, time(7, 15), VIETNAM)
+
+    @property
+    def ends_at(self) -> datetime:
+        return datetime.combine(self.monday + timedelta(days=DAYS - 1), time(17, 0), VIETNAM)
+
+
+def arrivals(seed: int, communes: int = 1, week: Week | None = None) -> list[Arrival]:
     """The whole week in order of time."""
-    week: list[Arrival] = []
+    found: list[Arrival] = []
     for commune in range(communes):
         chance = random.Random(f"{seed}/{commune}")
         owed = dict.fromkeys(MIX, 0.5)
-        tuesday: list[Arrival] = []
-        for day in range(DAYS):
-            if day == WEDNESDAY:
-                moved = [replace(a, at=a.at + timedelta(days=1), seed=a.seed + 500_000) for a in tuesday]
-                week += moved
-                continue
-            todays = list(_day(chance, day, commune, owed))
-            if day == TUESDAY:
-                tuesday = todays
-            week += todays
-    return sorted(week, key=lambda arrival: (arrival.at, arrival.seed))
+        for day in (TUESDAY, *(day for day in range(DAYS) if day not in ALIKE)):
+            todays = list(_day(chance, week or Week(), day, commune, owed))
+            for other in ALIKE if day == TUESDAY else (day,):
+                moved = timedelta(days=other - day)
+                found += [replace(one, at=one.at + moved, seed=one.seed + (other - day) * 10_000) for one in todays]
+    return sorted(found, key=lambda arrival: (arrival.at, arrival.seed))
 
 
-def _day(chance: random.Random, day: int, commune: int, owed: dict[str, float]) -> list[Arrival]:
+def _day(chance: random.Random, week: Week, day: int, commune: int, owed: dict[str, float]) -> list[Arrival]:
     """One day's arrivals; fractions of a dossier are carried over to the next day."""
-    share = MONDAY_SHARE if day == 0 else (DAYS - MONDAY_SHARE) / (DAYS - 1)
     codes: list[str] = []
     for code, per_day in MIX.items():
-        owed[code] += per_day * share
+        owed[code] += per_day
         count = int(owed[code])
         owed[code] -= count
         if day == TUESDAY and code == "1.001193":
@@ -100,8 +117,8 @@ def _day(chance: random.Random, day: int, commune: int, owed: dict[str, float]) 
     chance.shuffle(codes)
     found = []
     for number, code in enumerate(codes):
-        moment = datetime.combine(MONDAY + timedelta(days=day), _time(chance), VIETNAM)
-        person = day * 10_000 + commune * 100_000_0 + number
+        moment = datetime.combine(week.monday + timedelta(days=day), _time(chance), VIETNAM)
+        person = day * 10_000 + commune * 1_000_000 + number
         found.append(Arrival(moment, code, _channel(chance, code), commune, person))
     return found
 

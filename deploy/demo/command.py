@@ -98,11 +98,32 @@ async def _play(stack: Stack, week: Week, seed: int, communes: int, console: Con
         )
     console.print("Tuần đã hết; đang chờ lặng và đối chứng… / The week is over; waiting for quiet, then proving…")
     report = await run(endpoints, settle_seconds=25)
+    await conduct.look_at_the_end(endpoints, clock, watched)
+    result = await _outcome(endpoints, clock, week, watched, report)
+    checks = {
+        "four_zeros": exit_code(report) == 0,
+        "quiet": bool(result["proof"]["quiet"]),
+        "all_filed": filed == meant,
+        "none_refused": not refused,
+        **_judged(watched, result["isolation"]["wait_p95_ratio"]),
+    }
     return {
-        **await _outcome(endpoints, clock, week, watched, report),
+        **result,
         "filed": filed,
         "meant": meant,
         "refused_calls": refused,
+        "checks": checks,
+        "passed": all(checks.values()),
+    }
+
+
+def _judged(watched: conduct.Watched, ratio: float | None) -> dict[str, bool]:
+    worst = watched.worst
+    return {
+        "registry_named": worst is not None and worst.said in waits.REGISTRY_STAGES,
+        "metrics_agree": worst is not None and worst.scraped == worst.said and watched.agree,
+        "isolation": ratio is not None and ratio <= SINGLE_RUN_BOUND,
+        "memory": watched.pss_mb <= MEMORY_BOUND_MB,
     }
 
 
@@ -117,28 +138,20 @@ async def _outcome(
     healthy = await waits.read(databases, clock, week, waits.HEALTHY_DAY)
     slow = await waits.read(databases, clock, week, waits.SLOW_DAY)
     isolation = waits.compare(healthy, slow, (relay[0], relay[1]), waits.longest_wait(week))
-    worst = watched.worst or {}
-    verdict = worst.get("verdict", {"stages": [], "bottleneck": None, "sentence": {"vi": "", "en": ""}})
+    worst = watched.worst
+    verdict = worst.verdict if worst else {"stages": [], "bottleneck": None, "sentence": {"vi": "", "en": ""}}
     figures = report.as_json()
-    named = verdict["bottleneck"] is not None and verdict["bottleneck"]["stage"] in waits.REGISTRY_STAGES
-    ratio = isolation.wait_p95_ratio
-    checks = {
-        "four_zeros": exit_code(report) == 0,
-        "quiet": bool(figures["quiet"]),
-        "registry_named": named,
-        "metrics_agree": named and worst.get("scraped") == verdict["bottleneck"]["stage"],
-        "isolation": ratio is not None and ratio <= SINGLE_RUN_BOUND,
-        "memory": watched.pss_mb <= MEMORY_BOUND_MB,
-    }
     return {
         **{name: figures[name] for name in ("lost", "repeated_effects", "numbers_issued_twice", "order_violations")},
         **verdict,
-        "verdict_at": worst.get("office"),
+        "verdict_at": worst and worst.office,
         "isolation": {name: getattr(isolation, name) for name in isolation.__slots__},
-        "verdict_samples": {"agreed": watched.agreed, "differed": watched.differed},
+        "verdict_samples": {
+            "agreed": watched.agreed,
+            "differed": watched.differed,
+            "agreed_at_end": watched.agreed_at_end,
+        },
         "waits": {"healthy": [round(wait, 1) for wait in healthy], "slow": [round(wait, 1) for wait in slow]},
         "pss_mb": round(watched.pss_mb, 1),
-        "checks": checks,
-        "passed": all(checks.values()),
         "proof": figures,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,17 +32,58 @@ SLOW = {**HEALTHY, "latency_p50_s": 8.0, "latency_p95_s": 20.0, "capacity_per_s"
 TARGETS = {"relay": 3600.0, "notify": 7200.0}
 """At this speed a machine's 60 s would be 17 ms: relay and notify are measured against one and two wall seconds."""
 
+AGREEING = 0.9
+END_LOOKS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What workflow said, and which stage the metrics alone name, at one moment."""
+
+    office: datetime
+    verdict: dict[str, Any]
+    scraped: str | None
+
+    @property
+    def said(self) -> str | None:
+        return said_in(self.verdict)
+
+    @property
+    def score(self) -> float:
+        return max((row["score"] for row in self.verdict["stages"]), default=0.0)
+
 
 @dataclass
 class Watched:
     """What was seen while the week went by."""
 
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    """{office, verdict, scraped}: what workflow said, and what the metrics alone say, at one moment."""
-    worst: dict[str, Any] | None = None
+    worst: Look | None = None
     agreed: int = 0
     differed: int = 0
+    """Settled looks: workflow named the same stage, or none, in the look before and in the one after."""
+    agreed_at_end: bool = False
     pss_mb: float = 0.0
+    _latest: list[Look] = field(default_factory=list)
+
+    def keep(self, look: Look) -> None:
+        """Judge the look before this one, if it was settled: where a stage comes or goes, one of the two is first."""
+        self._latest = [*self._latest[-2:], look]
+        if len(self._latest) < 3 or len({one.said for one in self._latest}) > 1:
+            return
+        settled = self._latest[1]
+        self.agreed += settled.said == settled.scraped
+        self.differed += settled.said != settled.scraped
+        if settled.said is not None and (self.worst is None or settled.score > self.worst.score):
+            self.worst = settled
+
+    @property
+    def agree(self) -> bool:
+        """The two verdicts are one: in the end, when nothing moves, and in nine settled looks of ten on the way.
+
+        Not in all: workflow answers from its tables, and what is scraped was counted up to a refresh, half an office
+        hour, earlier.
+        """
+        return self.agreed_at_end and self.agreed >= AGREEING * (self.agreed + self.differed)
 
 
 async def play(
@@ -100,31 +142,39 @@ async def _control(centre: Centre, settings: dict[str, float]) -> None:
 
 
 async def _look(centre: Centre, watched: Watched, watch: Any, filed: list[str]) -> None:
-    """Every half second: the verdict, the same from the metrics alone, and memory; keep the worst moment."""
-    while True:
+    """Every half second: the verdict, and the same from the metrics alone; every two seconds: memory."""
+    for number in itertools.count():
         began = time.monotonic()
-        status, verdict = await centre.call("workflow", "GET", "/v1/stages", "ops")
-        pages = await bottleneck.scrape(centre.endpoints)
-        scraped = bottleneck.find_bottleneck(pages.values())
-        if status == 200:
-            _keep(watched, centre.clock.now(), verdict, scraped)
-            watch(centre.clock.now(), verdict, len(filed))
-        watched.pss_mb = max(watched.pss_mb, pss_mb(centre.endpoints["pids"]))
+        if (seen := await _both(centre)) is not None:
+            watched.keep(seen)
+            watch(seen.office, seen.verdict, len(filed))
+        if number % 4 == 0:
+            watched.pss_mb = max(watched.pss_mb, pss_mb(centre.endpoints["pids"]))
         await asyncio.sleep(max(0.5 - (time.monotonic() - began), 0.05))
 
 
-def _keep(watched: Watched, office: datetime, verdict: dict[str, Any], scraped: Any) -> None:
-    said = verdict["bottleneck"]["stage"] if verdict["bottleneck"] else None
-    counted = scraped.stage if scraped else None
-    if said == counted:
-        watched.agreed += 1
-    else:
-        watched.differed += 1
-    score = max((row["score"] for row in verdict["stages"]), default=0.0)
-    row = {"office": office, "score": score, "verdict": verdict, "scraped": counted}
-    if said is not None and (watched.worst is None or score > watched.worst["score"]):
-        watched.worst = row
-    watched.samples.append({"office": office, "said": said, "scraped": counted, "score": score})
+async def look_at_the_end(endpoints: Mapping[str, Any], clock: OfficeClock, watched: Watched) -> None:
+    """Whether the two verdicts agree now that all is quiet; a refresh that is under way is given time to end."""
+    async with httpx2.AsyncClient() as client:
+        for _ in range(END_LOOKS):
+            seen = await _both(Centre(endpoints, clock, client))
+            watched.agreed_at_end = seen is not None and seen.said == seen.scraped
+            if watched.agreed_at_end:
+                return
+            await asyncio.sleep(0.5)
+
+
+async def _both(centre: Centre) -> Look | None:
+    """None when workflow does not answer."""
+    status, verdict = await centre.call("workflow", "GET", "/v1/stages", "ops")
+    pages = await bottleneck.scrape(centre.endpoints)
+    scraped = bottleneck.find_bottleneck(pages.values())
+    return Look(centre.clock.now(), verdict, scraped.stage if scraped else None) if status == 200 else None
+
+
+def said_in(verdict: Mapping[str, Any]) -> str | None:
+    """The bottleneck's stage."""
+    return verdict["bottleneck"]["stage"] if verdict["bottleneck"] else None
 
 
 def pss_mb(pids: Mapping[str, int]) -> float:

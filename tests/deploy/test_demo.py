@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bench.week import LEAST_WAITS, missed_in
-from deploy.demo import officers
+from deploy.demo import command, officers
+from deploy.demo.conduct import Look, Watched
 from deploy.demo.waits import SLOW_DAY, compare, longest_wait, read, working_seconds
 from deploy.demo.week import ALIKE, DAYS, TUESDAY, WEDNESDAY, Arrival, Week, arrivals
 from shared.envelope import new_id
@@ -42,6 +43,43 @@ def test_the_signatory_signs_in_two_rounds_a_day() -> None:
     while (moment := officers._next_round(moment)) < WEEK.ends_at:
         rounds.append(f"{moment:%H:%M}")
     assert rounds == ["10:30", "16:00"] * DAYS
+
+
+def look(said: str | None, scraped: str | None, score: float = 2.0) -> Look:
+    bottleneck = {"stage": said} if said else None
+    return Look(WEEK.begins_at, {"stages": [{"score": score}], "bottleneck": bottleneck}, scraped)
+
+
+def watch(*looks: Look, at_end: bool = True) -> Watched:
+    watched = Watched(agreed_at_end=at_end)
+    for one in looks:
+        watched.keep(one)
+    return watched
+
+
+def test_a_look_is_judged_when_the_ones_beside_it_named_the_same_stage() -> None:
+    calm, moving = [look(None, None)] * 3, [look("id_number", None, 9.0), look(None, "id_number"), look("relay", None)]
+    watched = watch(*calm, *moving)
+    assert (watched.agreed, watched.differed, watched.worst) == (1, 0, None)
+    worst = look("id_number", "id_number", 7.0)
+    watched = watch(*calm, look("id_number", None, 8.0), worst, look("id_number", "id_number", 9.0), *calm)
+    assert watched.worst is worst
+
+
+def test_two_verdicts_that_differ_at_settled_moments_or_in_the_end_are_a_failure() -> None:
+    same, other = [look("id_number", "id_number")] * 100, [look("id_number", "approval")] * 20
+    assert watch(*same).agree
+    assert watch(*same, *other[:8]).agree
+    assert not watch(*same, *other).agree
+    assert not watch(*same, at_end=False).agree
+    judged = command._judged(watch(*same, *other), 1.0)
+    assert [name for name, passed in judged.items() if not passed] == ["metrics_agree"]
+
+
+def test_a_ratio_that_nobody_knows_does_not_pass() -> None:
+    assert command._judged(watch(), None)["isolation"] is False
+    assert command._judged(watch(), 1.26)["isolation"] is False
+    assert command._judged(watch(), 1.24)["isolation"] is True
 
 
 def test_only_office_hours_count_as_waiting() -> None:

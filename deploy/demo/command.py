@@ -38,12 +38,21 @@ def demo(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Thư mục, bị xóa trước. / Folder, wiped.")] = DATA,
     broker: options.Broker = EMBEDDED,
     postgres: options.Postgres = EMBEDDED,
+    now: Annotated[
+        str | None,
+        typer.Option(
+            "--now",
+            metavar="ISO",
+            help="Diễn tuần đủ năm ngày làm việc đầu tiên từ lúc này. / Play the first full working week from then on.",
+        ),
+    ] = None,
     speed: Annotated[float, typer.Option("--speed", min=60, help="Giây làm việc mỗi giây. / Office s per s.")] = SPEED,
 ) -> None:
     """Một tuần hồ sơ của một xã, cơ quan cấp số chậm giữa tuần. / A commune's week, the registry slow in the middle."""
     console = Console()
     began = time.monotonic()
-    week = Week()
+    moment = options.parse_now(now)
+    week = Week() if moment is None else Week.after(moment)
     _wipe(data)
     stack = Stack(
         data,

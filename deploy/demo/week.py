@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
+from typing import Any
 
 from shared.office import VIETNAM
 
@@ -87,6 +88,23 @@ class Week:
     @property
     def ends_at(self) -> datetime:
         return datetime.combine(self.monday + timedelta(days=DAYS - 1), time(17, 0), VIETNAM)
+
+    @classmethod
+    def after(cls, moment: datetime) -> Week:
+        """The first one that begins then or later and has no public holiday."""
+        local = moment.astimezone(VIETNAM)
+        monday = local.date() - timedelta(days=local.weekday())
+        while cls(monday).begins_at < local or _has_holiday(monday):
+            monday += timedelta(days=7)
+        return cls(monday)
+
+
+def _has_holiday(monday: date) -> bool:
+    from holidays.countries.vietnam import Vietnam  # takes a moment to load, and is only asked for another week
+
+    make: Any = Vietnam
+    off = make(years=(monday.year, monday.year + 1))
+    return any(monday + timedelta(days=number) in off for number in range(DAYS))
 
 
 def arrivals(seed: int, communes: int = 1, week: Week | None = None) -> list[Arrival]:

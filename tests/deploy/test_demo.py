@@ -7,12 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from bench.week import LEAST_WAITS, missed_in
 from deploy.demo import command, officers
 from deploy.demo.conduct import Look, Watched
 from deploy.demo.waits import SLOW_DAY, compare, longest_wait, read, working_seconds
 from deploy.demo.week import ALIKE, DAYS, TUESDAY, WEDNESDAY, Arrival, Week, arrivals
+from deploy.local import cli
 from shared.envelope import new_id
 from shared.office import VIETNAM, OfficeClock
 from tests.fixtures.databases import MakePool
@@ -36,6 +38,25 @@ def test_the_days_that_are_compared_and_the_one_before_them_bring_the_same_by_ot
     assert all(days[day] == days[TUESDAY] for day in ALIKE)
     assert days[DAYS - 1] != days[TUESDAY]
     assert len({arrival.seed for arrival in plan}) == len(plan) == sum(sum(day.values()) for day in days)
+
+
+@pytest.mark.parametrize(
+    ("said", "monday"),
+    [
+        ("2025-08-25T07:15+07:00", "2025-08-25"),
+        ("2025-08-25T07:16+07:00", "2025-09-08"),  # the week after it has the National Day
+        ("2026-02-13T08:00+07:00", "2026-02-23"),  # the week after it is Tết
+    ],
+)
+def test_another_week_is_the_first_full_one_from_then_on(said: str, monday: str) -> None:
+    assert Week.after(datetime.fromisoformat(said)).monday.isoformat() == monday
+
+
+@pytest.mark.parametrize("name", ["up", "demo"])
+def test_up_and_demo_take_the_same_options(name: str) -> None:
+    shown = CliRunner().invoke(cli.build(), [name, "--help"], env={"COLUMNS": "200"}).output
+    for option in ("--port-base", "--data", "--broker", "--postgres", "--now", "--speed"):
+        assert option in shown, option
 
 
 def test_the_signatory_signs_in_two_rounds_a_day() -> None:

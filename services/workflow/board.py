@@ -34,17 +34,25 @@ AWAITS_MACHINE = [stage in MACHINE for stage in OWN]
 # in the machine's seconds it would make the registry the bottleneck of a clerk's afternoon, and a dossier would stand
 # there twice. Without it a dossier has one task in a stage, so that counting tasks counts dossiers.
 STANDING = """
-  select stage, count(*) filter (where own) as standing,
-         count(*) filter (where own and state <> 'started') as waiting,
-         count(*) filter (where state = 'started') as started,
-         count(distinct holder) filter (where state = 'started') as holders,
-         count(distinct dossier_id) filter (where due_at < $4) as overdue,
-         count(distinct dossier_id) filter (where due_at >= $4 and due_at < $5) as due_soon
-    from (select t.*, t.role is null or not s.machine as own
+  select stage, standing, waiting, started, overdue, due_soon,
+         (select count(distinct one) from unnest(holding) as one) as holders
+    from (
+      select stage, count(*) filter (where own) as standing,
+             count(*) filter (where own and state <> 'started') as waiting,
+             count(*) filter (where state = 'started') as started,
+             array_agg(holder) filter (where state = 'started') as holding,
+             count(*) filter (where not twice and due_at < $4) as overdue,
+             count(*) filter (where not twice and due_at >= $4 and due_at < $5) as due_soon
+        from (
+          select t.*, own, not own and exists (
+                   select from tasks o where o.dossier_id = t.dossier_id and o.stage = t.stage and o.role is null
+                      and o.state <> 'closed') as twice
             from tasks t join unnest($2::text[], $3::boolean[]) as s (stage, machine) using (stage)
+           cross join lateral (select t.role is null or not s.machine as own) as o
            where state <> 'closed' and {agency}) t
-   group by stage
+       group by stage) g
 """
+# Counted without sorting: every two seconds this goes through every open task there is.
 OLDEST = """
   select o.stage, o.entered_at, o.entered_office_at,
          case when not exists (select 1 from blanks b where 'blanks:' || b.kind = o.waiting_for

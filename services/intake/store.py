@@ -114,7 +114,9 @@ async def find_submission(tx: Tx, dossier_id: UUID) -> Any | None:
 
 
 async def lock_submission(tx: Tx, dossier_id: UUID) -> Any | None:
-    return await tx.fetchrow("select * from submissions where dossier_id = $1 for update", dossier_id)
+    """The row, locked; a row that refers to it (`requests`, `contents`) may be written before, by several at once."""
+    # FOR UPDATE would wait for everybody whose new request refers to the row, and they for us.
+    return await tx.fetchrow("select * from submissions where dossier_id = $1 for no key update", dossier_id)
 
 
 async def next_event(tx: Tx, submission: Any, fact: Fact) -> Outgoing:

@@ -63,6 +63,30 @@ async def test_a_request_is_taken_by_token_and_by_secret_once(intake: Intake, wh
     assert await types_of(intake, said) == [(1, "DossierSubmitted"), (2, fact), (3, fact)]
 
 
+async def deadlocks(intake: Intake) -> int:
+    found = "select deadlocks from pg_stat_database where datname = current_database()"
+    return int(await intake.pool.fetchval(found))
+
+
+async def test_requests_of_one_dossier_at_once_are_all_taken_and_wait_for_each_other_without_a_deadlock(
+    intake: Intake,
+) -> None:
+    before, told = await deadlocks(intake), []
+    for _ in range(5):
+        said = await intake.submitted()
+        calls = [
+            intake.counter.post(path(said, what), json=body, headers=intake.key())
+            for what, (body, _) in REQUESTS.items()
+            for _ in range(6)
+        ]
+        calls.append(intake.counter.put(content_path(said), content=FILE, headers=PDF))
+        answers = await asyncio.gather(*calls)
+        assert [answer.status_code for answer in answers] == [202] * 12 + [201]
+        told.append([sequence for sequence, _ in await types_of(intake, said)])
+    assert told == [list(range(1, 15))] * 5
+    assert await deadlocks(intake) == before
+
+
 @pytest.mark.parametrize("what", REQUESTS)
 async def test_the_same_key_with_another_request_is_409(intake: Intake, what: str) -> None:
     body, _ = REQUESTS[what]

@@ -8,6 +8,7 @@ statistics.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -16,12 +17,14 @@ import httpx2
 from deploy.verify.databases import Unreadable, read_databases
 from deploy.verify.notebook import Notebook
 from deploy.verify.report import Report, exit_code
-from deploy.verify.stream import read_stream
+from deploy.verify.stream import Stream, read_stream
 from deploy.verify.zeros import compute, is_settled, prepare
 
 __all__ = ["Report", "exit_code", "run"]
 
 STATS_SECONDS = 10.0
+SILENT = (httpx2.HTTPError, ValueError, KeyError, TypeError)
+"""What asking for statistics can raise: no answer, or one that says something else."""
 
 
 async def run(
@@ -41,7 +44,7 @@ async def run(
     report = Report()
     with Notebook() as notebook:
         try:
-            await _read_until_settled(notebook, report, endpoints.get("databases", {}), started + settle_seconds)
+            await _read_until_settled(notebook, report, endpoints, started + settle_seconds)
         except Unreadable as error:
             report.troubles.append(str(error))
         else:
@@ -57,11 +60,15 @@ async def run(
     return report
 
 
-async def _read_until_settled(notebook: Notebook, report: Report, dsns: dict[str, str], deadline: float) -> None:
+async def _read_until_settled(notebook: Notebook, report: Report, endpoints: dict[str, Any], deadline: float) -> None:
     while True:
         began = time.monotonic()
         notebook.empty()
-        report.counts = await read_databases(notebook, dsns)
+        report.counts = await read_databases(notebook, endpoints.get("databases", {}))
+        if url := endpoints.get("registry", ""):
+            # One that does not answer is a trouble below, where its word counts.
+            with contextlib.suppress(*SILENT):
+                notebook.write("registry", [(int((await _statistics(url))["in_flight"]),)])
         prepare(notebook)
         pause = max(0.5, time.monotonic() - began)
         if is_settled(notebook) or time.monotonic() + pause > deadline:
@@ -74,6 +81,9 @@ async def _read_broker(notebook: Notebook, report: Report, bootstrap: str, secon
         report.troubles.append("Không có địa chỉ Kafka. / No Kafka address is given.")
         return
     report.stream = await read_stream(notebook, bootstrap, seconds=seconds)
+    if unread := _list_unread(notebook, report.stream):
+        report.stream.complete = False
+        report.stream.trouble = f"the broker does not have {', '.join(unread)}, where something was sent"
     if not report.stream.complete:
         report.troubles.append(f"Chưa đọc hết Kafka. / {report.stream.trouble}")
     report.counts["kafka"] = dict(sorted(report.stream.records.items())) | {
@@ -82,17 +92,29 @@ async def _read_broker(notebook: Notebook, report: Report, bootstrap: str, secon
     }
 
 
+def _list_unread(notebook: Notebook, stream: Stream) -> list[str]:
+    """Topics that the broker did not show although something was sent there: another broker, or one just wiped."""
+    if not stream.clusters:
+        return []
+    sent = notebook.rows("select distinct topic from events where sent_age is not null order by 1")
+    return [topic for (topic,) in sent if topic not in stream.topics]
+
+
 async def _ask_registry(report: Report, url: str) -> None:
     if not url:
         return
     report.registry = {}
     try:
-        async with httpx2.AsyncClient(timeout=STATS_SECONDS, trust_env=False) as client:
-            answer = await client.get(f"{url.rstrip('/')}/control/stats")
-            answer.raise_for_status()
-            report.registry = dict(answer.json())
-            report.numbers_issued_twice = int(report.registry["numbers_issued_twice"])
-    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+        report.registry = await _statistics(url)
+        report.numbers_issued_twice = int(report.registry["numbers_issued_twice"])
+    except SILENT as error:
         report.troubles.append(
             f"Không hỏi được thống kê của kho định danh mô phỏng. / The registry's statistics do not answer: {error!r}"
         )
+
+
+async def _statistics(url: str) -> dict[str, Any]:
+    async with httpx2.AsyncClient(timeout=STATS_SECONDS, trust_env=False) as client:
+        answer = await client.get(f"{url.rstrip('/')}/control/stats")
+        answer.raise_for_status()
+        return dict(answer.json())

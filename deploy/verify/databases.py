@@ -30,10 +30,10 @@ SAID: dict[str, tuple[str, ...]] = {
 BECAME: dict[str, tuple[str, ...]] = {
     "intake": (),
     "workflow": ("applied", "held", "parked", "recorded"),
-    "idlookup": ("applied", "held", "parked", "id_requests"),
-    "notify": ("applied", "held", "parked", "notices"),
+    "idlookup": ("applied", "held", "parked", "id_requests", "outcomes"),
+    "notify": ("applied", "held", "parked", "notices", "outcomes"),
 }
-"""Which views each service must have. `recorded` is our own selection from proof.events."""
+"""Which views each service must have. `recorded` and `outcomes` are our own selections from proof.events."""
 
 COLUMNS: dict[str, str] = {
     "submissions": "dossier_id",
@@ -45,12 +45,15 @@ COLUMNS: dict[str, str] = {
     "held": "topic::text, dossier_id, sequence, reason",
     "parked": "topic::text, dossier_id, sequence, ce_id, reason",
     "notices": "notice_id::uuid, dossier_id, kind, channel, state",
-    "id_requests": "request_key::uuid, kind, state",
+    "id_requests": (
+        "request_key::uuid, kind, state, dossier_id, extract(epoch from clock_timestamp() - due_at)::float8 as due_age"
+    ),
 }
 QUERIES = {name: f"select {columns} from proof.{name}" for name, columns in COLUMNS.items()} | {
-    "recorded": "select distinct dossier_id from proof.events where type in ('DossierRecorded', $1)"
+    "recorded": "select distinct dossier_id from proof.events where type in ('DossierRecorded', $1)",
+    "outcomes": "select dossier_id, type, count(*) from proof.events group by dossier_id, type",
 }
-WHOSE = frozenset({"events", "applied", "held", "parked"})
+WHOSE = frozenset({"events", "applied", "held", "parked", "outcomes"})
 """Tables of the notebook whose first column is the service."""
 
 
@@ -117,6 +120,8 @@ def _shape_for(service: str, table: str) -> Callable[[asyncpg.Record], tuple[Any
     whose: tuple[str, ...] = (service,) if table in WHOSE else ()
     if table == "events":
         return lambda row: (*whose, row[0], row[1].bytes, row[2], row[3].bytes, plain_type(row[4]), row[5])
+    if table == "outcomes":
+        return lambda row: (*whose, row[0].bytes, plain_type(row[1]), row[2])
     return lambda row: (*whose, *(_plain(value) for value in row))
 
 

@@ -23,7 +23,12 @@ TABLES: dict[str, str] = {
     "held": "service text, topic text, dossier blob, sequence int, reason text",
     "parked": "service text, topic text, dossier blob, sequence int, ce_id blob, reason text",
     "notices": "notice blob, dossier blob, kind text, channel text, state text",
-    "id_requests": "request_key blob, kind text, state text",
+    # due_age: seconds since it ought to have been looked at; negative = later; null = not to be looked at
+    "id_requests": "request_key blob, kind text, state text, dossier blob, due_age real",
+    # what idlookup and notify said became of requests and notices, read in the same snapshot as their rows
+    "outcomes": "service text, dossier blob, type text, times int",
+    # the simulator's own word, where there is one
+    "registry": "in_flight int",
     # what the broker showed, one row for each record of a dossier
     "sightings": "topic text, dossier blob, sequence int, ce_id blob, partition int, position int",
     "codes": "dossier blob, sequence int, code text",
@@ -38,6 +43,8 @@ INDEXES = (
     "create index recorded_by on recorded (dossier)",
     "create index events_by on events (topic, dossier, sequence)",
     "create index notices_by on notices (notice, channel)",
+    "create index requests_by on id_requests (request_key)",
+    "create index outcomes_by on outcomes (service, dossier, type)",
     "create index sightings_by on sightings (topic, dossier, partition, position)",
 )
 

@@ -40,6 +40,7 @@ class Stream:
     """What reading the broker came to. `complete` is false when the end was not reached; then `trouble` says why."""
 
     clusters: list[str] = field(default_factory=list)
+    topics: set[str] = field(default_factory=set)
     records: dict[str, int] = field(default_factory=dict)
     heartbeats: int = 0
     strangers: int = 0
@@ -113,6 +114,7 @@ async def read_stream(notebook: Notebook, bootstrap: str, *, seconds: float | No
     try:
         before = await asyncio.wait_for(_describe(bootstrap), 20)
         stream.clusters.append(before.cluster_id)
+        stream.topics = {at.topic for at in before.partitions}
         if before.partitions:
             await _read_all(notebook, bootstrap, before.partitions, stream, deadline)
         else:

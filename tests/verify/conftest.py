@@ -44,15 +44,17 @@ async def stream(kafka: KafkaSettings) -> str:
 
 
 class Statistics:
-    """Answers `GET /control/stats` as the simulator does; `twice` is what it says."""
+    """Answers `GET /control/stats` as the simulator does; `twice` and `in_flight` are what it says."""
 
     def __init__(self) -> None:
         self.twice = 0
+        self.in_flight = 0
         self.url = ""
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        body = json.dumps({"requests": 3, "numbers_issued": 3, "numbers_issued_twice": self.twice, "in_flight": 0})
+        said = {"numbers_issued_twice": self.twice, "in_flight": self.in_flight}
+        body = json.dumps({"requests": 3, "numbers_issued": 3, **said})
         head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
         writer.write(f"{head}connection: close\r\n\r\n{body}".encode())
         await writer.drain()

@@ -7,7 +7,7 @@ create table held (topic text, dossier_id uuid, sequence int, reason text, held_
 create table parked (topic text, dossier_id uuid, sequence int, ce_id uuid, reason text,
   parked_at timestamptz default now());
 create table notices (notice_id uuid, dossier_id uuid, kind text, channel text, state text);
-create table id_requests (request_key uuid, kind text, state text);
+create table id_requests (request_key uuid, kind text, state text, dossier_id uuid, due_at timestamptz);
 create schema proof;
 create view proof.submissions as select * from submissions;
 create view proof.events as select * from events;

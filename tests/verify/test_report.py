@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from uuid import uuid4
 
 import asyncpg
 from rich.console import Console
 
 from deploy import verify
 from deploy.local.ports import free_port
-from tests.verify.world import HEALTHY, World
+from shared.kafka import KafkaSettings
+from tests.verify.world import HEALTHY, LIFECYCLE, SUBMISSIONS, World
 
 
 def printed(report: verify.Report) -> str:
@@ -42,6 +44,21 @@ async def test_a_missing_proof_view_is_not_mistaken_for_an_empty_one(world: Worl
         await tx.close()
     assert report.figures()["lost"] is None
     assert "proof.notices" in report.troubles[0]
+    assert verify.exit_code(report) == 1
+
+
+async def test_a_broker_without_the_topics_of_what_was_sent_is_not_mistaken_for_one_that_was_read(
+    proof_dsns: dict[str, str], kafka: KafkaSettings
+) -> None:
+    world = World(proof_dsns, kafka.servers, "")
+    world.submitted.append(uuid4())
+    world.say(SUBMISSIONS, world.submitted[0], "DossierSubmitted")
+    world.unsent.append(world.say(LIFECYCLE, world.submitted[0], "DossierRecorded"))
+    world.broker = []
+    report = await world.prove()
+    assert report.complete is False
+    assert SUBMISSIONS in report.troubles[0]
+    assert LIFECYCLE not in report.troubles[0]
     assert verify.exit_code(report) == 1
 
 

@@ -76,7 +76,10 @@ class World:
     parked: list[tuple[Said, str]] = field(default_factory=list)
     notices: list[tuple[UUID, UUID, str, str]] = field(default_factory=list)
     """(notice, dossier, channel, state)"""
-    requests: list[tuple[UUID, str]] = field(default_factory=list)
+    requests: list[tuple[UUID, UUID, str, str]] = field(default_factory=list)
+    """(key, dossier, kind, state)"""
+    due_in_s: dict[UUID, float] = field(default_factory=dict)
+    """Request key -> seconds until it is to be looked at."""
     real: set[str] = field(default_factory=set)
     """Services that run for real: their databases are theirs."""
 
@@ -93,7 +96,7 @@ class World:
         self.say(LIFECYCLE, dossier, "DossierRecorded")
         self.say(LIFECYCLE, dossier, "DossierReceived", dossier_code=code)
         wanted = self.say(WANTED, dossier, "IdNumberWanted")
-        self.requests.append((wanted.ce_id, "found"))
+        self.requests.append((wanted.ce_id, dossier, "issue", "found"))
         self.say(FOUND, dossier, "IdNumberFound", request_key=str(wanted.ce_id))
         self.say(LIFECYCLE, dossier, "IdNumberIssued")
         for _ in range(2):
@@ -112,8 +115,26 @@ class World:
             self.applied.append((one, 1))
         return one
 
+    def ask(self, type: str, state: str, answer: str = "", **data: Any) -> UUID:
+        """One more request of the first dossier's, and what idlookup said of it; returns its key."""
+        dossier = self.submitted[0]
+        wanted = self.say(WANTED, dossier, type)
+        self.requests.append((wanted.ce_id, dossier, "issue" if type == "IdNumberWanted" else "verify", state))
+        if answer:
+            self.say(FOUND, dossier, answer, request_key=str(wanted.ce_id), **data)
+        return wanted.ce_id
+
     def find(self, type: str, at: int = 0) -> Said:
         return [one for one in self.said if one.type == type][at]
+
+    def unsay(self, one: Said) -> None:
+        """It was never said; what its speaker said of the dossier afterwards came in its place."""
+        self.said.remove(one)
+        self.broker.remove(one)
+        self.not_applied(one)
+        for other in self.said:
+            if (other.topic, other.dossier) == (one.topic, one.dossier) and other.sequence > one.sequence:
+                other.sequence -= 1
 
     def not_applied(self, *lost: Said) -> None:
         self.applied = [(one, times) for one, times in self.applied if one not in lost]
@@ -138,7 +159,9 @@ class World:
         for one, reason in self.parked:
             rows[LISTENER[one.topic]]["parked"].append((one.topic, one.dossier, one.sequence, one.ce_id, reason))
         rows["notify"]["notices"] = [(n, d, "received", channel, state) for n, d, channel, state in self.notices]
-        rows["idlookup"]["id_requests"] = [(key, "issue", state) for key, state in self.requests]
+        rows["idlookup"]["id_requests"] = [
+            (key, kind, state, dossier, self.due_in_s.get(key)) for key, dossier, kind, state in self.requests
+        ]
         for service, tables in rows.items():
             if service not in self.real:
                 await self._store(service, tables)
@@ -158,7 +181,10 @@ class World:
             await tx.executemany("insert into held values ($1, $2, $3, $4)", tables["held"])
             await tx.executemany("insert into parked values ($1, $2, $3, $4, $5)", tables["parked"])
             await tx.executemany("insert into notices values ($1, $2, $3, $4, $5)", tables["notices"])
-            await tx.executemany("insert into id_requests values ($1, $2, $3)", tables["id_requests"])
+            await tx.executemany(
+                "insert into id_requests values ($1, $2, $3, $4, now() + $5::float8 * interval '1 second')",
+                tables["id_requests"],
+            )
         finally:
             await tx.close()
 
@@ -183,6 +209,11 @@ class World:
     async def prove(self, *, settle_seconds: float = 0.0) -> verify.Report:
         await self.play()
         return await verify.run(self.endpoints(), settle_seconds=settle_seconds)
+
+    async def prove_again(self) -> verify.Report:
+        """The world was altered once more: write the databases anew; the broker already has all of it."""
+        self.broker = []
+        return await self.prove()
 
 
 def kinds(report: verify.Report, zero: str) -> Counter[str]:

@@ -11,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import asyncpg
 import httpx2
 import typer
 from rich.console import Console
 
+from deploy.chaos.answers import find_broken
 from deploy.chaos.crowd import OFFICERS, Crowd
 from deploy.chaos.hand import Hand, Score
 from deploy.chaos.plan import Blow, blows, steps
@@ -88,7 +88,7 @@ async def _run(
         port_base=ports.free_base(),
         broker=kafka.bootstrap if kafka else broker,
         seed=size.seed,
-        env={"HOSO_CALL_DEADLINE_S": "2", "HOSO_CHANNEL_DEADLINE_S": "2"},
+        env={"HOSO_CALL_DEADLINE_S": "2", "HOSO_CHANNEL_DEADLINE_S": "2", "HOSO_FORGET_AFTER_S": "60"},
     )
     crowd: Crowd | None = None
     try:
@@ -149,12 +149,12 @@ async def _strike_what_was_missed(hand: Hand, console: Console) -> None:
 async def _judge(
     stack: Stack, crowd: Crowd, score: Score, report: Report, size: Size, broker: str
 ) -> tuple[bool, str, dict[str, Any]]:
-    """(all is well, the last line, the report). A 201 that intake does not know any more is a loss, too."""
-    forgotten = await _list_forgotten(stack, crowd)
+    """(all is well, the last line, the report). A success that was answered and does not stand is a loss, too."""
+    broken = await find_broken(stack.endpoints["databases"], crowd.given)
     async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
         gateway = (await http.get(stack.endpoints["sms"] + "/control/stats")).json()
     figures = report.figures()
-    lost = _sum(figures["lost"], len(forgotten))
+    lost = _sum(figures["lost"], broken.forgotten)
     repeated = _sum(figures["repeated_effects"], len(crowd.torn) + gateway["sent_twice"])
     parked = report.as_json()["set_aside"].get("parked")
     missed = [point for point in FAULT_POINTS if not score.steps[point]]
@@ -162,10 +162,12 @@ async def _judge(
         f"kills {score.kills}, of them {score.hit} with work in flight, lost {lost}, repeated {repeated},"
         f" twice {_sum(figures['numbers_issued_twice'], 0)}, disorder {_sum(figures['order_violations'], 0)}"
     )
-    if not report.quiet or not report.complete or parked or crowd.refused:
+    if not report.quiet or not report.complete or parked or crowd.refused or broken.pending:
         quiet = "quiet" if report.quiet else "NOT QUIET"
-        line = f"{quiet}; parked {parked}; refused {crowd.refused[:5]}; {report.troubles}\n{line}"
+        aside = f"parked {parked}; pending {broken.pending}; refused {crowd.refused[:5]}"
+        line = f"{quiet}; {aside}; {report.troubles}\n{line}"
     good = exit_code(report) == 0 and bool(report.quiet) and not parked and lost == 0 == repeated and not crowd.refused
+    good = good and not broken.pending
     good = good and not (size.every_step and missed)
     said = {
         "ended_at": datetime.now(VIETNAM).isoformat(timespec="seconds"),
@@ -179,8 +181,9 @@ async def _judge(
         "deaths_at_step": dict(score.steps),
         "steps_not_hit": missed,
         "accepted": len(crowd.accepted),
-        "tasks_completed": crowd.completed,
-        "forgotten": forgotten[:20],
+        "tasks_completed": len(crowd.completed),
+        "requests_taken": len(crowd.asked),
+        "forgotten": broken.as_json(),
         "torn_keys": crowd.torn,
         "refused": crowd.refused[:50],
         "gateway": gateway,
@@ -196,15 +199,6 @@ def _with_steps(line: str, missed: list[str], accepted: int) -> str:
 
 def _sum(figure: int | None, more: int) -> int | str:
     return "?" if figure is None else figure + more
-
-
-async def _list_forgotten(stack: Stack, crowd: Crowd) -> list[str]:
-    connection = await asyncpg.connect(stack.endpoints["databases"]["intake"])
-    try:
-        stored = {str(row[0]) for row in await connection.fetch("select dossier_id from proof.submissions")}
-    finally:
-        await connection.close()
-    return [dossier_id for dossier_id in crowd.accepted.values() if dossier_id not in stored]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from deploy.chaos.answers import Given
 from deploy.demo.people import body
 from deploy.demo.week import Arrival
 from shared.office import VIETNAM
@@ -19,11 +20,11 @@ MIX = ("1.001193", "2.000908", "2.000815", "2.000635", "1.000656", "1.001776", "
 """Births twice: they go through every process."""
 OFFICERS = ("counter", "specialist", "signatory", "records_clerk")
 AGENCY = "H44.XXX"
-WITHDRAWS = 0.05
+WITHDRAWS = SUPPLEMENTS = 0.05
 
 
 class Crowd:
-    """`accepted`: Idempotency-Key -> the dossier's id as first answered; `torn`: keys answered with two ids."""
+    """`torn`: keys answered with two ids; `refused`: answers that ought not to have been given."""
 
     def __init__(self, endpoints: Mapping[str, Any], seed: int, rate: float, mix: Sequence[str] = MIX) -> None:
         self._endpoints, self._seed, self._rate, self._mix = endpoints, seed, rate, mix
@@ -34,7 +35,13 @@ class Crowd:
         self.accepted: dict[str, str] = {}
         self.torn: list[str] = []
         self.refused: list[str] = []
-        self.completed = 0
+        self.completed: dict[str, str] = {}
+        self.asked: dict[str, tuple[str, str]] = {}
+
+    @property
+    def given(self) -> Given:
+        """Every success that was answered."""
+        return Given(self.accepted, self.completed, self.asked)
 
     async def learn(self) -> None:
         _, said = await self._ask("workflow", "GET", "/v1/procedures?limit=1000", "ops")
@@ -62,7 +69,9 @@ class Crowd:
             ]
             if items:
                 _, answer = await self._ask("workflow", "POST", "/v1/tasks/complete", role, {"items": items})
-                self.completed += sum(item["status"] == 200 for item in answer.get("items", []))
+                outcomes = {item["task_id"]: item["outcome"] for item in items}
+                done = [item["task_id"] for item in answer.get("items", []) if item["status"] == 200]
+                self.completed |= {task: outcomes[task] for task in done}
             await asyncio.sleep(0.2)
 
     async def close(self) -> None:
@@ -77,9 +86,19 @@ class Crowd:
         dossier_id = await self._submit(key, role, paper)
         if dossier_id and number % 7 == 0 and await self._submit(key, role, paper) not in (dossier_id, ""):
             self.torn.append(key)
+        if dossier_id and self._chance.random() < SUPPLEMENTS:
+            part = {"code": paper["components"][0]["code"], "kind": "copy"}
+            await self._request(f"{key}-s", dossier_id, "supplement", {"components": [part]})
         if dossier_id and self._chance.random() < WITHDRAWS:
-            path, reason = f"/v1/dossiers/{dossier_id}/withdrawal", {"reason": "Không cần nữa"}
-            await self._ask("intake", "POST", path, "counter", reason, **{"Idempotency-Key": f"{key}-w"})
+            await self._request(f"{key}-w", dossier_id, "withdrawal", {"reason": "Không cần nữa"})
+
+    async def _request(self, key: str, dossier_id: str, kind: str, said: dict[str, Any]) -> None:
+        path = f"/v1/dossiers/{dossier_id}/{kind}"
+        status, answer = await self._ask("intake", "POST", path, "counter", said, **{"Idempotency-Key": key})
+        if status == 202:
+            self.asked[key] = dossier_id, kind
+        else:
+            self.refused.append(f"{status} {answer.get('code')} {kind}")
 
     async def _submit(self, key: str, role: str, paper: dict[str, Any]) -> str:
         status, said = await self._ask("intake", "POST", "/v1/dossiers", role, paper, **{"Idempotency-Key": key})

@@ -218,12 +218,12 @@ class Consumer:
                     if self._brake.would_trip(len(events), len(plan.park)):
                         raise _Braked
                     done = await self._decide_and_save(tx, plan, begun)
-                    fault_point("consumer-before-commit")
+                    fault_point("consumer-before-commit", plan.at_stake)
             except Exception as error:
                 if singly and plan.ready and not isinstance(error, (_Braked, _Poisoned)) and not is_passing(error):
                     raise _Poisoned(plan.ready[0], "data", _safely(error)) from error
                 raise
-            fault_point("consumer-after-commit")
+            fault_point("consumer-after-commit", plan.at_stake)
         done()
         self._count(events, plan, time.perf_counter() - started)
         return plan
@@ -242,7 +242,7 @@ class Consumer:
                     raise _Poisoned(event, "rule", _safely(bug)) from bug
             outgoing = await work.save(tx)
             await journal.save(tx, plan, begun)
-            fault_point("consumer-before-stage")
+            fault_point("consumer-before-stage", plan.at_stake)
             return Done(self._wake, await stage(tx, outgoing), work)
         await journal.save(tx, plan, begun)
         return Done(self._wake, set())

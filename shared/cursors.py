@@ -26,6 +26,8 @@ class Sent:
     to_id: int
     marks: tuple[tuple[str, int, int, int], ...]
     recorded: tuple[float, ...]
+    real: int = 0
+    """How many of them are a dossier's: the others are heartbeats, and documents that the highest version wins of."""
 
     @property
     def count(self) -> int:

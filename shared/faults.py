@@ -1,7 +1,7 @@
 """Named places where a test ends the process, to prove that nothing is lost there. Off unless settings arm one.
 
-HOSO_FAULT=`name` or `name:3` kills the process (SIGKILL) the first, or third, time it passes that place, once per
-HOSO_FAULT_FILE: the file is created just before, and a process that finds it there lives.
+HOSO_FAULT=`name` or `name:3` kills the process (SIGKILL) the first, or third, time it passes that place with work in
+hand, once per HOSO_FAULT_FILE: the file is created just before, and a process that finds it there lives.
 """
 
 from __future__ import annotations
@@ -41,9 +41,13 @@ def arm(wanted: str, file: str = "") -> None:
     _Armed.name, _Armed.left, _Armed.file = name, int(count or "1"), Path(file) if file else None
 
 
-def fault_point(name: str) -> None:
-    """Die here, as `kill -9` would, if a test asked for it."""
-    if name != _Armed.name:
+def fault_point(name: str, at_stake: int) -> None:
+    """Die here, as `kill -9` would, if a test asked for it.
+
+    `at_stake`: how much real work, no heartbeats and no repeats, a death here could lose or double. With none, nobody
+    dies and the time is not counted: it would prove nothing.
+    """
+    if name != _Armed.name or not at_stake:
         return
     _Armed.left -= 1
     if _Armed.left > 0 or (_Armed.file is not None and _Armed.file.exists()):

@@ -215,7 +215,8 @@ class Relay:
 
     async def _send(self, producer: Any, lane: int, rows: list[Any], states: Sequence[StateRecord]) -> cursors.Sent:
         """Send one chunk: one batch after the other per topic, topics side by side."""
-        fault_point("relay-before-send")
+        real = sum(row["dossier_id"] is not None for row in rows)
+        fault_point("relay-before-send", real)
         epoch = self._owned[lane]
         by_topic: dict[str, list[Any]] = defaultdict(list)
         for row in rows:
@@ -235,9 +236,9 @@ class Relay:
         if late:
             raise TimeoutError("the broker does not acknowledge")
         marks = [send.result() for send in sends]
-        fault_point("relay-after-send")
+        fault_point("relay-after-send", real)
         recorded = tuple(row["recorded_at"].timestamp() for row in rows)
-        return cursors.Sent(lane, epoch, rows[0]["id"], rows[-1]["id"], tuple(marks), recorded)
+        return cursors.Sent(lane, epoch, rows[0]["id"], rows[-1]["id"], tuple(marks), recorded, real)
 
     async def _build_states(self, rows: Iterable[Any]) -> dict[int, list[StateRecord]]:
         """Lane -> its dossiers of these rows as they are now.
@@ -267,7 +268,7 @@ class Relay:
         for task in done:
             del flying[task]
         lost = await cursors.advance(self._pool(), sent)
-        fault_point("relay-after-cursor")
+        fault_point("relay-after-cursor", sum(row.real for row in sent))
         if lost:
             raise BrokerLost(lost)
         now = time.time()

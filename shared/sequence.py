@@ -42,6 +42,11 @@ class Plan:
     heads: dict[Pair, tuple[int, int, list[int]]] = field(default_factory=dict)
     """Pairs that advance: (from sequence, to sequence, all fingerprints)."""
 
+    @property
+    def at_stake(self) -> int:
+        """Dossiers that go on or wait by this: heartbeats and repeats are none."""
+        return len(self.heads) + len(self.hold)
+
     def list_aside(self) -> set[Pair]:
         """The pairs of what is held or parked."""
         aside = [event for event, _ in self.hold] + [event for event, *_ in self.park]

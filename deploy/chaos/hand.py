@@ -109,7 +109,7 @@ class Hand:
         self._notice_deaths()
 
     def _notice_deaths(self) -> None:
-        """Who was armed and has died at its step, now or while other blows fell."""
+        """Who was armed and has died at its step, now or while other blows fell: with work in hand, or not at all."""
         for name, (point, file) in list(self._armed.items()):
             if file.exists():
                 del self._armed[name]

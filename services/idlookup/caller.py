@@ -187,9 +187,9 @@ class Caller:
             bodies.append(rules.call_body(row, opened))
         if sent:
             self.window.sent(row.request_key for row in sent.values())
-            fault_point("idlookup-before-call")
+            fault_point("idlookup-before-call", len(sent))
             said = await self.registry.send(bodies)
-            fault_point("idlookup-after-answer")
+            fault_point("idlookup-after-answer", len(sent))
             answers |= said
             self.window.lost([row.request_key for key, row in sent.items() if said[key].state in (LOST, UNREACHABLE)])
         now = time.monotonic()
@@ -204,9 +204,9 @@ class Caller:
         self._finish(ended)
 
     async def _call_ask(self, rows: Sequence[Request]) -> dict[str, Answer]:
-        fault_point("idlookup-before-call")
+        fault_point("idlookup-before-call", len(rows))
         answers = await self.registry.ask([str(row.request_key) for row in rows])
-        fault_point("idlookup-after-answer")
+        fault_point("idlookup-after-answer", len(rows))
         return answers
 
     def _watch_over(self, request: Request, sent_at: float, pause_s: float) -> None:

@@ -110,7 +110,7 @@ class Writer:
         async with self._pool().acquire() as tx, tx.transaction():
             outgoing, saved = await store.save_settled(tx, rows)
             lanes = await stage(tx, outgoing)
-            fault_point("idlookup-before-commit")
+            fault_point("idlookup-before-commit", len(saved))
         self._wake(lanes)
         now = time.time()
         for row in saved:

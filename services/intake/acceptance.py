@@ -71,16 +71,14 @@ class Acceptance:
         async with service.pool().acquire() as tx:
             async with tx.transaction():
                 stored = await store.add_submissions(tx, list(first.values()))
-                lanes = await stage(
-                    tx,
-                    [
-                        Outgoing(new.dossier_id, 1, new.fact, new_id(), new.trace_id)
-                        for key, new in first.items()
-                        if stored[key].dossier_id == new.dossier_id
-                    ],
-                )
-                fault_point("intake-before-commit")
-            fault_point("intake-after-commit")
+                newcomers = [
+                    Outgoing(new.dossier_id, 1, new.fact, new_id(), new.trace_id)
+                    for key, new in first.items()
+                    if stored[key].dossier_id == new.dossier_id
+                ]
+                lanes = await stage(tx, newcomers)
+                fault_point("intake-before-commit", len(newcomers))
+            fault_point("intake-after-commit", len(newcomers))
         service.wake(lanes)
         for waiting in group:
             if not waiting.answer.done():

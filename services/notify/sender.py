@@ -167,11 +167,11 @@ class Sender:
         about = Subject(notice.kind, notice.cause, notice.dossier_code, notice.national_status, notice.result_due_at)
         try:
             subject, text = self._texts.mail(about) if notice.channel == rules.EMAIL else ("", self._texts.short(about))
-            fault_point("notify-before-send")
+            fault_point("notify-before-send", 1)
             answer = await channel.send(
                 Letter(notice.reference, to, subject, text, repeated=notice.tries > 1), hand_over
             )
-            fault_point("notify-after-send")
+            fault_point("notify-after-send", 1)
         except Exception as error:  # noqa: BLE001 - it becomes the row's reason; a lost task would strand the row
             if not is_passing(error):
                 # Its text may quote an address.

@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import capacity
-from bench.machine import commit, machine
 from bench.parts import PARTS, Figures, Options, merged
+from deploy.machine import commit, machine
 
 LATEST = Path(__file__).parent / "results" / "latest.json"
 

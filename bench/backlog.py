@@ -25,7 +25,6 @@ import asyncpg
 from rich.console import Console
 
 from bench.ground import one
-from bench.machine import commit, machine
 from bench.workload import submissions
 from deploy.demo.conduct import pss_mb
 from deploy.kafka import KafkaCluster
@@ -34,6 +33,7 @@ from deploy.local.keys import Keys
 from deploy.local.ports import free_base, free_port
 from deploy.local.postgres import Postgres
 from deploy.local.processes import end, spawn
+from deploy.machine import commit, machine
 from services.workflow.procedures import shipped
 from shared.envelope import lane_of, new_id
 from shared.events import SUBMISSIONS

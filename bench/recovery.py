@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.ground import SERVICES, Stalled, one
-from bench.machine import commit, machine
 from bench.workload import BIRTH
 from deploy.chaos.crowd import Crowd
 from deploy.kafka.cluster import KafkaCluster
 from deploy.local import ports
 from deploy.local.stack import EMBEDDED, Stack
+from deploy.machine import commit, machine
 
 RESULT = Path(__file__).parent / "results" / "recovery.json"
 LANES = 12

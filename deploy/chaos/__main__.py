@@ -23,12 +23,14 @@ from deploy.kafka.cluster import KafkaCluster
 from deploy.local import ports
 from deploy.local.commands.up import until_stopped
 from deploy.local.stack import EMBEDDED, Stack
+from deploy.machine import commit, machine
 from deploy.verify import Report, exit_code, run
 from shared.faults import FAULT_POINTS
 from shared.office import VIETNAM
 
 APACHE = "apache"
 SETTLE_S = 180.0
+LONG_S = 1200.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Size:
     kills: int
     every_step: bool
     """Fail unless work was in flight at every fault point when a process died there."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether there is time for freezes of half a minute."""
+        return self.seconds >= LONG_S and not self.blows
 
     def is_enough(self, seconds: float, blows: int, kills: int) -> bool:
         return seconds > self.seconds or bool(self.blows and blows >= self.blows) or bool(0 < self.kills <= kills)
@@ -117,7 +124,7 @@ async def _fight(crowd: Crowd, hand: Hand, size: Size, console: Console) -> None
     filing = asyncio.create_task(crowd.file_until(over))
     begun = time.monotonic()
     try:
-        for number, blow in enumerate(blows(size.seed), 1):
+        for number, blow in enumerate(blows(size.seed, long=size.is_long, wipes=hand.can_wipe), 1):
             if size.is_enough(time.monotonic() - begun, number - 1, hand.score.kills):
                 break
             await asyncio.sleep(blow.pause_s)
@@ -171,6 +178,8 @@ async def _judge(
     good = good and not (size.every_step and missed)
     said = {
         "ended_at": datetime.now(VIETNAM).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
         "seed": size.seed,
         "asked": asdict(size),
         "broker": broker,

@@ -56,6 +56,11 @@ class Hand:
         self._number = 0
         self.score = Score()
 
+    @property
+    def can_wipe(self) -> bool:
+        """A Kafka of our own may be emptied; somebody else's may not."""
+        return self._kafka is not None
+
     async def strike(self, blow: Blow) -> None:
         """Returns when it is over; who was killed may still be starting."""
         self.score.blows[blow.kind if blow.target in SERVICES else f"{blow.kind} {blow.target}"] += 1
@@ -94,6 +99,16 @@ class Hand:
             broker = self._next_broker(self._kafka)
             self._kafka.kill(broker)
             await self._kafka.start_broker(broker)
+        self.score.kills += 1
+        self.score.hit += busy
+
+    async def _wipe(self, _: Blow) -> None:
+        """All brokers die at once and come back empty, as another cluster."""
+        if self._kafka is None:
+            return
+        busy = await self._is_busy(SERVICES)
+        await self._kafka.wipe()
+        await self._kafka.start()
         self.score.kills += 1
         self.score.hit += busy
 

@@ -32,6 +32,10 @@ KINDS = {
 EVERYBODY = (*SERVICES, "broker", "postgres", "registry", "sms")
 HURRY = 0.5
 """Until every fault point has had its turn, this share of blows more is for them, so that short campaigns reach all."""
+OUTLASTS, OUTLASTING_S = 0.25, (15.0, 40.0)
+"""In long campaigns, this share of the freezes lasts longer than a session (10 s on Kafka) and a lease (6 s)."""
+FIRST_WIPE, WIPED = 6, 0.2
+"""After so many blows, and after this share of those that strike the broker."""
 REGISTRY = (
     {"lost_answer_rate": 0.5},
     {"hang": True},
@@ -65,8 +69,20 @@ def steps() -> list[tuple[str, str]]:
     return [(service, point) for service in SERVICES for point in OWN[service]] + readers + senders
 
 
-def blows(seed: int) -> Iterator[Blow]:
-    """Without end. Every fault point comes once, in one of its services, before any step comes again."""
+def blows(seed: int, *, long: bool = False, wipes: bool = False) -> Iterator[Blow]:
+    """Without end. Every fault point comes once, in one of its services, before any step comes again.
+
+    In a `long` campaign some freezes outlast every session and lease, so that a process wakes up dispossessed. With
+    `wipes` a real Kafka loses everything, once early and then now and then, as the embedded one does at every death.
+    """
+    chance = random.Random(f"wipes {seed}")
+    for number, blow in enumerate(_blows(seed, long), 1):
+        yield blow
+        if wipes and (number == FIRST_WIPE or (blow.target == "broker" and chance.random() < WIPED)):
+            yield Blow(round(chance.uniform(0.1, 1.5), 2), "wipe", "broker")
+
+
+def _blows(seed: int, long: bool) -> Iterator[Blow]:
     chance = random.Random(seed)
     left = _one_each(chance)
     first = True
@@ -86,6 +102,8 @@ def blows(seed: int) -> Iterator[Blow]:
             first = first and bool(left)
             yield Blow(pause_s, kind, target, point)
         elif kind == "freeze":
+            if long and chance.random() < OUTLASTS:
+                lasts_s = round(chance.uniform(*OUTLASTING_S), 1)
             yield Blow(pause_s, kind, anybody, lasts_s=lasts_s)
         elif kind == "restart":
             yield Blow(pause_s, kind, anybody)

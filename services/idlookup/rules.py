@@ -20,6 +20,8 @@ LAST_PAUSE_S = 15.0
 SENT, LOST, UNREACHABLE = "sent", "lost", "unreachable"
 """Our own words beside the registry's: acknowledged; no answer came; the call cannot have arrived."""
 PENDING, UNKNOWN, TECHNICAL, DUPLICATE = "pending", "unknown", "technical-error", "duplicate-suspected"
+NO_LONGER_WANTED = "no-longer-wanted"
+"""Why a request was stopped."""
 FINAL = {
     "issue": {"issued": "found", "rejected": "refused", DUPLICATE: "duplicate"},
     "verify": {"match": "matched", "mismatch": "mismatched", "rejected": "refused", DUPLICATE: "refused"},
@@ -88,13 +90,13 @@ def after(request: Request, answer: Answer, now: datetime, *, chance: float, for
     state = answer.state
     if state in FINAL[request.kind] and not (state == "issued" and not answer.number):
         if state == DUPLICATE and request.dropped:
-            return Next("stopped", reason="no-longer-wanted")
+            return Next("stopped", reason=NO_LONGER_WANTED)
         return Next(FINAL[request.kind][state], number=answer.number, reason=answer.reason or None)
     match state:
         case "sent" | "pending":
             return Next("pending", look_s)
         case "unknown" if request.dropped and age_s > forget_after_s:
-            return Next("stopped", reason="no-longer-wanted")
+            return Next("stopped", reason=NO_LONGER_WANTED)
         case "unknown" if request.dropped:
             # What was sent may still be on its way, or the registry may know a key only once it has issued.
             return Next("pending", max(look_s, 1.0), to_send=True)
@@ -106,7 +108,7 @@ def after(request: Request, answer: Answer, now: datetime, *, chance: float, for
             before = "pending" if request.asked else "waiting"
             return Next(before, rest_s, asked=request.asked, to_send=request.to_send, lost=request.lost + 1)
         case "technical-error" if request.dropped:
-            return Next("stopped", reason="no-longer-wanted")
+            return Next("stopped", reason=NO_LONGER_WANTED)
         case _:
             return Next("pending", rest_s, to_send=True, lost=request.lost + 1)
 

@@ -6,7 +6,7 @@ Locks: dossier rows by id, then request rows. Taking up never waits for a lock.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 from shared.envelope import Outgoing, Received, new_id
 from shared.events import IdNumberStillPending, RequestResult
 
-from .rules import Next, Request
+from .rules import NO_LONGER_WANTED, Next, Request
 
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
@@ -118,10 +118,18 @@ async def take_due(pool: Pool, kind: str, limit: int, lease_s: float, *, to_send
 
 
 async def end_pauses(pool: Pool, kind: str) -> None:
-    """The registry answers again: who had no answer from it while it did not is due now, in the place of its age."""
+    """The registry answers again: who had no answer from it while it did not is due now, in the place of its age.
+
+    Waits for nobody, as it holds no dossier's lock: a row that somebody is at work on keeps its short pause.
+    """
     await pool.execute(
-        "update requests set next_try_at = wanted_at"
-        " where kind = $1 and state in ('waiting', 'pending') and lost > 0 and next_try_at > wanted_at",
+        """
+        with paused as materialized (
+          select request_key from requests
+           where kind = $1 and state in ('waiting', 'pending') and lost > 0 and next_try_at > wanted_at
+           order by request_key for update skip locked)
+        update requests r set next_try_at = r.wanted_at from paused where r.request_key = paused.request_key
+        """,
         kind,
     )
 
@@ -169,21 +177,25 @@ class Settled:
 async def save_settled(tx: Tx, rows: Sequence[Settled]) -> tuple[list[Outgoing], list[Settled]]:
     """Write what became of them; returns (what to tell, what was written).
 
-    A request that somebody else has taken up meanwhile is left alone: the latest decides.
+    A request that somebody else has taken up meanwhile is left alone: the latest decides. One that was dropped during
+    the call ends stopped, and nothing is told, where nobody needs to decide or wait any more.
     """
     sequences = await lock_sequences(tx, (row.request.dossier_id for row in rows))
     written = await tx.fetch(
         """
         update requests r
-           set state = case when r.dropped and s.state = 'waiting' and not s.asked then 'stopped' else s.state end,
+           set state = case when r.dropped and s.idle then 'stopped' else s.state end,
                asked = s.asked, to_send = s.to_send, lost = s.lost,
-               sealed_number = coalesce(s.number, r.sealed_number), reason = s.reason,
+               sealed_number = coalesce(s.number, r.sealed_number),
+               reason = case when r.dropped and s.idle then $10 else s.reason end,
                next_try_at = clock_timestamp() + coalesce(s.pause, 0) * interval '1 second',
-               settled_at = case when s.pause is null then clock_timestamp() end
-          from unnest($1::uuid[], $2::int[], $3::text[], $4::bool[], $5::bool[], $6::int[], $7::text[], $8::text[],
-                      $9::float8[]) as s (key, tries, state, asked, to_send, lost, number, reason, pause)
+               settled_at = case when s.pause is null or (r.dropped and s.idle) then clock_timestamp() end
+          from (select *, state = 'duplicate' or (state = 'waiting' and not asked) as idle
+                  from unnest($1::uuid[], $2::int[], $3::text[], $4::bool[], $5::bool[], $6::int[], $7::text[],
+                              $8::text[], $9::float8[])
+                    as s (key, tries, state, asked, to_send, lost, number, reason, pause)) as s
          where r.request_key = s.key and r.tries = s.tries and r.state = 'calling'
-        returning r.request_key, r.tries
+        returning r.request_key, r.tries, r.state
         """,
         [row.request.request_key for row in rows],
         [row.request.tries for row in rows],
@@ -194,9 +206,14 @@ async def save_settled(tx: Tx, rows: Sequence[Settled]) -> tuple[list[Outgoing],
         [row.sealed_number for row in rows],
         [row.made.reason for row in rows],
         [row.made.pause_s for row in rows],
+        NO_LONGER_WANTED,
     )
-    kept = {(row["request_key"], row["tries"]) for row in written}
-    saved = [row for row in rows if (row.request.request_key, row.request.tries) in kept]
+    kept = {(row["request_key"], row["tries"]): row["state"] for row in written}
+    saved = [
+        row if kept[place] == row.made.state else replace(row, made=Next("stopped", reason=NO_LONGER_WANTED), fact=None)
+        for row in rows
+        if (place := (row.request.request_key, row.request.tries)) in kept
+    ]
     told = [(row.request.dossier_id, row.request.trace_id, row.fact) for row in saved if row.fact is not None]
     return await number_facts(tx, told, sequences), saved
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
 from services.idlookup import store
@@ -197,6 +198,28 @@ async def test_a_number_already_asked_for_is_fetched_though_nobody_wants_it_any_
     assert len(await number_of(lookup, dossier_of(wanted))) == 12
 
 
+async def test_a_duplicate_suspected_of_a_want_dropped_while_it_was_asked_is_nobodys_to_decide(
+    make_pool: MakePool, registry: Outside
+) -> None:
+    pool = await make_pool(*PACKAGES)
+    lookup, wanted = Lookup(pool, registry.url), births(2)
+    await lookup.hear(wanted)
+    taken = await store.take_due(pool, "issue", 10, 60.0, to_send=True)
+    await lookup.hear([record_of(no_longer_wanted(key_of(wanted[0])), dossier_of(wanted[0]), 2)])
+    assert await states(pool) == {"calling": 2}
+    suspected = Next("duplicate")
+    rows = [store.Settled(request, suspected, None, fact_of(request, suspected, None, ())) for request in taken]
+    async with pool.acquire() as tx, tx.transaction():
+        outgoing, saved = await store.save_settled(tx, rows)
+    assert await states(pool) == {"stopped": 1, "duplicate": 1}
+    assert [event.dossier_id for event in outgoing] == [dossier_of(wanted[1])]
+    assert {row.request.request_key: (row.made.state, row.made.reason) for row in saved} == {
+        key_of(wanted[0]): ("stopped", "no-longer-wanted"),
+        key_of(wanted[1]): ("duplicate", None),
+    }
+    assert await pool.fetchval("select count(*) from requests where settled_at is not null") == 2
+
+
 async def test_what_was_dropped_and_forgotten_is_not_sent_anew(make_pool: MakePool, registry: Outside) -> None:
     lookup = Lookup(await make_pool(*PACKAGES), registry.url, forget_after_s=1.0)
     await registry.control(**SLOW)
@@ -281,6 +304,21 @@ async def test_who_paused_because_the_registry_was_down_has_its_old_place_when_i
         await until_answered(lookup.pool, 40)
     settled = await lookup.pool.fetch("select request_key from requests order by settled_at")
     assert set(paused) <= {row["request_key"] for row in settled[:20]}
+
+
+async def test_ending_the_pauses_waits_for_nobody_who_is_at_work_on_a_request(
+    make_pool: MakePool, registry: Outside
+) -> None:
+    pool = await make_pool(*PACKAGES)
+    wanted = births(5)
+    await Lookup(pool, registry.url).hear(wanted)
+    await pool.execute("update requests set lost = 3, next_try_at = now() + interval '1 hour'")
+    async with pool.acquire() as tx, tx.transaction():
+        await tx.execute("select 1 from requests where request_key = $1 for update", key_of(wanted[2]))
+        async with asyncio.timeout(5):
+            await store.end_pauses(pool, "issue")
+    paused = await pool.fetch("select request_key from requests where next_try_at > now()")
+    assert [row["request_key"] for row in paused] == [key_of(wanted[2])]
 
 
 async def test_a_flood_of_checks_does_not_delay_a_birth(make_pool: MakePool, registry: Outside) -> None:

@@ -76,10 +76,13 @@ def campaign(
     """Giết, đóng băng, khởi động lại mọi thứ khi đang có việc. / Kill, freeze and restart everything under load."""
     console = Console(highlight=False, soft_wrap=True)
     size = Size(seed, minutes * 60, blow_count, kill_count, every_step)
+    made_on = {"commit": commit(), "machine": machine()}  # as it is when the services start
     with tempfile.TemporaryDirectory(prefix="hoso-chaos-") as temporary, until_stopped():
         good, line, said = asyncio.run(_run(data or Path(temporary), size, broker, brokers, rate, console))
     if json_file is not None:
-        json_file.write_text(json.dumps(said, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
+        json_file.write_text(
+            json.dumps(made_on | said, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8"
+        )
     console.print(line, markup=False)
     raise typer.Exit(0 if good else 1)
 
@@ -178,8 +181,6 @@ async def _judge(
     good = good and not (size.every_step and missed)
     said = {
         "ended_at": datetime.now(VIETNAM).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
         "seed": size.seed,
         "asked": asdict(size),
         "broker": broker,

@@ -24,8 +24,9 @@ from shared.envelope import Outgoing, Received, Record
 from shared.events import Fact
 from shared.faults import fault_point
 from shared.metrics import DeliveryMetrics
-from shared.outbox import Wake, stage
+from shared.outbox import Wake, append
 from shared.sequence import Pair, Plan, Spot
+from shared.writes import Writes
 
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
@@ -36,8 +37,11 @@ log = structlog.get_logger(__name__)
 class Work(Protocol):
     """One transaction's worth of a service's state: loaded and locked, changed by handlers, saved once."""
 
-    async def save(self, tx: Tx) -> Sequence[Outgoing]:
-        """Write what changed; return what to tell, with sequences from rows this transaction has locked."""
+    async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
+        """Write what changed, or put it among the `writes` that end the transaction; everything is locked by then.
+
+        Returns what to tell, with sequences from rows this transaction has locked.
+        """
         ...
 
     def committed(self) -> None:
@@ -230,6 +234,7 @@ class Consumer:
 
     async def _decide_and_save(self, tx: Tx, plan: Plan, begun: Container[Pair] = ()) -> Done:
         known = [event for event in plan.ready if type(event.fact) in self._handlers]
+        writes, work, lanes = Writes(), None, set[int]()
         if known:
             work = await self._open_work(tx, known)
             for event in known:
@@ -240,12 +245,12 @@ class Consumer:
                 except Exception as bug:
                     log.error("a handler raised", type=event.type, error=_safely(bug), at=_place(bug))
                     raise _Poisoned(event, "rule", _safely(bug)) from bug
-            outgoing = await work.save(tx)
-            await journal.save(tx, plan, begun)
+            outgoing = await work.save(tx, writes)
             fault_point("consumer-before-stage", plan.at_stake)
-            return Done(self._wake, await stage(tx, outgoing), work)
-        await journal.save(tx, plan, begun)
-        return Done(self._wake, set())
+            lanes = append(writes, outgoing)
+        await journal.save(tx, writes, plan, begun)
+        await writes.run(tx)
+        return Done(self._wake, lanes, work)
 
     def _count(self, events: Sequence[Received], plan: Plan, seconds: float) -> None:
         self._brake.count(len(events), len(plan.park))

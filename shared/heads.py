@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shared.sequence import Head, Pair
+from shared.writes import Writes
 
 if TYPE_CHECKING:
     from shared.database import Tx
@@ -60,6 +61,26 @@ async def begin(tx: Tx, heads: Mapping[Pair, tuple[int, list[int]]]) -> set[Pair
         starts(marks),
     )
     return {(row["topic"], row["dossier_id"]) for row in rows}
+
+
+def add_marks(writes: Writes, advanced: Mapping[Pair, tuple[int, int, list[int]]]) -> None:
+    """Move locked heads on: pair -> (from sequence, to sequence, all fingerprints)."""
+    if not advanced:
+        return
+    added = [marks[first - 1 :] for first, _, marks in advanced.values()]
+    writes.add(
+        """
+        update heads h set last = l, fingerprints = h.fingerprints || ($4::int[])[s + 1 : s + n]
+          from unnest($1::text[], $2::uuid[], $3::int[], $5::int[], $6::int[]) as p (t, d, l, s, n)
+         where h.topic = t::topic and h.dossier_id = d
+        """,
+        [topic for topic, _ in advanced],
+        [dossier_id for _, dossier_id in advanced],
+        [last for _, last, _ in advanced.values()],
+        [mark for marks in added for mark in marks],
+        starts(added),
+        [len(marks) for marks in added],
+    )
 
 
 def starts(groups: Sequence[Sequence[Any]]) -> list[int]:

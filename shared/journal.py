@@ -9,8 +9,8 @@ from uuid import UUID
 
 from shared import heads, sequence
 from shared.envelope import Malformed, Received, Record, fingerprint, parse
-from shared.heads import starts
 from shared.sequence import Head, Pair, Plan, Spot
+from shared.writes import Writes
 
 if TYPE_CHECKING:
     from shared.database import Tx
@@ -126,36 +126,21 @@ async def list_blocking(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, i
     return found
 
 
-async def save(tx: Tx, plan: Plan, begun: Container[Pair] = ()) -> None:
-    """Write what the plan decided, with the effect it belongs to. `begun`: heads that `heads.begin` has written."""
+async def save(tx: Tx, writes: Writes, plan: Plan, begun: Container[Pair] = ()) -> None:
+    """Write what the plan decided, with the effect it belongs to. `begun`: heads that `heads.begin` has written.
+
+    What every batch has goes with its other `writes`, the rest is written at once.
+    """
     if plan.heads:
-        pairs = list(plan.heads)
-        topics, dossiers = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        ranges = [plan.heads[pair] for pair in pairs]
-        added = [marks[first - 1 :] for first, _, marks in ranges]
-        flat = [mark for marks in added for mark in marks]
-        await tx.execute(
-            """
-            with fresh as (
-              select t::topic as topic, d as dossier_id, f as first, l as last,
-                     ($5::int[])[s + 1 : s + l - f + 1] as marks, known
-                from unnest($1::text[], $2::uuid[], $3::int[], $4::int[], $6::int[], $7::bool[])
-                  as p (t, d, f, l, s, known)
-            ), log as (
-              insert into applied (topic, dossier_id, from_sequence, to_sequence)
-              select topic, dossier_id, first, last from fresh
-            )
-            update heads h set last = fresh.last, fingerprints = h.fingerprints || fresh.marks
-              from fresh where fresh.known and h.topic = fresh.topic and h.dossier_id = fresh.dossier_id
-            """,
-            topics,
-            dossiers,
-            [first for first, _, _ in ranges],
-            [last for _, last, _ in ranges],
-            flat,
-            starts(added),
-            [pair not in begun for pair in pairs],
+        writes.add(
+            "insert into applied (topic, dossier_id, from_sequence, to_sequence)"
+            " select t::topic, d, f, l from unnest($1::text[], $2::uuid[], $3::int[], $4::int[]) as p (t, d, f, l)",
+            [topic for topic, _ in plan.heads],
+            [dossier_id for _, dossier_id in plan.heads],
+            [first for first, _, _ in plan.heads.values()],
+            [last for _, last, _ in plan.heads.values()],
         )
+        heads.add_marks(writes, {pair: head for pair, head in plan.heads.items() if pair not in begun})
     if plan.released:
         await tx.execute(
             """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shared.envelope import Outgoing, lane_of
+from shared.writes import Writes
 
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
@@ -40,8 +41,19 @@ STAGE = """
 async def stage(tx: Tx, events: Sequence[Outgoing]) -> set[int]:
     """Append `events` in this order; returns the lanes to wake after the commit. Call it last in a transaction.
 
-    Each event's sequence comes from a row that `tx` has locked. Raises UniqueViolationError for a sequence used twice,
-    ValueError for an event that no broker would take: stored, it would stop its lane for ever.
+    Raises as `append` does, and UniqueViolationError for a sequence used twice.
+    """
+    writes = Writes()
+    lanes = append(writes, events)
+    await writes.run(tx)
+    return lanes
+
+
+def append(writes: Writes, events: Sequence[Outgoing]) -> set[int]:
+    """`stage` as one of the writes with which a transaction ends: nothing may be locked after them.
+
+    Each event's sequence comes from a row that the transaction has locked. Raises ValueError for an event that no
+    broker would take: stored, it would stop its lane for ever.
     """
     if not events:
         return set()
@@ -52,7 +64,7 @@ async def stage(tx: Tx, events: Sequence[Outgoing]) -> set[int]:
     known = {subject: lane_of(str(subject)) for subject in {event.dossier_id or event.key or "" for event in events}}
     lanes = [known[event.dossier_id or event.key or ""] for event in events]
     touched = sorted(set(lanes))
-    await tx.execute(
+    writes.add(
         STAGE,
         touched,
         lanes,

@@ -30,9 +30,11 @@ class Writes:
         self._values += values
 
     async def run(self, tx: Tx) -> None:
-        """Carry all of them out. Raises what any of them raises; then none has happened."""
-        if self._parts:
-            await tx.execute(_together(tuple(self._parts)), *self._values)
+        """Carry out what was added since the last time. Raises what any of them raises; then none has happened."""
+        parts, values = tuple(self._parts), self._values
+        self._parts, self._values = [], []
+        if parts:
+            await tx.execute(_together(parts), *values)
 
 
 @lru_cache(maxsize=256)

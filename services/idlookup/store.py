@@ -13,6 +13,7 @@ from uuid import UUID
 
 from shared.envelope import Outgoing, Received, new_id
 from shared.events import IdNumberStillPending, RequestResult
+from shared.writes import Writes
 
 from .rules import NO_LONGER_WANTED, Next, Request
 
@@ -41,10 +42,11 @@ class RequestWork:
     heartbeats: list[datetime] = field(default_factory=list)
     extra: list[Outgoing] = field(default_factory=list)
 
-    async def save(self, tx: Tx) -> Sequence[Outgoing]:
+    async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
         if self.wanted:
-            await add_requests(tx, self.wanted)
+            add_requests(writes, self.wanted)
         if self.dropped:
+            await writes.run(tx)  # what is dropped may have been wanted in this very batch
             await drop_requests(tx, self.dropped)
         return self.extra
 
@@ -55,8 +57,8 @@ class RequestWork:
             self.seen(sent_at)
 
 
-async def add_requests(tx: Tx, wanted: Sequence[tuple[Received, str, str]]) -> None:
-    await tx.execute(
+def add_requests(writes: Writes, wanted: Sequence[tuple[Received, str, str]]) -> None:
+    writes.add(
         """
         insert into requests (request_key, dossier_id, kind, sealed, trace_id, wanted_at, next_try_at)
         select w.*, least(w.wanted_at, now())

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from shared.envelope import Outgoing, Received, new_id
 from shared.events import DossierSubmitted, Fact, ProcedurePublished, SubmittedComponent
+from shared.writes import Writes
 
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
@@ -237,9 +238,9 @@ class ProcedureWork:
 
     published: dict[tuple[str, int], ProcedurePublished] = field(default_factory=dict)
 
-    async def save(self, tx: Tx) -> list[Outgoing]:
+    async def save(self, tx: Tx, writes: Writes) -> list[Outgoing]:
         rows = sorted(self.published.items())
-        await tx.execute(
+        writes.add(
             """
             insert into procedures (code, version, procedure)
             select * from unnest($1::text[], $2::int[], $3::jsonb[])

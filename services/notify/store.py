@@ -12,6 +12,7 @@ from uuid import UUID
 
 from shared.envelope import Outgoing, new_id
 from shared.events import NoticeFailed, NoticeHeartbeat, NoticeOutcome, NoticeSent
+from shared.writes import Writes
 
 from .meter import Meter
 from .rules import CALL_LIST, Settlement
@@ -59,9 +60,9 @@ class Settled:
     settlement: Settlement
 
 
-async def add_notices(tx: Tx, notices: Sequence[Notice]) -> None:
+def add_notices(writes: Writes, notices: Sequence[Notice]) -> None:
     """New rows, due at once; those on the call list are listed at once, and their dossiers' rows must be there."""
-    await tx.execute(
+    writes.add(
         """
         insert into notices (notice_id, channel, dossier_id, kind, cause, dossier_code, national_status, result_due_at,
                              receiving_agency, sealed_contact, trace_id, wanted_at, instead_of, state, try_at,
@@ -145,14 +146,14 @@ class NoticeWork:
     wanted: list[Notice] = field(default_factory=list)
     heartbeats: list[tuple[datetime, UUID, UUID]] = field(default_factory=list)
 
-    async def save(self, tx: Tx) -> list[Outgoing]:
+    async def save(self, tx: Tx, writes: Writes) -> list[Outgoing]:
         outgoing: list[Outgoing] = []
         if self.wanted:
             facts = [(notice, told_sent(notice)) for notice in self.wanted if notice.channel == CALL_LIST]
             counts = Counter({notice.dossier_id: 0 for notice in self.wanted})
             counts.update(notice.dossier_id for notice, _ in facts)
             outgoing += numbered(facts, await take_sequences(tx, counts))
-            await add_notices(tx, self.wanted)
+            add_notices(writes, self.wanted)
         for sent_at, ce_id, trace_id in self.heartbeats:
             outgoing.append(Outgoing(None, 0, NoticeHeartbeat(sent_at=sent_at), ce_id, trace_id, key="heartbeat"))
         return outgoing
@@ -256,7 +257,9 @@ async def save_settled(tx: Tx, settled: Sequence[Settled]) -> tuple[list[Outgoin
             if successor.channel == CALL_LIST:
                 facts.append((successor, told_sent(successor)))
     if successors:
-        await add_notices(tx, successors)
+        writes = Writes()
+        add_notices(writes, successors)
+        await writes.run(tx)
     outgoing = numbered(facts, sequences)
     await save_sequences(tx, outgoing)
     return outgoing, saved, successors

@@ -10,7 +10,6 @@ from uuid import UUID
 import structlog
 
 from shared.access import Caller
-from shared.outbox import stage
 from shared.problems import Problem, not_found
 from shared.service import Service
 
@@ -103,7 +102,7 @@ async def _on_task(service: Service, caller: Caller, task_id: UUID, version: int
             work.remember(dossier, act(work, dossier, task))
         except Refused as refused:
             raise _problem(refused) from refused
-        lanes = await stage(tx, await work.save(tx))
+        lanes = await work.save_and_tell(tx)
     work.committed()
     service.wake(lanes)
     return {
@@ -133,7 +132,7 @@ async def put_result(service: Service, caller: Caller, dossier_id: UUID, result:
         except Refused as refused:
             raise _problem(refused) from refused
         work.remember(dossier, Decision())
-        await work.save(tx)
+        await work.save_and_tell(tx)
     return dossier.result or {}
 
 
@@ -173,7 +172,7 @@ async def _fire(service: Service, due: Sequence[Any]) -> None:
         for row in still:
             dossier = work.dossiers[row["dossier_id"]]
             work.remember(dossier, lifecycle.hold_over(dossier, work.procedure(dossier), work.moment))
-        lanes = await stage(tx, await work.save(tx))
+        lanes = await work.save_and_tell(tx)
     work.committed()
     service.wake(lanes)
 
@@ -231,7 +230,7 @@ async def _receive(service: Service, code: str, rows: Sequence[Any]) -> bool:
             dossier = work.dossiers[row["dossier_id"]]
             if dossier.state == "recorded":
                 work.remember(dossier, lifecycle.opened(dossier, work.procedure(dossier), work.moment))
-        lanes = await stage(tx, await work.save(tx))
+        lanes = await work.save_and_tell(tx)
     work.committed()
     service.wake(lanes)
     return True

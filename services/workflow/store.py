@@ -12,6 +12,7 @@ from uuid import UUID
 from shared.envelope import Outgoing, new_id
 from shared.events import NoticeWanted
 from shared.office import VIETNAM, wall_now
+from shared.outbox import append
 from shared.service import Service
 from shared.stages import MACHINE
 from shared.writes import Writes
@@ -70,9 +71,8 @@ class Work:
                 return serial
         return None
 
-    async def save(self, tx: Tx) -> Sequence[Outgoing]:
-        """Write what changed, in one round trip; returns what to tell."""
-        writes = Writes()
+    async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
+        """Put what changed among the `writes`, a statement a table; returns what to tell."""
         tables.save_dossiers(writes, [self.dossiers[at] for at in sorted(self.changed)], self.stored)
         decisions = [(self.dossiers[at], decision) for at, made in self.changed.items() for decision in made]
         tasks = {task.task_id: (dossier, task) for dossier, made in decisions for task in made.tasks.values()}
@@ -85,9 +85,15 @@ class Work:
             for telling in made.told
         ]
         self._save_notices(writes, told)
-        await writes.run(tx)
         self.moved = list(tasks.values())
         return [*told, *self.extra]
+
+    async def save_and_tell(self, tx: Tx) -> set[int]:
+        """All that a command or a timer has decided, in one round trip, last; returns the lanes to wake."""
+        writes = Writes()
+        lanes = append(writes, await self.save(tx, writes))
+        await writes.run(tx)
+        return lanes
 
     def _with_waits(self, dossier: Dossier, task: Task) -> tuple[Dossier, Task, float | None, float | None]:
         return (dossier, task, *(waits(self, task) if task.state == "closed" else (None, None)))

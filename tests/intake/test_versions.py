@@ -11,6 +11,7 @@ from services.intake.store import ProcedureWork
 from shared.envelope import Received, Record, headers_of, lane_of, new_id, parse
 from shared.events import PROCEDURES, ProcedurePublished
 from shared.office import wall_now
+from shared.writes import Writes
 from tests.fixtures.databases import MakePool
 from tests.intake.conftest import BIRTH, DOCUMENTS, OFFICE0, PACKAGES
 
@@ -26,7 +27,9 @@ async def hear(pool: Pool, *versions: dict[str, Any]) -> None:
     for document in versions:
         on_procedure_published(work, received(document))
     async with pool.acquire() as tx, tx.transaction():
-        await work.save(tx)
+        writes = Writes()
+        await work.save(tx, writes)
+        await writes.run(tx)
 
 
 def received(document: dict[str, Any]) -> Received:

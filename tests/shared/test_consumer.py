@@ -15,6 +15,7 @@ from shared.brake import Brake
 from shared.consumer import _Braked
 from shared.envelope import Received, Record
 from shared.events import SUBMISSIONS, SubmissionHeartbeat, WithdrawalRequested
+from shared.writes import Writes
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.telling import NOON, record, stranger
@@ -77,8 +78,8 @@ async def test_the_effect_and_the_memory_of_it_commit_together(pool: Pool) -> No
     opened: list[int] = []
 
     class DiesOnce(world.Effects):
-        async def save(self, tx: Tx) -> Sequence[Any]:
-            said = await super().save(tx)
+        async def save(self, tx: Tx, writes: Writes) -> Sequence[Any]:
+            said = await super().save(tx, writes)
             if len(opened) == 1:
                 await pool.execute("select pg_terminate_backend($1)", opened[0])
             return said
@@ -98,9 +99,9 @@ async def test_work_is_told_of_its_commit_and_of_nothing_else(pool: Pool) -> Non
     works: list[world.Effects] = []
 
     class FailsOnce(world.Effects):
-        async def save(self, tx: Tx) -> Sequence[Any]:
+        async def save(self, tx: Tx, writes: Writes) -> Sequence[Any]:
             assert self.told == 0
-            await super().save(tx)
+            await super().save(tx, writes)
             if len(works) == 1:
                 raise TimeoutError
             return []

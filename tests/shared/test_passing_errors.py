@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from shared import database
 from shared.envelope import Received
+from shared.writes import Writes
 from tests.fixtures.troubles import KINDS, trouble
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
@@ -75,8 +76,8 @@ class Meeting(world.Effects):
         super().__init__()
         self._happens = happens
 
-    async def save(self, tx: Tx) -> Sequence[Any]:
-        said = await super().save(tx)
+    async def save(self, tx: Tx, writes: Writes) -> Sequence[Any]:
+        said = await super().save(tx, writes)
         await self._happens(tx)
         return said
 

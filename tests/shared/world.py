@@ -14,6 +14,7 @@ from shared.envelope import Outgoing, Received, new_id
 from shared.events import DossierWithdrawn, Fact, SubmissionHeartbeat, WithdrawalRequested
 from shared.metrics import DeliveryMetrics
 from shared.outbox import Wake, stage
+from shared.writes import Writes
 from tests.shared.telling import NOON, told
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Effects:
         self.told = 0
         """How often it was told of its commit."""
 
-    async def save(self, tx: Tx) -> Sequence[Outgoing]:
+    async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
         await tx.executemany("insert into effects (dossier_id, sequence, note) values ($1, $2, $3)", self.rows)
         return []
 
@@ -129,8 +130,8 @@ WITHDRAWN = DossierWithdrawn(office_at=NOON, procedure_code="1", procedure_versi
 class Answering(Effects):
     """Each event it hears it answers with one of its own, numbered by the dossier's row, as workflow does."""
 
-    async def save(self, tx: Tx) -> Sequence[Outgoing]:
-        await super().save(tx)
+    async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
+        await super().save(tx, writes)
         return [await answer(tx, dossier_id) for dossier_id, _, _ in self.rows if dossier_id]
 
 

@@ -11,7 +11,6 @@ from services.workflow.procedures import shipped
 from services.workflow.rulebook import look_at_rules
 from shared.envelope import parse
 from shared.events import WithdrawalRequested
-from shared.outbox import stage
 from tests.fixtures.waiting import wait_until
 from tests.workflow.conftest import Desk, problem
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES
@@ -242,7 +241,7 @@ async def test_nobody_is_left_between_the_end_of_the_queue_and_the_opening(desk:
 
             await wait_until(is_waiting)
             handlers.on_dossier_submitted(work, parse(brought))
-            await stage(tx, await work.save(tx))
+            await work.save_and_tell(tx)
         assert await asyncio.wait_for(opening, 10)
     assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "opening"
     while await commands._receive_some(desk.service, BUSINESS):

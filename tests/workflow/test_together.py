@@ -11,6 +11,7 @@ from services.workflow import commands, store
 from services.workflow.rulebook import seed
 from shared.envelope import new_id
 from shared.events import IdNumberFound, WithdrawalRequested
+from shared.writes import Writes
 from tests.fixtures.databases import MakePool
 from tests.fixtures.services import TOKENS, ServiceProcess, StartService
 from tests.fixtures.waiting import wait_until
@@ -131,10 +132,13 @@ async def test_a_decision_that_cannot_be_stored_leaves_nothing(desk: Desk, monke
     task = await desk.task_of(dossier_id, "appraisal")
     before = await desk.get(f"/v1/dossiers/{dossier_id}")
 
-    async def fail(*_: Any) -> set[int]:
+    run = Writes.run
+
+    async def fail(self: Writes, tx: Any) -> None:
+        await run(self, tx)
         raise ConnectionResetError("cut off before the commit")
 
-    monkeypatch.setattr(commands, "stage", fail)
+    monkeypatch.setattr(Writes, "run", fail)
     answer = await desk.complete(task)
     assert answer.status_code == 503
     assert answer.headers["retry-after"]

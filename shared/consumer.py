@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import structlog
@@ -23,6 +21,7 @@ from shared.database import is_passing
 from shared.envelope import Outgoing, Received, Record
 from shared.events import Fact
 from shared.faults import fault_point
+from shared.logs import place_of, safely
 from shared.metrics import DeliveryMetrics
 from shared.outbox import Wake, append
 from shared.sequence import Pair, Plan, Spot
@@ -136,7 +135,7 @@ class Consumer:
                 if time.monotonic() > give_up:
                     raise
                 said = log.warning if is_passing(error) else log.error
-                said("batch tried again", error=_safely(error), at=_place(error), again_in_s=round(pause, 2))
+                said("batch tried again", error=safely(error), at=place_of(error), again_in_s=round(pause, 2))
                 await asyncio.sleep(pause * random.uniform(0.7, 1.3))
                 pause = min(pause * 2, 5.0)
 
@@ -178,7 +177,7 @@ class Consumer:
             except Exception as error:
                 if isinstance(error, _Braked) or is_passing(error):
                     raise
-                log.error("events cannot be stored", events=len(events), error=_safely(error), at=_place(error))
+                log.error("events cannot be stored", events=len(events), error=safely(error), at=place_of(error))
                 break
         if len({event.dossier_id for event in events}) == 1:
             for event in events:
@@ -225,7 +224,7 @@ class Consumer:
                     fault_point("consumer-before-commit", plan.at_stake)
             except Exception as error:
                 if singly and plan.ready and not isinstance(error, (_Braked, _Poisoned)) and not is_passing(error):
-                    raise _Poisoned(plan.ready[0], "data", _safely(error)) from error
+                    raise _Poisoned(plan.ready[0], "data", safely(error)) from error
                 raise
             fault_point("consumer-after-commit", plan.at_stake)
         done()
@@ -243,8 +242,8 @@ class Consumer:
                 except Unappliable as refusal:
                     raise _Poisoned(event, refusal.reason, refusal.detail) from refusal
                 except Exception as bug:
-                    log.error("a handler raised", type=event.type, error=_safely(bug), at=_place(bug))
-                    raise _Poisoned(event, "rule", _safely(bug)) from bug
+                    log.error("a handler raised", type=event.type, error=safely(bug), at=place_of(bug))
+                    raise _Poisoned(event, "rule", safely(bug)) from bug
             outgoing = await work.save(tx, writes)
             fault_point("consumer-before-stage", plan.at_stake)
             lanes = append(writes, outgoing)
@@ -287,14 +286,14 @@ class Consumer:
         except Exception as error:
             if is_passing(error):
                 raise
-            raise Unappliable("data", _safely(error)) from error
+            raise Unappliable("data", safely(error)) from error
 
     async def drain(self, pair: Pair) -> None:
         """Apply what a place that was replayed or discarded had kept waiting; the next one that fails is parked."""
         try:
             await self._apply_singly([], pair)
         except Exception as error:  # noqa: BLE001 - what is held stays held, and the next look for gaps comes to it
-            log.warning("held events not applied yet", topic=pair[0], dossier_id=str(pair[1]), error=_safely(error))
+            log.warning("held events not applied yet", topic=pair[0], dossier_id=str(pair[1]), error=safely(error))
 
 
 def _spot(event: Received) -> Spot:
@@ -307,16 +306,3 @@ def _halves(events: Sequence[Received]) -> list[list[Received]]:
     dossiers = list(dict.fromkeys(event.dossier_id for event in events))
     first = set(dossiers[: len(dossiers) // 2])
     return [[e for e in events if e.dossier_id in first], [e for e in events if e.dossier_id not in first]]
-
-
-def _safely(error: BaseException) -> str:
-    """The kind of an error and, from PostgreSQL, its code: never its text, which may quote personal data."""
-    state = getattr(error, "sqlstate", None)
-    return f"{type(error).__name__}{f' {state}' if state else ''}"
-
-
-def _place(error: BaseException) -> str:
-    """Where it was raised, in our own code as far down as that goes: a traceback's last line may quote a value."""
-    steps = traceback.extract_tb(error.__traceback__)
-    ours = [step for step in steps if "site-packages" not in step.filename] or steps
-    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""

@@ -7,7 +7,9 @@ import logging
 import re
 import sys
 import time
+import traceback
 from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -105,3 +107,16 @@ class AccessLog:
         finally:
             millis = round((time.perf_counter() - started) * 1000, 1)
             self._log.info("request", method=scope["method"], path=scope["path"], status=status, ms=millis)
+
+
+def safely(error: BaseException) -> str:
+    """The kind of an error and, from PostgreSQL, its code: never its text, which may quote personal data."""
+    state = getattr(error, "sqlstate", None)
+    return f"{type(error).__name__}{f' {state}' if state else ''}"
+
+
+def place_of(error: BaseException) -> str:
+    """Where it was raised, in our own code as far down as that goes: a traceback's last line may quote a value."""
+    steps = traceback.extract_tb(error.__traceback__)
+    ours = [step for step in steps if "site-packages" not in step.filename] or steps
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""

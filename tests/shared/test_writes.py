@@ -1,0 +1,52 @@
+"""Several writes in one round trip: all of them or none, each with its own values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from shared.writes import Writes
+
+if TYPE_CHECKING:
+    from tests.fixtures.databases import MakePool
+
+ADD = "insert into things (name, number) select * from unnest($1::text[], $2::int[])"
+CHANGE = "update things set number = number + $2 where name = $1"
+
+
+async def test_each_part_has_its_own_values_however_many_there_are(make_pool: MakePool) -> None:
+    pool = await make_pool("shared")
+    await pool.execute("create table things (name text primary key, number int)")
+    await pool.execute("insert into things values ('a', 1), ('b', 2)")
+    writes = Writes()
+    writes.add(CHANGE, "a", 10)
+    for at in range(6):
+        writes.add(ADD, [f"new {at}"], [at])
+    writes.add(CHANGE, "b", 100)
+    await writes.run(pool)
+    rows = {row["name"]: row["number"] for row in await pool.fetch("select * from things")}
+    assert rows == {"a": 11, "b": 102} | {f"new {at}": at for at in range(6)}
+
+
+async def test_when_one_part_fails_none_has_happened(make_pool: MakePool) -> None:
+    pool = await make_pool("shared")
+    await pool.execute("create table things (name text primary key, number int)")
+    await pool.execute("insert into things values ('a', 1)")
+    writes = Writes()
+    writes.add(CHANGE, "a", 10)
+    writes.add(ADD, ["b", "a"], [2, 3])
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await writes.run(pool)
+    assert [tuple(row) for row in await pool.fetch("select * from things")] == [("a", 1)]
+
+
+async def test_what_was_run_is_not_run_again(make_pool: MakePool) -> None:
+    pool = await make_pool("shared")
+    await pool.execute("create table things (name text, number int)")
+    writes = Writes()
+    writes.add(ADD, ["a"], [1])
+    await writes.run(pool)
+    await writes.run(pool)
+    assert await pool.fetchval("select count(*) from things") == 1

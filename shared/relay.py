@@ -110,19 +110,22 @@ class Relay:
 
     async def _own_and_send(self) -> None:
         await ensure_topics(self._kafka)
-        owner = await open_connection(self._dsn, name=f"{self._service}-relay", silence_s=OWNER_SILENCE_S)
+        producer = self._kafka.producer(f"{self._service}-relay")
+        owner: asyncpg.Connection[asyncpg.Record] | None = None
         try:
-            producer = self._kafka.producer(f"{self._service}-relay")
+            await producer.start()
+            await self._check_cluster(producer)
+            self._set_connected(True)
+            # Only now: with a broker that is slow to answer it would be ended for its silence.
+            owner = await open_connection(self._dsn, name=f"{self._service}-relay", silence_s=OWNER_SILENCE_S)
+            await self._session(owner, producer)
+        finally:
             try:
-                await producer.start()
-                await self._check_cluster(producer)
-                self._set_connected(True)
-                await self._session(owner, producer)
-            finally:
                 # Before the lock is free: nothing of ours is under way when the next owner begins to send.
                 await abort(producer)
-        finally:
-            owner.terminate()
+            finally:
+                if owner is not None:
+                    owner.terminate()
 
     async def _check_cluster(self, producer: AIOKafkaProducer) -> None:
         """A cluster we have not seen holds nothing of ours: every lane goes back to its oldest event."""

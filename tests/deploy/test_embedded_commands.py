@@ -214,7 +214,12 @@ def test_doctor_says_that_the_embedded_broker_is_for_trying_out_only() -> None:
     assert "trying out only" in found.en
 
 
-GOOD = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false", "retention.ms": "-1"}
+GOOD = {
+    "min.insync.replicas": "2",
+    "unclean.leader.election.enable": "false",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+}
 
 
 @pytest.mark.parametrize(
@@ -226,6 +231,7 @@ GOOD = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false", "
         (3, 2, {"min.insync.replicas": "1"}, "", [("wrong", "lies on 2"), ("wrong", "min.insync.replicas")]),
         (3, 3, {"unclean.leader.election.enable": "true"}, "", [("wrong", "lags behind")]),
         (3, 3, {"retention.ms": "604800000"}, "", [("wrong", "not read yet")]),
+        (3, 3, {"retention.bytes": "1000000"}, "", [("wrong", "not read yet")]),
         (3, 3, {}, "UnknownError", [("wrong", "idempotent")]),
         (
             1,

@@ -156,9 +156,10 @@ class Seeding:
                     for statement in statements:
                         await connection.execute(statement, start, min(start + CHUNK - 1, self.copies))
             await connection.execute(
-                "insert into sent (lane, to_id, from_id, sent_at)"
-                " select lane, max(id), min(id), max(recorded_at) from (select lane, id, recorded_at,"
-                " (row_number() over (partition by lane order by id) - 1) / $2 as part from events where id > $1) e"
+                "insert into sent (lane, to_id, from_id, events, recorded_from, recorded_to, sent_at)"
+                " select lane, max(id), min(id), count(*), min(recorded_at), max(recorded_at), max(recorded_at)"
+                " from (select lane, id, recorded_at, (row_number() over (partition by lane order by id) - 1)"
+                " / $2 as part from events where id > $1) e"
                 " group by lane, part",
                 before,
                 SENT_TOGETHER,

@@ -69,7 +69,8 @@ async def next_chunks(pool: Pool, lanes: Mapping[int, int], limit: int, most_byt
 
 ADVANCE = """
   with s as (
-    select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[]) as s (lane, epoch, from_id, to_id)
+    select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[], $9::int[], $10::float8[],
+      $11::float8[]) as s (lane, epoch, from_id, to_id, events, recorded_from, recorded_to)
   ), m as (
     select * from unnest($5::text[], $6::smallint[], $7::bigint[], $8::bigint[]) as m (topic, partition, first, last)
   ), lost as (
@@ -84,7 +85,9 @@ ADVANCE = """
     select topic, partition, m.last from m where partition in (select lane from moved) order by topic, partition
     on conflict (topic, partition) do update set last_offset = excluded.last_offset
   ), logged as (
-    insert into sent (lane, from_id, to_id) select lane, from_id, to_id from s join moved using (lane)
+    insert into sent (lane, from_id, to_id, events, recorded_from, recorded_to)
+    select lane, from_id, to_id, events, to_timestamp(recorded_from), to_timestamp(recorded_to)
+      from s join moved using (lane)
   )
   select (select count(*) from moved) as moved, lost.* from (select) as once left join lost on true
 """
@@ -109,6 +112,9 @@ async def advance(pool: Pool, sent: Sequence[Sent]) -> str:
         [partition for _, partition, _, _ in marks],
         [first for _, _, first, _ in marks],
         [last for _, _, _, last in marks],
+        [row.count for row in sent],
+        [min(row.recorded) for row in sent],
+        [max(row.recorded) for row in sent],
     )
     assert found is not None
     if found["topic"] is not None:

@@ -89,14 +89,20 @@ RECORDED_ONLY = """
     from dossiers where state = 'recorded' and ($1::text is null or receiving_agency = $1)
    group by procedure_code, procedure_group order by oldest_since
 """
-MOST_COUNTED = 20_000
+# Counted back to a lane's 500th batch at most. Only of a batch that came on both sides of `since` are events read.
 SENT = """
-  select count(*) as departed, count(*) filter (where recorded_at > $1) as arrived from (
-    select e.recorded_at from lanes l
-     cross join lateral (select * from (select from_id, to_id, sent_at from sent where lane = l.lane
-                                         order by to_id desc limit 500) lately where sent_at > $1) s
-      join events e on e.lane = l.lane and e.id between s.from_id and s.to_id limit $2) e
+  with lately as (
+    select s.* from lanes l cross join lateral (
+      select *, row_number() over (order by to_id desc) as nth from sent where lane = l.lane
+       order by to_id desc limit 500) s
+  ), w as (select greatest($1::timestamptz, max(sent_at) filter (where nth = 500)) as since from lately)
+  select since, coalesce(sum(s.events), 0)::int as departed,
+         coalesce(sum(case when s.recorded_from > since then s.events when s.recorded_to > since then (
+           select count(*) from events e where e.lane = s.lane and e.id between s.from_id and s.to_id
+              and e.recorded_at > since) end), 0)::int as arrived
+    from w left join lately s on s.sent_at > w.since group by since
 """
+MOST_COUNTED = 20_000
 UNSENT = """
   select count(*) filter (where recorded_at > $1) from (
     select e.recorded_at from lanes l join events e on e.lane = l.lane and e.id > l.sent_to limit $2) e
@@ -163,13 +169,14 @@ def _age(calendar: WorkingCalendar, stage: str, oldest: Any | None, office_now: 
 
 
 async def _relay(service: Service, since: datetime) -> StageFigures:
-    """This service's own relay; the others' are in their metrics. Counted up to 20,000 events."""
+    """This service's own relay; the others' are in their metrics."""
     pool = service.pool()
     waiting, oldest = await cursors.pending(pool)
-    sent = await pool.fetchrow(SENT, since, MOST_COUNTED)
+    sent = await pool.fetchrow(SENT, since)
     assert sent is not None
-    arrived = sent["arrived"] + await pool.fetchval(UNSENT, since, MOST_COUNTED)
-    return _machine(service, "relay", arrived, sent["departed"], waiting, oldest)
+    arrived = sent["arrived"] + await pool.fetchval(UNSENT, sent["since"], MOST_COUNTED)
+    counted_s = (wall_now() - sent["since"]).total_seconds()
+    return _machine(service, "relay", arrived, sent["departed"], waiting, oldest, counted_s)
 
 
 async def _notify(service: Service, since: datetime) -> StageFigures:
@@ -189,13 +196,15 @@ async def _notify(service: Service, since: datetime) -> StageFigures:
     # What has left is not stored: it is what came, less what the queue has grown by.
     arrived = max(row["arrived"], wanted - wanted_then)
     left = max(arrived - (row["waiting"] - waited), 0)
-    return _machine(
-        service, "notify", arrived, left, row["waiting"], row["oldest"].timestamp() if row["oldest"] else None
-    )
+    oldest = row["oldest"].timestamp() if row["oldest"] else None
+    counted_s = WINDOW_OFFICE_S / service.office.speed
+    return _machine(service, "notify", arrived, left, row["waiting"], oldest, counted_s)
 
 
-def _machine(service: Service, stage: str, arrived: int, left: int, waiting: int, oldest: float | None) -> StageFigures:
-    """`oldest`: when it came, in seconds since 1970."""
+def _machine(
+    service: Service, stage: str, arrived: int, left: int, waiting: int, oldest: float | None, counted_s: float
+) -> StageFigures:
+    """`oldest`: when it came, in seconds since 1970. `arrived` and `left` were counted over `counted_s` seconds."""
     return StageFigures(
         stage=stage,
         arrived=arrived,
@@ -208,7 +217,7 @@ def _machine(service: Service, stage: str, arrived: int, left: int, waiting: int
         service_p50_s=None,
         service_p95_s=None,
         target_seconds=service.targets[stage],
-        counted_s=WINDOW_OFFICE_S / service.office.speed,
+        counted_s=counted_s,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from services.workflow import board
 from services.workflow.tasks_api import FRONT, OF_AGENCY, OF_ALL, OFFICERS, TASK_STAGES
+from shared import cursors
 from shared.events import (
     IdCheckAnswered,
     IdNumberDuplicateSuspected,
@@ -189,13 +190,19 @@ async def test_the_relay_arrives_and_leaves_by_what_was_recorded_and_sent(desk: 
     assert before["arrived"] == before["waiting"] == len(await desk.pool.fetch("select 1 from events"))
     await desk.pool.execute("update events set recorded_at = recorded_at - interval '5 hours'")
     await desk.submit(BIRTH)
-    rows = await desk.pool.fetch("select lane, min(id) as first, max(id) as last, count(*) from events group by lane")
+    rows = await desk.pool.fetch(
+        "select lane, min(id) as first, max(id) as last, count(*)::int, array_agg(recorded_at order by id) as recorded"
+        " from events group by lane"
+    )
     sent = rows[: len(rows) // 2]
-    for row in sent:
-        await desk.pool.execute("update lanes set sent_to = $2 where lane = $1", row["lane"], row["last"])
-        await desk.pool.execute(
-            "insert into sent (lane, from_id, to_id) values ($1, $2, $3)", row["lane"], row["first"], row["last"]
+    epochs = await cursors.begin_epoch(desk.pool, [row["lane"] for row in sent])
+    chunks = [
+        cursors.Sent(
+            row["lane"], epochs[row["lane"]], row["first"], row["last"], (), [at.timestamp() for at in row["recorded"]]
         )
+        for row in sent
+    ]
+    assert not await cursors.advance(desk.pool, chunks)
     relay = (await desk.figures())["relay"]
     assert relay["left"] == sum(row["count"] for row in sent)
     assert relay["arrived"] == await desk.pool.fetchval(
@@ -203,6 +210,19 @@ async def test_the_relay_arrives_and_leaves_by_what_was_recorded_and_sent(desk: 
     )
     assert relay["trend"] == "draining"
     assert relay["waiting"] == sum(row["count"] for row in rows[len(rows) // 2 :])
+
+
+async def test_a_relay_with_more_batches_than_are_looked_at_is_counted_over_the_time_that_it_has(desk: Desk) -> None:
+    await desk.pool.execute(
+        "insert into sent (lane, from_id, to_id, events, recorded_from, recorded_to, sent_at)"
+        " select 3, n, n, 2, at, at, at from (select n, clock_timestamp() - make_interval(secs => 700 - n) as at"
+        " from generate_series(1, 600) n) s"
+    )
+    relay = (await desk.figures())["relay"]
+    assert relay["left"] == 2 * 499
+    # 499 batches, one a second: without the bound in time they would be spread over four hours.
+    found = await board.figures(desk.service, desk.service.extras["calendar"]())
+    assert 590 < next(row for row in found if row.stage == "relay").counted_s < 610
 
 
 async def test_the_gauges_and_the_verdict_say_the_same(desk: Desk) -> None:

@@ -38,8 +38,11 @@ up: $(READY)
 doctor: $(READY)
 	@exec $(BIN)/hoso doctor $(ARGS)
 
+# Tests wait for processes more than they compute: three test processes side by side, each with its own PostgreSQL, broker
+# and share of the ports (tests/conftest.py). One after the other: make test TESTS_AT_ONCE=0
+TESTS_AT_ONCE ?= 3
 test: $(READY)
-	@exec $(PY) -m pytest $(ARGS)
+	@exec $(PY) -m pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal $(ARGS)
 
 check: $(READY)
 	$(PY) -m ruff format --check .

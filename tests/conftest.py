@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from deploy.local import ports
 from tests.fixtures.brokers import broker, broker_of_the_run, kafka
 from tests.fixtures.databases import databases, make_pool, pool, postgres
 from tests.fixtures.services import start_service, tokens
@@ -19,6 +20,13 @@ __all__ = [
     "start_service",
     "tokens",
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Test processes that run side by side (pytest-xdist) never look for a free port where another does."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker:
+        os.environ[ports.SHARE] = f"{int(worker.removeprefix('gw')) + 1}/{os.environ['PYTEST_XDIST_WORKER_COUNT']}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,12 +18,13 @@ from uuid import uuid4
 import asyncpg
 from fastapi import FastAPI
 
-from services.intake import api, rules, store
+from services.intake import api, store
 from services.intake.acceptance import Acceptance, _Waiting
 from services.intake.store import NewSubmission, StoredSubmission
 from shared import service
 from shared.office import OfficeClock
 from shared.settings import Settings
+from shared.submission import rules
 
 
 class OneEach(Acceptance):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from shared.database import is_passing
 
+Form = TypeVar("Form", bound=BaseModel)
 TITLES = {
     400: "Bad Request",
     401: "Unauthorized",
@@ -104,14 +107,45 @@ SENTENCES = {
     "greater_than_equal": ("nhỏ hơn mức cho phép", "is below the least allowed"),
     "less_than_equal": ("lớn hơn mức cho phép", "is above the most allowed"),
     "less_than": ("lớn hơn mức cho phép", "is above the most allowed"),
+    "extra_forbidden": ("không có trường này", "is no field that is known here"),
+    "literal_error": ("không thuộc các giá trị cho phép", "is none of the allowed values"),
+    "invalid": ("thiếu hoặc không hợp lệ", "is missing or not valid"),
 }
+RULE = "rule"
+"""The type of a complaint that brings sentences of its own."""
+MOST_ROWS = 20
+
+
+def broken_rule(vi: str, en: str) -> PydanticCustomError:
+    """What a model's validator raises to be read as it is, in both languages. It quotes nothing of a person's."""
+    return PydanticCustomError(RULE, "{en}", {"vi": vi, "en": en})
+
+
+def about(field: str, code: str) -> dict[str, Any]:
+    """One entry of a problem's `errors`. `code` as the validator names it."""
+    vi, en = SENTENCES.get(code, ("không đúng dạng", "does not have the required form"))
+    return {"field": field, "code": code.replace("_", "-"), "vi": f"{field}: {vi}.", "en": f"{field} {en}."}
+
+
+def rows_of(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A validator's complaints in our words: its own message may quote what was sent."""
+    return [_row(error) for error in errors[:MOST_ROWS]]
 
 
 def _row(error: Mapping[str, Any]) -> dict[str, Any]:
-    """A framework's complaint in our words: its own message may quote what was sent."""
     field = "/".join(str(part) for part in error["loc"] if part != "body")
-    vi, en = SENTENCES.get(error["type"], ("không đúng dạng", "does not have the required form"))
-    return {"field": field, "code": error["type"].replace("_", "-"), "vi": f"{field}: {vi}.", "en": f"{field} {en}."}
+    if error["type"] == RULE:
+        return {"field": field, "code": RULE, **error["ctx"]}
+    return about(field, error["type"])
+
+
+def read_strictly(kind: type[Form], body: Mapping[str, Any], *, vi: str, en: str) -> Form:
+    """A JSON body as `kind`: no text for a number, no 1 for true. Raises Problem 422 `invalid` with a row for each."""
+    try:
+        return kind.model_validate_json(orjson.dumps(body), strict=True)
+    except ValidationError as wrong:
+        rows = rows_of(wrong.errors(include_input=False, include_url=False))
+    raise Problem(422, "invalid", vi=vi, en=en, errors=rows)
 
 
 def install(app: FastAPI) -> None:
@@ -123,18 +157,18 @@ def install(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        rows = error.errors()[:20]
+        rows = error.errors()[:MOST_ROWS]
         # A header is syntax: a key that is missing or too long is wrong whatever the body says.
         if any(row["type"] == "json_invalid" or row["loc"][0] == "header" for row in rows):
             return malformed(
-                "malformed", "Yêu cầu không đúng dạng.", "The request is not of the expected form.", [*map(_row, rows)]
+                "malformed", "Yêu cầu không đúng dạng.", "The request is not of the expected form.", rows_of(rows)
             ).response()
         return Problem(
             422,
             "invalid",
             vi="Có tham số không hợp lệ.",
             en="A parameter is not valid.",
-            errors=[*map(_row, rows)],
+            errors=rows_of(rows),
         ).response()
 
     async def http(_: Request, error: Exception) -> Response:

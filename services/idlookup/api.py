@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from shared.access import Caller, allow
 from shared.body import dumps, read_object
 from shared.openapi import takes
 from shared.outbox import stage
-from shared.problems import Problem, bad_cursor, not_found
+from shared.problems import Problem, bad_cursor, not_found, read_strictly
 from shared.sealed import Sealer, Tampered
 from shared.service import Service
 
@@ -45,7 +46,7 @@ def router(service: Service) -> APIRouter:
     ) -> Response:
         """Requests of the registry, oldest first. Never a name; of a number the last three digits."""
         rows = await resolving.list_requests(service.pool(), state, _place(after), limit)
-        following = f"{rows[-1]['wanted_at'].isoformat()}~{rows[-1]['request_key']}" if len(rows) == limit else None
+        following = _after(rows[-1]) if len(rows) == limit else None
         return _json({"items": [_shown(service.sealer, row) for row in rows], "next": following})
 
     @routes.post("/{request_key}/resolve", openapi_extra=takes(Resolution))
@@ -90,14 +91,7 @@ def _odd(sealer: Sealer, row: Any, number: str) -> tuple[str, ...]:
 
 
 def _resolution(body: dict[str, Any]) -> Resolution:
-    try:
-        return Resolution.model_validate(body)
-    except ValidationError as wrong:
-        rows = [
-            {"field": "/".join(map(str, row["loc"])), "code": row["type"]}
-            for row in wrong.errors(include_input=False, include_url=False)[:20]
-        ]
-    raise Problem(422, "invalid", vi="Nội dung không hợp lệ.", en="The content is not valid.", errors=rows)
+    return read_strictly(Resolution, body, vi="Nội dung không hợp lệ.", en="The content is not valid.")
 
 
 def _shown(sealer: Sealer, row: Any) -> dict[str, Any]:
@@ -110,11 +104,17 @@ def _shown(sealer: Sealer, row: Any) -> dict[str, Any]:
     return shown
 
 
+def _after(row: Any) -> str:
+    """Fit to stand in an address as it is."""
+    place = f"{row['wanted_at'].isoformat()}~{row['request_key']}"
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
 def _place(after: str | None) -> tuple[datetime, UUID] | None:
     if after is None:
         return None
-    wanted_at, _, request_key = after.partition("~")
     try:
+        wanted_at, _, request_key = base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)).decode().partition("~")
         moment = datetime.fromisoformat(wanted_at)
         if moment.tzinfo is None:
             raise ValueError

@@ -22,9 +22,10 @@ from shared.openapi import takes
 from shared.outbox import stage
 from shared.problems import Problem, not_found
 from shared.service import Background, Listening, Service
+from shared.submission import rules
 from shared.tracking import is_tracking_secret, tracking_secret
 
-from . import contents, handlers, rules, store, telling
+from . import contents, handlers, store, telling
 from .acceptance import Acceptance
 from .catalogue import Catalogue
 from .keys import Key, KeyedRoute

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from shared.submission.rules import ProcedureRules
+
 from . import store
-from .rules import ProcedureRules
 
 if TYPE_CHECKING:
     from shared.database import Pool

@@ -8,8 +8,7 @@ from uuid import UUID
 
 from shared.events import DossierSubmitted, SubmittedComponent
 from shared.sealed import Sealer
-
-from . import rules
+from shared.submission import rules
 
 
 def submitted(

@@ -7,14 +7,14 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from shared.access import ROLES, Caller, allow
 from shared.body import dumps, read_object
 from shared.events import LIFECYCLE
 from shared.openapi import takes
-from shared.problems import Problem, not_found
+from shared.problems import Problem, not_found, read_strictly
 from shared.service import Service
 from shared.tracking import is_tracking_secret
 
@@ -70,17 +70,9 @@ def router(service: Service) -> APIRouter:
     ) -> Response:
         """The result's number, book, signer, capacity and kind of signature. Once signed (409 `already-signed`), and
         even after the hand-over, only the scan of a wet signature may be added: `wet_scanned` with its `sha256`."""
-        body = await read_object(request)
-        try:
-            result = Result.model_validate(body)
-        except ValidationError as wrong:
-            rows = [
-                {"field": "/".join(map(str, row["loc"])), "code": row["type"]}
-                for row in wrong.errors(include_input=False, include_url=False)[:20]
-            ]
-            raise Problem(
-                422, "invalid", vi="Kết quả không hợp lệ.", en="The result is not valid.", errors=rows
-            ) from wrong
+        result = read_strictly(
+            Result, await read_object(request), vi="Kết quả không hợp lệ.", en="The result is not valid."
+        )
         return Response(
             dumps(await commands.put_result(service, caller, dossier_id, result.model_dump(exclude_none=True))),
             media_type="application/json",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, time
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from shared.access import Caller, allow
 from shared.body import dumps, read_object
+from shared.office import VIETNAM
 from shared.openapi import takes
-from shared.problems import Problem, bad_cursor, not_found
+from shared.problems import Problem, bad_cursor, broken_rule, not_found, read_strictly
 from shared.service import Service
+from shared.submission.rules import ProcedureRules, accept
 
 from .deadlines import explain
 from .procedures import GROUPS, Procedure
@@ -42,7 +44,7 @@ class Box(BaseModel):
     @model_validator(mode="after")
     def _spoiled_are_of_the_box(self) -> Box:
         if self.serial_from <= self.serial_to and self.spoiled > self.serial_to - self.serial_from + 1:
-            raise ValueError("more are spoiled than the box holds")
+            raise broken_rule("Số phôi hỏng nhiều hơn số phôi của dải.", "More are spoiled than the box holds.")
         return self
 
 
@@ -75,13 +77,13 @@ def router(service: Service) -> APIRouter:
     async def replace_procedure(request: Request, _: Ruler, code: Code) -> Response:
         """Takes what GET gives. Changed rules become the next version; `intake_mode` is outside the version."""
         check_ready()
-        body = await read_object(request)
-        procedure = _valid(Procedure, body)
+        procedure = _valid(Procedure, await read_object(request))
         if procedure.code != code:
             raise Problem(
                 422, "code-differs", vi="Mã thủ tục không khớp địa chỉ.", en="The code differs from the address."
             )
         _check_group(procedure.group)
+        _check_example(procedure, service.office.now())
         return answer((await put_procedure(service, procedure)).model_dump(mode="json"))
 
     @routes.get("/calendar")
@@ -207,13 +209,22 @@ def _check_group(group: str) -> None:
 
 
 def _valid(kind: type[Model], body: dict[str, Any]) -> Model:
+    return read_strictly(kind, body, vi="Nội dung không hợp lệ.", en="The content is not valid.")
+
+
+def _check_example(procedure: Procedure, office_now: datetime) -> None:
+    """By the rules that intake goes by, on a day when this version is in force."""
+    rules = ProcedureRules(procedure.model_dump(mode="json"))
+    first_day = datetime.combine(procedure.valid_from, time(12), VIETNAM)
+    day = max(first_day, office_now) if procedure.valid_to is None else first_day
     try:
-        return kind.model_validate(body)
-    except ValidationError as wrong:
-        rows = [
-            {"field": "/".join(map(str, row["loc"])), "code": row["type"], "en": row["msg"][:300]}
-            for row in wrong.errors(include_input=False, include_url=False)[:20]
-        ]
+        accept(procedure.example, lambda _: rules, day)
+    except Problem as refused:
+        rows = [{**row, "field": f"example/{row['field']}"} for row in refused.errors or []]
         raise Problem(
-            422, "invalid", vi="Nội dung không hợp lệ.", en="The content is not valid.", errors=rows
-        ) from wrong
+            422,
+            "invalid",
+            vi="Ví dụ (example) không phải hồ sơ mà thủ tục này nhận.",
+            en="The example is no submission that this procedure would take.",
+            errors=rows,
+        ) from None

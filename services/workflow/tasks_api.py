@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from shared.access import Caller, allow
 from shared.body import dumps, read_object
 from shared.openapi import fields, takes
-from shared.problems import Problem, bad_cursor
+from shared.problems import Problem, about, bad_cursor
 from shared.service import Service
 from shared.stages import STAGES
 
@@ -82,6 +83,7 @@ def router(service: Service) -> APIRouter:
     async def start_task(request: Request, caller: Officer, task_id: UUID) -> Response:
         """Take a task up. Body `{version}`."""
         body = await read_object(request)
+        _refuse_others(body, VERSION)
         return _json(await commands.start(service, caller, task_id, version=_version(body)))
 
     @routes.post("/{task_id}/complete", openapi_extra=takes(COMPLETION))
@@ -92,7 +94,9 @@ def router(service: Service) -> APIRouter:
     @routes.post("/complete", openapi_extra=takes(COMPLETIONS))
     async def complete_tasks(request: Request, caller: Officer) -> Response:
         """End many tasks, each by itself: `{items: [{task_id, outcome, version}]}`."""
-        items = (await read_object(request)).get("items")
+        body = await read_object(request)
+        _refuse_others(body, ("items",))
+        items = body.get("items")
         if (
             not isinstance(items, list)
             or not 1 <= len(items) <= MAX_ITEMS
@@ -155,9 +159,7 @@ def _decode(cursor: str) -> tuple[datetime, UUID]:
 
 
 def _completion(body: dict[str, Any]) -> dict[str, Any]:
-    unknown = body.keys() - {"outcome", "note", "fields", "version"}
-    if unknown:
-        raise _invalid(sorted(unknown)[0])
+    _refuse_others(body, (*ENDING, *SAID))
     outcome, note, fields = body.get("outcome"), body.get("note"), body.get("fields")
     if not isinstance(outcome, str) or len(outcome) > 60:
         raise _invalid("outcome")
@@ -166,6 +168,11 @@ def _completion(body: dict[str, Any]) -> dict[str, Any]:
     if fields is not None and not isinstance(fields, dict):
         raise _invalid("fields")
     return {"outcome": outcome, "note": note, "fields": fields, "version": _version(body)}
+
+
+def _refuse_others(body: dict[str, Any], known: Iterable[str]) -> None:
+    if unknown := body.keys() - set(known):
+        raise _invalid(min(unknown))
 
 
 def _version(body: dict[str, Any]) -> int:
@@ -188,5 +195,5 @@ def _invalid(field: str) -> Problem:
         "invalid",
         vi=f"Trường `{field[:60]}` thiếu hoặc không hợp lệ.",
         en=f"The field `{field[:60]}` is missing or not valid.",
-        errors=[{"field": field[:60], "code": "invalid"}],
+        errors=[about(field[:60], "invalid")],
     )

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from services.workflow.public_holidays import FIRST_YEAR, LAST_YEAR, HolidayYear, holiday_year
 from shared.office import VIETNAM
+from shared.problems import broken_rule
 
 MICRO = 1_000_000
 REMEMBERED = 1_000
@@ -34,7 +35,9 @@ DAY_NAMES = (
 
 def _plain(value: time) -> time:
     if value.tzinfo is not None or value.second or value.microsecond:
-        raise ValueError("an office hour is HH:MM, without seconds or zone")
+        raise broken_rule(
+            "Giờ làm việc viết HH:MM, không giây, không múi giờ.", "An office hour is HH:MM, without seconds or zone."
+        )
     return value
 
 
@@ -54,7 +57,7 @@ class Span(Rules):
     @model_validator(mode="after")
     def _opens_first(self) -> Self:
         if self.opens >= self.closes:
-            raise ValueError("`opens` must be before `closes`")
+            raise broken_rule("`opens` phải trước `closes`.", "`opens` must be before `closes`.")
         return self
 
 
@@ -79,12 +82,18 @@ class CalendarRules(Rules):
     def _in_order(self) -> Self:
         for spans in (self.office_hours, self.saturday_hours):
             if any(before.closes > after.opens for before, after in pairwise(spans)):
-                raise ValueError("opening hours must be in order and must not overlap")
+                raise broken_rule(
+                    "Giờ mở cửa phải theo thứ tự và không chồng nhau.",
+                    "Opening hours must be in order and must not overlap.",
+                )
         days = [override.date for override in self.overrides]
         if len(set(days)) != len(days):
-            raise ValueError("a day may be overridden only once")
+            raise broken_rule("Mỗi ngày chỉ được sửa một lần.", "A day may be overridden only once.")
         if any(not FIRST_YEAR <= day.year <= LAST_YEAR for day in days):
-            raise ValueError(f"an overridden day must lie between {FIRST_YEAR} and {LAST_YEAR}")
+            raise broken_rule(
+                f"Ngày được sửa phải từ năm {FIRST_YEAR} đến {LAST_YEAR}.",
+                f"An overridden day must lie between {FIRST_YEAR} and {LAST_YEAR}.",
+            )
         return self
 
     @classmethod

@@ -173,15 +173,16 @@ async def test_what_people_see_and_decide(
         wrong = await officer.post(
             path.format(key_of(same)), json={"decision": "same_person", "number": "02532600012x", **NOTE}
         )
-        assert wrong.status_code == 422
-        assert "02532600012x" not in wrong.text
+        assert (wrong.status_code, "02532600012x" in wrong.text) == (422, False)
+        assert [row.keys() for row in wrong.json()["errors"]] == [{"field", "code", "vi", "en"}]
         given = {"decision": "same_person", "number": "025126000123", **NOTE}
         assert (await officer.post(path.format(key_of(same)), json=given)).status_code == 200
         assert (await officer.post(path.format(key_of(same)), json=given)).status_code == 409
         assert (await officer.post(path.format(key_of(new)), json={"decision": "new_person", **NOTE})).is_success
         assert await until_answered(pool, 4) == {"found": 2, "stopped": 1, "matched": 1}
         first = (await officer.get("/v1/requests", params={"limit": 2})).json()
-        rest = (await officer.get("/v1/requests", params={"limit": 2, "after": first["next"]})).json()
+        # As it is: a cursor needs no encoding.
+        rest = (await officer.get(f"/v1/requests?limit=2&after={first['next']}")).json()
         last = (await officer.get("/v1/requests", params={"limit": 2, "after": rest["next"]})).json()
         rows = first["items"] + rest["items"]
         assert len({row["request_key"] for row in rows}) == 4

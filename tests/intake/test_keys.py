@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from services.intake.rules import ProcedureRules
+from shared.submission.rules import ProcedureRules
 from tests.fixtures.waiting import wait_until
 from tests.intake.conftest import BIRTH, DOCUMENTS, Intake, assert_problem, documents, example, publish
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.intake import rules
 from services.intake.catalogue import Catalogue
-from services.intake.rules import ProcedureRules
 from services.workflow.procedures import shipped
 from shared.office import VIETNAM
 from shared.problems import Problem
+from shared.submission import rules
+from shared.submission.rules import ProcedureRules
 
 NOW = datetime(2025, 8, 25, 9, 0, tzinfo=VIETNAM)
 DOCUMENTS = {

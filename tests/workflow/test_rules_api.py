@@ -147,6 +147,56 @@ async def test_a_procedure_that_cannot_work_is_refused_and_nothing_stored(desk: 
     assert await published(desk, BIRTH) == [1]
 
 
+async def test_an_example_that_intake_would_refuse_is_refused_with_its_reasons(desk: Desk) -> None:
+    document = await desk.get(f"/v1/procedures/{BIRTH}")
+    example = document["example"]
+    for wrong, field, code in (
+        ({"components": []}, "example/components/0/code", "unknown-component"),
+        ({"example": {**example, "components": []}}, "example/components", "missing-component"),
+        ({"example": {**example, "channel": "fax"}}, "example/channel", "not-one-of"),
+        ({"example": {**example, "colour": "red"}}, "example/colour", "unknown-field"),
+        ({"components": [{**row, "kinds": ["copy"]} for row in document["components"]]}, "example/components/0/kind",
+         "component-kind-not-allowed"),
+    ):  # fmt: skip
+        said = problem(await put(desk, {**document, **wrong}), 422, "invalid")
+        rows = {row["field"]: row for row in said["errors"]}
+        assert rows[field]["code"] == code, wrong
+        assert rows[field]["vi"]
+        assert rows[field]["en"]
+    assert await published(desk, BIRTH) == [1]
+
+
+async def test_a_rule_takes_no_text_for_a_number_and_no_number_for_a_date(desk: Desk) -> None:
+    document = await desk.get(f"/v1/procedures/{COPIES}")
+    calendar = await desk.get("/v1/calendar")
+    override = {"date": 1767312000, "kind": "off", "decided_by": "QĐ 1"}
+    box = {"kind": "land_certificate", "serial_from": 1, "serial_to": 20}
+    for path, body in (
+        (f"/v1/procedures/{COPIES}", {**document, "time": {**document["time"], "working_days": "3"}}),
+        (f"/v1/procedures/{COPIES}", {**document, "fee": {**document["fee"], "per_case": True}}),
+        (f"/v1/procedures/{COPIES}", {**document, "same_visit": "no"}),
+        ("/v1/calendar", {**calendar, "overrides": [override]}),
+        ("/v1/blanks", {**box, "serial_from": True}),
+        ("/v1/blanks", {**box, "serial_to": 20.0}),
+    ):
+        said = problem(await desk.call("PUT", path, "ops", body), 422, "invalid")
+        assert all(row["vi"] and row["en"] for row in said["errors"])
+    assert await published(desk, COPIES) == [1]
+    assert await desk.get("/v1/calendar") == calendar
+    assert (await desk.get("/v1/blanks"))["items"] == []
+
+
+async def test_a_broken_rule_says_which_in_both_languages(desk: Desk) -> None:
+    document = await desk.get(f"/v1/procedures/{BIRTH}")
+    said = problem(await put(desk, {**document, "steps": [], "same_visit": True}), 422, "invalid")
+    row = {key: said["errors"][0][key] for key in ("code", "vi", "en")}
+    assert row == {
+        "code": "rule",
+        "vi": "Thủ tục trả ngay không chờ số được.",
+        "en": "A same-visit procedure cannot wait for a number.",
+    }
+
+
 async def recorded(desk: Desk, count: int, code: str = BUSINESS) -> list[UUID]:
     """Dossiers recorded and not received, each an office minute after the one before."""
     found = []

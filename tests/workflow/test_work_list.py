@@ -257,6 +257,8 @@ BODIES: list[tuple[Any, int, str]] = [
     ({"outcome": "refuse", "version": 1, "note": "  "}, 422, "note-required"),
     ({"outcome": "hand_over", "version": 1, "fields": {"colour": 1}}, 422, "unknown-field"),
     ({"outcome": "hand_over", "version": 1, "fields": {"signed_as": "me"}}, 422, "bad-field"),
+    ({"outcome": "hand_over", "version": 1, "fields": {"signed_by": 5}}, 422, "bad-field"),
+    ({"outcome": "hand_over", "version": 1, "fields": {"signed_by": "A" * 121}}, 422, "bad-field"),
     ({"outcome": "refuse", "version": 1, "note": "a\x00b"}, 400, "nul"),
     ([], 400, "not-an-object"),
 ]
@@ -269,6 +271,13 @@ async def test_a_completion_that_says_too_little_or_too_much_changes_nothing(
     task = await desk.task_of(dossier_id, "return")
     for body, status, code in BODIES:
         problem(await desk.call("POST", f"/v1/tasks/{task['task_id']}/complete", body=body), status, code)
+    said = problem(await desk.call("POST", f"/v1/tasks/{task['task_id']}/complete", body={}), 422, "invalid")
+    assert [row.keys() for row in said["errors"]] == [{"field", "code", "vi", "en"}]
+    done = {"task_id": task["task_id"], "outcome": "hand_over", "version": 1}
+    problem(await desk.call("POST", "/v1/tasks/complete", body={"items": [done], "more": 1}), 422, "invalid")
+    problem(
+        await desk.call("POST", f"/v1/tasks/{task['task_id']}/start", body={"version": 1, "more": 1}), 422, "invalid"
+    )
     assert await desk.task_of(dossier_id, "return") == task
 
 

@@ -26,6 +26,8 @@ from .pen import Pen
 from .state import AWAITED, Dossier, Refused, Task
 
 PAYMENT_HOURS = 40.0
+MOST_CHARACTERS = {"number": 60, "book": 60, "signed_by": 120, "signed_as": 4, "signature": 20}
+"""Of the words that come with an outcome; the same as of a result that is put."""
 
 
 def current_step(pen: Pen) -> Step | None:
@@ -260,5 +262,13 @@ def _void_signature(pen: Pen) -> None:
 
 
 def _word(fields: dict[str, Any], name: str) -> str | None:
+    """What was said, or None. Raises Refused for what is no text or too long: nobody signs under half a name."""
     value = fields.get(name)
-    return value.strip()[:200] if isinstance(value, str) and value.strip() else None
+    if value is None:
+        return None
+    most = MOST_CHARACTERS[name]
+    if not isinstance(value, str) or len(value.strip()) > most:
+        raise Refused(
+            "bad-field", f"`{name}` phải là chữ, dài nhất {most}.", f"`{name}` must be text of at most {most}."
+        )
+    return value.strip() or None

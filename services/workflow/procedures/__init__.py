@@ -23,6 +23,8 @@ from typing import Any, Literal
 import jsonschema
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from shared.problems import broken_rule
+
 Stage = Literal["appraisal", "consultation", "approval", "issuing", "return"]
 """What an officer does after reception; the other stages come by themselves."""
 Certainty = Literal["A", "B", "C", "D"]
@@ -146,42 +148,61 @@ class Procedure(Part):
         try:
             jsonschema.Draft202012Validator.check_schema(value)
         except jsonschema.SchemaError as wrong:
-            raise ValueError(f"subject_schema is no JSON Schema 2020-12: {wrong.message[:200]}") from wrong
+            raise broken_rule(
+                f"subject_schema không phải JSON Schema 2020-12: {wrong.message[:200]}",
+                f"subject_schema is no JSON Schema 2020-12: {wrong.message[:200]}",
+            ) from wrong
         for place in _places(value):
             if not str(place.get("$ref", "#")).startswith("#") or "$dynamicRef" in place:
-                raise ValueError("subject_schema may refer only to itself (#/$defs/…)")
+                raise broken_rule(
+                    "subject_schema chỉ được tham chiếu trong chính nó (#/$defs/…).",
+                    "subject_schema may refer only to itself (#/$defs/…).",
+                )
             if "$ref" in place and not _leads_somewhere(value, str(place["$ref"])):
-                raise ValueError("subject_schema refers to a place that is not in it")
+                raise broken_rule(
+                    "subject_schema tham chiếu đến chỗ không có trong nó.",
+                    "subject_schema refers to a place that is not in it.",
+                )
         return value
 
     @model_validator(mode="after")
     def _steps_make_sense(self) -> Procedure:
         if self.same_visit:
             if self.steps:
-                raise ValueError("a same-visit procedure has no steps of its own")
+                raise broken_rule(
+                    "Thủ tục trả ngay không có bước riêng.", "A same-visit procedure has no steps of its own."
+                )
         elif not self.steps or self.steps[-1].stage != "return":
-            raise ValueError("the last step must be `return`")
+            raise broken_rule("Bước cuối phải là `return`.", "The last step must be `return`.")
         if len({step.stage for step in self.steps}) != len(self.steps):
-            raise ValueError("a stage may stand only once among the steps")
+            raise broken_rule("Mỗi khâu chỉ được có một lần.", "A stage may stand only once among the steps.")
         if self.same_visit and self.id_number:
-            raise ValueError("a same-visit procedure cannot wait for a number")
+            raise broken_rule("Thủ tục trả ngay không chờ số được.", "A same-visit procedure cannot wait for a number.")
         if self.financial_obligation and "appraisal" not in {step.stage for step in self.steps}:
-            raise ValueError("a financial obligation comes after the step `appraisal`")
+            raise broken_rule(
+                "Nghĩa vụ tài chính cần có bước `appraisal` trước nó.",
+                "A financial obligation comes after the step `appraisal`.",
+            )
         if self.blank and "issuing" not in {step.stage for step in self.steps}:
-            raise ValueError("a procedure that uses blanks needs the step `issuing`")
+            raise broken_rule(
+                "Thủ tục dùng phôi cần bước `issuing`.", "A procedure that uses blanks needs the step `issuing`."
+            )
         codes = [component.code for component in self.components]
         if len(set(codes)) != len(codes):
-            raise ValueError("a component may stand only once")
+            raise broken_rule("Mỗi thành phần chỉ được nêu một lần.", "A component may stand only once.")
         if self.valid_to is not None and self.valid_to < self.valid_from:
-            raise ValueError("valid_to lies before valid_from")
+            raise broken_rule("valid_to trước valid_from.", "valid_to lies before valid_from.")
         if self.intake_mode == "record_only" and not self.record_only_reason:
-            raise ValueError("record_only needs a reason that is shown to the citizen and the province")
+            raise broken_rule(
+                "record_only cần lý do để người dân và tỉnh biết.",
+                "record_only needs a reason that is shown to the citizen and the province.",
+            )
         return self
 
     @model_validator(mode="after")
     def _example_fits(self) -> Procedure:
         if self.example.get("procedure_code") != self.code:
-            raise ValueError("the example is of another procedure")
+            raise broken_rule("Ví dụ là của thủ tục khác.", "The example is of another procedure.")
         validator = jsonschema.Draft202012Validator(
             self.subject_schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
         )
@@ -189,15 +210,15 @@ class Procedure(Part):
             error = next(validator.iter_errors(self.example.get("subject")), None)
         except Exception as broken:
             # A `$ref` to nothing, or one that never ends: intake would fall over it with every submission.
-            raise ValueError(f"subject_schema cannot be followed: {type(broken).__name__}") from broken
+            raise broken_rule(
+                f"Không đi theo được subject_schema: {type(broken).__name__}.",
+                f"subject_schema cannot be followed: {type(broken).__name__}.",
+            ) from broken
         if error is not None:
-            raise ValueError(f"the example's subject fails its schema at {error.json_path}: {error.validator}")
-        rows = self.example.get("components", ())
-        if not isinstance(rows, (list, tuple)):
-            raise ValueError("the example's components are no list")
-        given = {str(row.get("code")) for row in rows if isinstance(row, dict)}
-        if missing := [row.code for row in self.components if row.required and row.code not in given]:
-            raise ValueError(f"the example lacks the required components {missing}")
+            raise broken_rule(
+                f"Ví dụ không hợp subject_schema ở {error.json_path}: {error.validator}.",
+                f"The example's subject fails its schema at {error.json_path}: {error.validator}.",
+            )
         return self
 
     def same_rules(self, other: Procedure) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError
 
-from services.intake.submission import MOST_COMPLAINTS, Complaint, complaint, read_date, shown
+from shared.submission.form import MOST_COMPLAINTS, Complaint, complaint, read_date, shown
 
 OLDEST = timedelta(days=round(130 * 365.2425))
 DECORATION = frozenset({"title", "description", "$schema", "$comment", "examples", "x-date", "x-order"})

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import date, datetime
 from typing import Any
 
-from services.intake.subject import SubjectRules, about_day
-from services.intake.submission import (
+from shared.office import VIETNAM
+from shared.problems import Problem
+from shared.submission.form import (
     MOST_COMPLAINTS,
     AssistedBy,
     Complaint,
@@ -22,8 +23,7 @@ from services.intake.submission import (
     complaint,
     read,
 )
-from shared.office import VIETNAM
-from shared.problems import Problem
+from shared.submission.subject import SubjectRules, about_day
 
 __all__ = [
     "Component",

@@ -61,6 +61,7 @@ def demo(
         postgres=postgres,
         now=week.begins_at,
         speed=speed,
+        punctual=True,
         seed=seed,
         env={"HOSO_TARGETS": json.dumps(conduct.TARGETS), "HOSO_REFRESH_S": "0.5"},
         say=lambda text: console.print(text, style="dim"),
@@ -114,6 +115,7 @@ async def _play(stack: Stack, week: Week, seed: int, communes: int, console: Con
         "quiet": bool(result["proof"]["quiet"]),
         "all_filed": filed == meant,
         "none_refused": not refused,
+        "alike": result["filed_on"]["healthy"] == result["filed_on"]["slow"],
         **_judged(watched, result["isolation"]["wait_p95_ratio"]),
     }
     return {
@@ -144,8 +146,8 @@ async def _outcome(
     for number in (waits.HEALTHY_DAY, waits.SLOW_DAY):
         begin, end = (datetime.fromtimestamp(clock.wall(moment), UTC) for moment in week.day(number))
         relay.append(await waits.read_relay(databases["workflow"], begin, end))
-    healthy = await waits.read(databases, clock, week, waits.HEALTHY_DAY)
-    slow = await waits.read(databases, clock, week, waits.SLOW_DAY)
+    healthy, filed_healthy = await waits.read(databases, clock, week, waits.HEALTHY_DAY)
+    slow, filed_slow = await waits.read(databases, clock, week, waits.SLOW_DAY)
     isolation = waits.compare(healthy, slow, (relay[0], relay[1]), waits.longest_wait(week))
     worst = watched.worst
     verdict = worst.verdict if worst else {"stages": [], "bottleneck": None, "sentence": {"vi": "", "en": ""}}
@@ -155,6 +157,7 @@ async def _outcome(
         **verdict,
         "verdict_at": worst and worst.office,
         "isolation": {name: getattr(isolation, name) for name in isolation.__slots__},
+        "filed_on": {"healthy": filed_healthy, "slow": filed_slow},
         "verdict_samples": {
             "agreed": watched.agreed,
             "differed": watched.differed,

@@ -53,6 +53,8 @@ def result(console: Console, found: dict[str, Any]) -> None:
         console.print("[bold]Không có khâu nào bị nghẽn / no stage was a bottleneck[/bold]")
     figures = Table(show_header=False)
     figures.add_row("Hồ sơ / dossiers", f"{found['filed']} / {found['meant']}")
+    filed_on = found["filed_on"]
+    figures.add_row("thứ Ba, thứ Tư / Tuesday, Wednesday", f"{filed_on['healthy']}, {filed_on['slow']}")
     figures.add_row("Mất / lost", str(found["lost"]))
     figures.add_row("Lặp / repeated effects", str(found["repeated_effects"]))
     figures.add_row("Cấp số hai lần / numbers issued twice", str(found["numbers_issued_twice"]))
@@ -69,5 +71,10 @@ def result(console: Console, found: dict[str, Any]) -> None:
     missing = [name for name, passed in found["checks"].items() if not passed]
     if missing:
         console.print(f"[bold red]Không đạt / not met: {', '.join(missing)}[/bold red]")
+        if "alike" in missing:
+            console.print(
+                "Máy bận nên hồ sơ của ngày này được ghi vào ngày khác; hãy thử lại, hoặc với --speed nhỏ hơn. "
+                "/ The machine was too busy to file each dossier on its day: try again, or with a smaller --speed."
+            )
     else:
         console.print("[bold green]Mọi bất biến đều đúng / every invariant holds[/bold green]")

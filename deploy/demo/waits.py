@@ -78,8 +78,8 @@ def longest_wait(week: Week) -> float:
     return working_seconds(week.day(SLOW_DAY)[1], week.ends_at)
 
 
-async def read(databases: Mapping[str, str], clock: OfficeClock, week: Week, number: int) -> list[float]:
-    """Every wait of the dossiers filed on that day, in office seconds."""
+async def read(databases: Mapping[str, str], clock: OfficeClock, week: Week, number: int) -> tuple[list[float], int]:
+    """Every wait of the dossiers filed on that day, in office seconds; and how many dossiers these are."""
     begin, end = week.day(number)
     longest = longest_wait(week)
     workflow, notify = await asyncpg.connect(databases["workflow"]), await asyncpg.connect(databases["notify"])
@@ -91,7 +91,7 @@ async def read(databases: Mapping[str, str], clock: OfficeClock, week: Week, num
     finally:
         await workflow.close()
         await notify.close()
-    return [min(wait, longest) for wait in (*(_stay(row, week.ends_at) for row in stays), *notices)]
+    return [min(wait, longest) for wait in (*(_stay(row, week.ends_at) for row in stays), *notices)], len(filed)
 
 
 def _stay(row: Any, over_at: datetime) -> float:

@@ -15,6 +15,8 @@ from shared.office import VIETNAM, OfficeClock
 
 TICK_S = 2.0
 """How often `seen` must be called while the stack runs."""
+AHEAD_S, AHEAD = 4.0, 2.0
+"""What services are given to become ready: wall seconds, and so many times what all else took."""
 
 
 def read_time(text: str) -> datetime:
@@ -48,15 +50,29 @@ def set_clock(path: Path, now: datetime | None, speed: float | None) -> OfficeCl
             )
         clock = _from(now, speed)
     if clock != kept:
-        write_private(path, {"office0": clock.office0.isoformat(), "wall0": clock.wall0, "speed": clock.speed})
+        _keep(path, clock)
     seen(path)
     return clock
+
+
+def postpone(path: Path, clock: OfficeClock, took_s: float) -> OfficeClock:
+    """The clock shows its first time only when the services should be ready, and until then what comes before it.
+
+    `took_s`: wall seconds that everything but the services took to start; a slow machine's services are slow as well.
+    """
+    later = OfficeClock(clock.office0, time.time() + AHEAD_S + AHEAD * took_s, clock.speed)
+    _keep(path, later)
+    return later
 
 
 def seen(path: Path) -> None:
     """The stack is alive now: office time up to now has been used."""
     with contextlib.suppress(FileNotFoundError):
         os.utime(path)
+
+
+def _keep(path: Path, clock: OfficeClock) -> None:
+    write_private(path, {"office0": clock.office0.isoformat(), "wall0": clock.wall0, "speed": clock.speed})
 
 
 def _from(now: datetime | None, speed: float | None) -> OfficeClock:

@@ -38,7 +38,8 @@ class Stack:
     """PostgreSQL, broker, simulators and services as processes, supervised; all end when this process does.
 
     `broker`: "embedded" or HOST:PORT; `postgres`: "embedded" or a DSN of somebody who may create roles and
-    databases. `now` and `speed`: the office clock (see office_clock.set_clock). `env`: more HOSO_* for every service;
+    databases. `now` and `speed`: the office clock (see office_clock.set_clock); `punctual`: it shows `now` only when
+    all should be ready (see office_clock.postpone). `env`: more HOSO_* for every service;
     `commands`: another command for a process, by name (tests, profilers). `say` is told what happens to processes.
     All methods block; none needs an event loop. Use it as a context manager, or call stop().
     """
@@ -52,6 +53,7 @@ class Stack:
         postgres: str = EMBEDDED,
         now: datetime | None = None,
         speed: float | None = None,
+        punctual: bool = False,
         seed: int = 1,
         env: Mapping[str, str] | None = None,
         commands: Mapping[str, Sequence[str]] | None = None,
@@ -69,7 +71,7 @@ class Stack:
         self._own_postgres = postgres == EMBEDDED
         self._admin = postgres
         self._kafka = self.broker.bootstrap if self._own_broker else broker
-        self._now, self._speed, self._seed = now, speed, seed
+        self._now, self._speed, self._punctual, self._seed = now, speed, punctual, seed
         self._env = dict(env or {})
         self._commands = dict(commands or {})
         self._dsns: dict[str, str] = {}
@@ -85,7 +87,7 @@ class Stack:
 
         Raises Trouble: folder in use or not writable, port taken, wheel missing, office time running backwards.
         """
-        self._lock_file = claim(self.data)
+        self._lock_file, begun = claim(self.data), time.monotonic()
         try:
             clock = office_clock.set_clock(self.data / "office.json", self._now, self._speed)
             self.surroundings = Surroundings(
@@ -109,6 +111,9 @@ class Stack:
                 early.append("postgres")
             self.supervisor.start(early)
             self._dsns = self._databases()
+            if self._punctual:
+                clock = office_clock.postpone(self.data / "office.json", clock, time.monotonic() - begun)
+                self.surroundings.clock = clock
             for name in self.services:
                 self.supervisor.add(name, self._program(name, name, self._ports[name]))
             self.supervisor.start(self.services)

@@ -147,8 +147,9 @@ async def test_open_waits_and_notices_are_in_the_pool_and_the_registrys_stages_a
     ):
         taken = None if taken_s is None else wanted + timedelta(seconds=taken_s)
         await notify.execute(NOTICE, notice, channel, dossier, wanted, taken)
-    found = await read({"workflow": workflow_dsn, "notify": notify_dsn}, CLOCK, WEEK, SLOW_DAY)
+    found, dossiers = await read({"workflow": workflow_dsn, "notify": notify_dsn}, CLOCK, WEEK, SLOW_DAY)
     # The appraisal and the notice that nobody took up have lasted longer than what both days are cut off at.
+    assert dossiers == 1
     assert sorted(found) == pytest.approx([120.0, 300.0, 1500.0, 1800.0, 54_000.0, 54_000.0])
 
 

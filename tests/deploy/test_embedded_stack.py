@@ -19,10 +19,11 @@ import pytest
 
 from deploy.local import ports
 from deploy.local.call import call
-from deploy.local.office_clock import read_time, set_clock
+from deploy.local.office_clock import postpone, read_time, set_clock
 from deploy.local.postgres import Postgres
 from deploy.local.stack import Stack
 from deploy.local.trouble import Trouble
+from shared.office import OfficeClock
 
 STAND_IN = str(Path(__file__).with_name("embedded_stand_in.py"))
 NAMES = ["intake", "workflow", "idlookup", "notify", "registry", "sms"]
@@ -198,6 +199,25 @@ def test_the_office_clock_goes_on_over_a_restart_and_never_back(tmp_path: Path) 
     slower = set_clock(path, None, 2)
     assert slower.speed == 2
     assert abs((slower.now() - later.now()).total_seconds()) < 10
+
+
+def test_a_postponed_clock_shows_its_first_time_when_the_services_should_be_ready_and_is_kept(tmp_path: Path) -> None:
+    path, start = tmp_path / "office.json", read_time("2026-02-13T08:00+07:00")
+    begun = time.time()
+    later = postpone(path, set_clock(path, start, 600), 3.0)
+    assert later.office0 == start
+    # Twice what all else took, and four seconds.
+    assert begun + 10.0 <= later.wall(start) <= time.time() + 10.0
+    assert later.now() < start
+    assert set_clock(path, start, 600) == later
+
+
+def test_a_punctual_stack_is_ready_before_its_clock_shows_the_first_time(tmp_path: Path) -> None:
+    monday = read_time("2025-08-25T07:15+07:00")
+    with make_stack(tmp_path / "data", now=monday, speed=3000, punctual=True) as stack:
+        stack.wait_ready()
+        office = published(stack)["office"]
+        assert OfficeClock.of(read_time(office["office0"]), office["wall0"], office["speed"]).now() < monday
 
 
 def test_real_time_is_office_time_where_nothing_is_said(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -18,7 +18,9 @@ from tests.shared.telling import record
 from tests.shared.world import effects, parked
 
 if TYPE_CHECKING:
+    from shared.consumer import Consumer
     from shared.database import Pool
+    from shared.envelope import Record
     from tests.fixtures.databases import MakePool
 
 SESSIONS = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'narrow'"
@@ -57,14 +59,32 @@ async def a_passing_error(pool: Pool) -> str:
     return str(getattr(raised.value, "sqlstate", type(raised.value).__name__))
 
 
-async def test_too_many_connections_pass(place: Place) -> None:
+class Tries:
+    """How often a consumer has tried its batch in vain."""
+
+    def __init__(self, consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.in_vain = 0
+        apply_all = consumer._apply_all
+
+        async def watched(records: Sequence[Record]) -> None:
+            try:
+                await apply_all(records)
+            except Exception:
+                self.in_vain += 1
+                raise
+
+        monkeypatch.setattr(consumer, "_apply_all", watched)
+
+
+async def test_too_many_connections_pass(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     await place.admin.execute("alter role narrow connection limit 0")
     await place.throw_out()
     said = [await a_passing_error(place.ours) for _ in range(6)]
     assert "53300" in said
-    dossiers = [uuid4() for _ in range(4)]
-    applying = asyncio.create_task(world.consumer(place.ours).apply([record(d, 1) for d in dossiers]))
-    await asyncio.sleep(0.2)
+    dossiers, consumer = [uuid4() for _ in range(4)], world.consumer(place.ours)
+    tries = Tries(consumer, monkeypatch)
+    applying = asyncio.create_task(consumer.apply([record(d, 1) for d in dossiers]))
+    await wait_until(lambda: tries.in_vain >= 2)
     assert not applying.done()
     await place.admin.execute("alter role narrow connection limit -1")
     await asyncio.wait_for(applying, 20)
@@ -72,9 +92,12 @@ async def test_too_many_connections_pass(place: Place) -> None:
     assert await parked(place.admin) == []
 
 
-async def test_a_session_that_can_only_read_is_given_up_for_one_that_can_write(place: Place) -> None:
+async def test_a_session_that_can_only_read_is_given_up_for_one_that_can_write(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As after a failover: the sessions that led to the former primary's place would stay read-only for ever."""
     consumer = world.consumer(place.ours)
+    tries = Tries(consumer, monkeypatch)
     await place.admin.execute(f"alter database {place.name} set default_transaction_read_only = on")
     await place.throw_out()
 
@@ -84,7 +107,7 @@ async def test_a_session_that_can_only_read_is_given_up_for_one_that_can_write(p
     await wait_until(is_read_only)
     dossiers = [uuid4() for _ in range(4)]
     applying = asyncio.create_task(consumer.apply([record(d, 1) for d in dossiers]))
-    await asyncio.sleep(0.2)
+    await wait_until(lambda: tries.in_vain >= 2)
     assert not applying.done()
     await place.admin.execute("set default_transaction_read_only = off")
     await place.admin.execute(f"alter database {place.name} reset default_transaction_read_only")

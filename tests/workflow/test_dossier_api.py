@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from uuid import UUID, uuid4
 
+import pytest
+
 from services.workflow import api
 from shared.envelope import new_id
 from shared.tracking import tracking_secret
@@ -144,6 +146,20 @@ async def test_the_scan_of_a_wet_signature_may_come_after_the_hand_over_and_noth
     assert (await desk.call("PUT", path, "counter", scanned)).status_code == 200, "said twice it changes nothing"
     problem(await desk.call("PUT", path, "counter", {**scanned, "sha256": "1" * 64}), 409, "already-ended")
     problem(await desk.call("PUT", path, "counter", RESULT), 409, "already-ended")
+
+
+@pytest.mark.parametrize(("signed", "changed"), [("digital", "wet_scanned"), ("digital", "wet"), ("wet", "digital")])
+async def test_only_a_wet_signature_is_scanned_later_and_no_kind_becomes_another(
+    desk: Desk, signed: str, changed: str
+) -> None:
+    dossier_id = await desk.submit(BIRTH)
+    path = f"/v1/dossiers/{dossier_id}/result"
+    before = {**RESULT, "signature": signed}
+    await desk.call("PUT", path, "signatory", before)
+    await desk.forward(dossier_id, "appraisal", "approval")
+    after = {**before, "signature": changed, "sha256": "0" * 64}
+    problem(await desk.call("PUT", path, "signatory", after), 409, "already-signed")
+    assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["result"] == before
 
 
 async def test_a_refused_dossier_takes_no_scan(desk: Desk) -> None:

@@ -18,7 +18,7 @@ from shared.access import Access
 from shared.body import dumps
 from shared.consumer import Consumer, Unappliable
 from shared.envelope import Received
-from shared.events import PROCEDURES, ProcedurePublished, WithdrawalRequested
+from shared.events import PROCEDURES, SUBMISSIONS, ProcedurePublished, WithdrawalRequested
 from shared.outbox import Wake
 from tests.fixtures.services import TOKENS
 from tests.shared import world
@@ -104,6 +104,16 @@ async def test_a_parked_record_is_listed_without_its_content(office: Office) -> 
     shown = (await office.client.get(f"/v1/parked/{item['id']}")).json()
     assert shown["held"] == 2
     assert "against the rule" not in str(shown)
+
+
+async def test_what_is_parked_is_counted_once_by_its_topic_and_reason(office: Office) -> None:
+    batch = [stranger("no headers"), record(uuid4(), 1, "against the rule"), record(uuid4(), 1)]
+    for _ in range(2):
+        await office.consumer.apply(batch)
+    parked_total = office.consumer._metrics.parked
+    counted = {row.labels["reason"]: row.value for row in parked_total.collect()[0].samples if "_total" in row.name}
+    assert counted == {"no-envelope": 1, "no-such-thing": 1}
+    assert {row.labels["topic"] for row in parked_total.collect()[0].samples} == {SUBMISSIONS}
 
 
 async def test_replay_applies_it_and_what_waited_behind_it_in_order(office: Office) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
+from shared import kafka as ours
 from shared.events import COMPACTED, LIFECYCLE, PARTITIONS, STATE, SUBMISSIONS, TOPICS
 from shared.kafka import KafkaSettings, WrongTopics, ensure_topics
 
@@ -35,6 +38,23 @@ async def test_what_a_reader_has_not_read_yet_is_never_trimmed_and_states_are_co
             assert found[topic]["retention.bytes"] == "-1"
     assert int(found[LIFECYCLE]["retention.ms"]) == 90 * 24 * 3600 * 1000
     assert STATE in COMPACTED
+
+
+@pytest.mark.parametrize("setting", ["retention.ms", "retention.bytes"])
+async def test_who_starts_on_a_topic_that_may_be_trimmed_complains_of_it_by_name(
+    setting: str, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was deleted unread leaves no gap that a reader could see: nobody would ever say so."""
+    said: list[str] = []
+    monkeypatch.setattr(ours, "log", SimpleNamespace(error=lambda _, topic, **__: said.append(topic)))
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(SUBMISSIONS, PARTITIONS, 1, topic_configs={setting: "604800000"})])
+    finally:
+        await admin.close()
+    await ensure_topics(KafkaSettings(kafka.servers, "apache"))
+    assert said == [SUBMISSIONS]
 
 
 async def test_topics_are_made_once_with_twelve_partitions(kafka: KafkaSettings) -> None:

@@ -41,6 +41,7 @@ async def test_the_soonest_due_comes_first_and_every_task_is_met_once_while_pagi
         while after is not None:
             page = await desk.get(f"/v1/tasks?{query}&limit=2{after}")
             met += [task["task_id"] for task in page["items"]]
+            assert len(met) <= len(wanted), "the pages come to an end"
             after = f"&after={page['next']}" if page["next"] else None
         assert met == [task["task_id"] for task in wanted]
         assert met

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from datetime import timedelta
 from typing import Any
 
 from services.workflow import commands, store
@@ -87,6 +88,9 @@ async def test_consumer_officers_timers_and_rules_never_lock_each_other_out(desk
     await check_tables(desk, 8 + 10 * 12)
 
 
+WAITING = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' limit 1"
+
+
 async def check_tables(desk: Desk, dossiers: int) -> None:
     """Columns, bodies, tasks and events agree, whatever happened in whatever order."""
     rows = await desk.pool.fetch("select * from dossiers")
@@ -125,6 +129,23 @@ async def test_rules_changed_while_submissions_come_wait_for_each_other_in_one_o
 
     await asyncio.wait_for(asyncio.gather(publish(), submit()), 60)
     assert await deadlocks(desk) == 0
+
+
+async def test_an_hour_that_is_moved_while_it_is_fired_is_kept_and_decides_nothing(desk: Desk) -> None:
+    """Timers have no lock of their own: they are found unlocked, and read again under their dossiers' locks."""
+    dossier_id = await desk.submit(BIRTH, has_personal_id=False)
+    await desk.forward(dossier_id, "appraisal", "approval", "issuing")
+    due_at = await desk.pool.fetchval("select due_at from timers where dossier_id = $1", dossier_id)
+    desk.set_clock((due_at + timedelta(minutes=1)).isoformat())
+    async with desk.pool.acquire() as tx:
+        async with tx.transaction():
+            await tx.execute("select 1 from dossiers where dossier_id = $1 for update", dossier_id)
+            await tx.execute("update timers set due_at = due_at + interval '1 day'")
+            firing = asyncio.create_task(commands._fire_some(desk.service))
+            await wait_until(lambda: desk.pool.fetchval(WAITING))
+        assert await asyncio.wait_for(firing, 10) == 1
+    assert await desk.pool.fetchval("select due_at from timers") == due_at + timedelta(days=1)
+    assert await desk.tasks("role=signatory") == []
 
 
 async def test_a_decision_that_cannot_be_stored_leaves_nothing(desk: Desk, monkeypatch: Any) -> None:

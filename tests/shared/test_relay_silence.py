@@ -1,0 +1,128 @@
+"""A relay whose broker, database or own process falls silent: given up after a bound, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiokafka.errors import KafkaError
+
+from shared import relay
+from shared.events import PARTITIONS, STATE, SUBMISSIONS
+from shared.kafka import KafkaSettings
+from shared.packing import StateRecord
+from tests.fixtures.waiting import wait_until
+from tests.shared.reading import first_sightings, read_topic
+from tests.shared.test_relay import everything_sent, has_come, start, tell_many
+
+__all__ = ["start"]
+
+
+async def for_ever(*_: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_send_that_is_never_acknowledged_is_given_up_and_done_again(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker answers every question, so no watch is alarmed; an idempotent producer would wait for ever."""
+    monkeypatch.setattr(relay, "SEND_DEADLINE_S", 0.5)
+    send_rows, unanswered = relay.send_rows, 1
+
+    async def unanswered_once(*said: Any) -> Any:
+        nonlocal unanswered
+        if unanswered:
+            unanswered -= 1
+            await for_ever()
+        return await send_rows(*said)
+
+    monkeypatch.setattr(relay, "send_rows", unanswered_once)
+    _, pool, sender = await start()
+    dossier_id = uuid4()
+    await tell_many(pool, sender, [dossier_id], [1, 2])
+    await wait_until(lambda: everything_sent(pool), 20)
+    assert unanswered == 0
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2]}
+
+
+async def test_when_one_topic_fails_what_its_lane_sends_to_another_ends_with_it(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go on behind the back of the next session, which sends the same events again."""
+    send_rows, ended, never = relay.send_rows, list[str](), asyncio.Event()
+
+    async def torn_once(producer: Any, topic: str, lane: int, rows: Any) -> Any:
+        if ended:
+            return await send_rows(producer, topic, lane, rows)
+        if topic == STATE:
+            raise KafkaError("the leader is gone")
+        try:
+            return await never.wait()
+        except asyncio.CancelledError:
+            ended.append(topic)
+            raise
+
+    async def state_of(_: Any, dossiers: Any) -> list[StateRecord]:
+        return [StateRecord(STATE, str(one), [], b"1") for one in dossiers]
+
+    monkeypatch.setattr(relay, "send_rows", torn_once)
+    _, pool, sender = await start(state_of=state_of, state_source=SUBMISSIONS)
+    dossier_id = uuid4()
+    await tell_many(pool, sender, [dossier_id], [1])
+    await wait_until(lambda: ended == [SUBMISSIONS])
+    await wait_until(lambda: everything_sent(pool), 20)
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1]}
+
+
+async def test_a_relay_that_hangs_loses_its_lanes_and_one_that_only_rests_keeps_them(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At rest its connection is asked something every `WATCH_S`; a process that hangs asks nothing any more."""
+    monkeypatch.setattr(relay, "OWNER_SILENCE_S", 2.0)
+    monkeypatch.setattr(relay, "WATCH_S", 0.2)
+    monkeypatch.setattr(relay, "POLL_S", 0.1)
+    dsn, pool, first = await start()
+    await wait_until(lambda: len(first.lanes) == PARTITIONS)
+    watch, looks, hanging = first.relay._watch, 0, False
+
+    async def hang_later(owner: Any, producer: Any) -> None:
+        nonlocal looks
+        looks += 1
+        await (for_ever() if hanging else watch(owner, producer))
+
+    monkeypatch.setattr(first.relay, "_watch", hang_later)
+    rested = 2 * relay.OWNER_SILENCE_S / relay.WATCH_S
+    await wait_until(lambda: looks > rested, 30)
+    assert await pool.fetchval("select max(epoch) from lanes") == 1, "nobody lost them while at rest"
+    _, _, second = await start(dsn, pool)
+    await wait_until(lambda: second.relay.connected)
+    assert second.lanes == set()
+    hanging = True
+    await wait_until(lambda: len(second.lanes) == PARTITIONS, 30)
+    dossier_id = uuid4()
+    await tell_many(pool, second, [dossier_id], [1])
+    await wait_until(lambda: everything_sent(pool), 20)
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1]}
+
+
+async def test_a_log_that_becomes_shorter_while_the_relay_is_connected_is_measured_and_refilled(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client reconnects to a newly elected leader by itself and does not tell: nobody would look again."""
+    monkeypatch.setattr(relay, "MEASURE_S", 0.0)
+    monkeypatch.setattr(relay, "WATCH_S", 0.1)
+    _, pool, sender = await start()
+    dossier_id, found = uuid4(), list[str]()
+
+    async def find_shortened(*_: Any) -> str:
+        return found.pop() if found else ""
+
+    monkeypatch.setattr(relay, "find_shortened", find_shortened)
+    await tell_many(pool, sender, [dossier_id], [1, 2])
+    await wait_until(lambda: everything_sent(pool))
+    assert sender.relay.connected
+    found.append("ends before what it had acknowledged")
+    await wait_until(lambda: has_come(kafka, 4), 20)
+    assert [event.sequence for event in await read_topic(kafka)] == [1, 2, 1, 2]

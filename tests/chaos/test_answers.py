@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import pytest
 import pytest_asyncio
 
+from deploy.chaos import answers
 from deploy.chaos.answers import Broken, Given, find_broken
 from tests.fixtures.databases import MakePool
+from tests.fixtures.waiting import wait_until
 
 if TYPE_CHECKING:
     from shared.database import Pool
@@ -95,3 +99,23 @@ async def test_a_key_that_stands_for_another_dossiers_request_is_forgotten(datab
 async def test_a_request_still_pending_is_counted(databases_of_a_campaign: Databases) -> None:
     await databases_of_a_campaign.pools["idlookup"].execute("update requests set state = 'pending'")
     assert (await find_broken(databases_of_a_campaign.dsns, GIVEN, within_s=0)).pending == 1
+
+
+async def test_a_request_that_is_answered_in_the_time_left_is_not_counted(
+    databases_of_a_campaign: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = databases_of_a_campaign.pools["idlookup"]
+    await requests.execute("update requests set state = 'pending'")
+    fetch, looked = answers._fetch, 0
+
+    async def watched(dsn: str, query: str) -> list[Any]:
+        nonlocal looked
+        found = await fetch(dsn, query)
+        looked += "id_requests" in query
+        return found
+
+    monkeypatch.setattr(answers, "_fetch", watched)
+    asking = asyncio.create_task(find_broken(databases_of_a_campaign.dsns, GIVEN, within_s=20))
+    await wait_until(lambda: looked)
+    await requests.execute("update requests set state = 'found'")
+    assert (await asyncio.wait_for(asking, 20)).pending == 0

@@ -27,7 +27,7 @@ from services.workflow.deadlines import explain
 from services.workflow.procedures import shipped
 from services.workflow.working_calendar import WorkingCalendar
 from shared.access import unauthorized
-from shared.events import SUBMISSIONS
+from shared.events import LIFECYCLE, STATE, SUBMISSIONS
 from shared.problems import Problem
 
 OPS = "a-token-for-operations"
@@ -250,6 +250,22 @@ def test_doctor_judges_a_kafka_by_what_it_would_lose(
     assert [row.level for row in found] == [level for level, _ in expected]
     for row, (_, part) in zip(found, expected, strict=True):
         assert part in row.en
+
+
+@pytest.mark.parametrize(
+    ("topic", "change", "complains"),
+    [
+        (LIFECYCLE, {"retention.ms": "7776000000"}, False),
+        (LIFECYCLE, {"retention.bytes": "1000000"}, True),
+        (STATE, {"retention.ms": "604800000", "retention.bytes": "1000000"}, False),
+    ],
+)
+def test_doctor_lets_the_public_events_have_their_days_and_never_a_size(
+    topic: str, change: dict[str, str], complains: bool
+) -> None:
+    """Compacted topics keep the last of each key whatever these say."""
+    found = [row for row in judge(Cluster(3, GOOD, {topic: Topic(3, {**GOOD, **change})}, "")) if row.level != "ok"]
+    assert [row.level for row in found] == ["wrong"] * complains
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,21 @@ async def test_each_part_has_its_own_values_however_many_there_are(make_pool: Ma
     assert rows == {"a": 11, "b": 102} | {f"new {at}": at for at in range(6)}
 
 
+async def test_a_part_may_have_more_than_nine_values(make_pool: MakePool) -> None:
+    pool = await make_pool("shared")
+    await pool.execute("create table things (name text, number int)")
+    many = ", ".join(f"(${n}, ${n + 1})" for n in range(1, 13, 2))
+    writes = Writes()
+    writes.add(ADD, ["before"], [0])
+    writes.add(
+        f"insert into things select name, number::int from (values {many}) as v (name, number)",
+        *(value for n in range(1, 7) for value in (f"new {n}", str(n))),
+    )
+    await writes.run(pool)
+    rows = {row["name"]: row["number"] for row in await pool.fetch("select * from things")}
+    assert rows == {"before": 0} | {f"new {n}": n for n in range(1, 7)}
+
+
 async def test_when_one_part_fails_none_has_happened(make_pool: MakePool) -> None:
     pool = await make_pool("shared")
     await pool.execute("create table things (name text primary key, number int)")

@@ -1,0 +1,38 @@
+"""The relay's place in each lane, at the moments between two statements at which a process may die."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from shared import cursors
+from tests.shared import world
+from tests.shared.test_relay import sent_row
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+
+
+async def test_a_loss_noticed_by_one_who_dies_over_it_is_noticed_again(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Had the cursor moved, and the lower offset become the mark, what the broker lost would never be missed again."""
+    dossier_id = uuid4()
+    await world.tell(pool, (dossier_id, 1), (dossier_id, 2))
+    first = await sent_row(pool, dossier_id, 7)
+    assert await cursors.advance(pool, [first]) == ""
+    lower = await sent_row(pool, dossier_id, 3)
+
+    async def die(_: Pool) -> None:
+        raise ConnectionResetError
+
+    with monkeypatch.context() as dying:
+        dying.setattr(cursors, "start_over", die)
+        with pytest.raises(ConnectionResetError):
+            await cursors.advance(pool, [lower])
+    assert await pool.fetchval("select max(sent_to) from lanes") == first.to_id
+    assert await pool.fetchval("select max(last_offset) from broker_marks") == 7
+    assert "acknowledged offset 3 after 7" in await cursors.advance(pool, [await sent_row(pool, dossier_id, 3)])
+    assert await pool.fetchval("select max(sent_to) from lanes") == 0

@@ -454,11 +454,14 @@ async def test_a_cancellation_from_inside_gives_the_batch_back(
             raise asyncio.CancelledError
         await consumer.apply(records)
 
-    listen(apply)
+    listener = listen(apply)
+    await wait_until(lambda: len(listener.partitions) == PARTITIONS, 30)
+    reading = listener.subscription._subscriber
     dossiers = [uuid4() for _ in range(20)]
     await send(producer, [record(dossier_id, 1) for dossier_id in dossiers])
     await all_heard(pool, [(dossier_id, 1) for dossier_id in dossiers], 30)
     assert cancelled == 1
+    assert listener.subscription._subscriber is reading, "listening had not ended and begun anew"
     assert await doubles(pool) == 0
 
 

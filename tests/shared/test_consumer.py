@@ -275,7 +275,7 @@ async def test_an_error_that_does_not_pass_soon_is_raised_so_that_the_batch_is_f
 
     listener = world.consumer(pool, open_work=open_work, patience_s=0.3)
     with pytest.raises(ConnectionResetError):
-        await listener.apply([record(uuid4(), 1)])
+        await asyncio.wait_for(listener.apply([record(uuid4(), 1)]), 10)
     assert await parked(pool) == []
 
 

@@ -51,6 +51,8 @@ SILENCE_S = 10.0
 MAX_POLL_MS = 300_000
 GAP_PATIENCE_S = 30.0
 MOST_GAP_PATIENCE_S = 3_600.0
+ANOTHER = ""
+"""The cluster heard last is none that is there: to be read from its start, and no reason to leave before that."""
 
 
 class Subscription:
@@ -149,12 +151,13 @@ class Subscription:
             try:
                 async with asyncio.timeout(5.0):
                     found = await cluster_id(subscriber.consumer._client)
-                if self._cluster is not None and found != self._cluster:
+                if self._cluster and found != self._cluster:
                     log.warning("the broker is another one now", cluster_id=found)
+                    self._cluster = ANOTHER
                     return
                 subscriber.consumer._coordinator.check_errors()
                 assigned = set(subscriber.consumer.assignment())
-                if assigned and self._cluster is None:
+                if assigned and not self._cluster:
                     await self.rewind_if_new(assigned)
                 self.connected = bool(assigned)
                 self._measure(subscriber.consumer)

@@ -36,3 +36,15 @@ async def test_a_loss_noticed_by_one_who_dies_over_it_is_noticed_again(
     assert await pool.fetchval("select max(last_offset) from broker_marks") == 7
     assert "acknowledged offset 3 after 7" in await cursors.advance(pool, [await sent_row(pool, dossier_id, 3)])
     assert await pool.fetchval("select max(sent_to) from lanes") == 0
+
+
+async def test_what_is_to_be_sent_again_counts_as_unsent_and_then_once(pool: Pool) -> None:
+    """Else the proof would call it quiet with everything still to be sent, and the board count a refill twice."""
+    dossier_id = uuid4()
+    await world.tell(pool, (dossier_id, 1))
+    assert await cursors.advance(pool, [await sent_row(pool, dossier_id, 0)]) == ""
+    assert await pool.fetchval("select count(*) from proof.events where sent_at is null") == 0
+    await cursors.start_over(pool)
+    assert await pool.fetchval("select count(*) from proof.events where sent_at is null") == 1
+    assert await cursors.advance(pool, [await sent_row(pool, dossier_id, 0)]) == ""
+    assert await pool.fetchval("select sum(events) from sent") == 1

@@ -200,6 +200,27 @@ async def test_many_commits_cause_one_notify_and_own_lanes_none(pool: Pool) -> N
     assert await notifications(pool, wake, {1, 2}, times=200) == 0
 
 
+async def test_between_two_notifies_of_a_process_there_is_a_pause_however_often_it_commits(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "NOTIFY_EVERY_S", 0.2)
+    wake, heard_at = Wake(), list[float]()
+    wake.pool = pool
+
+    def hear(*_: object) -> None:
+        heard_at.append(asyncio.get_running_loop().time())
+
+    def commit_until_two_are_heard() -> bool:
+        wake({1})
+        return len(heard_at) >= 2
+
+    async with pool.acquire() as listener:
+        await listener.add_listener(outbox.CHANNEL, hear)
+        await wait_until(commit_until_two_are_heard, every_s=0.001)
+        await listener.remove_listener(outbox.CHANNEL, hear)
+    assert heard_at[1] - heard_at[0] > 0.1
+
+
 async def test_a_wake_up_from_elsewhere_is_not_passed_on(pool: Pool) -> None:
     """Each NOTIFY answered with a NOTIFY would never end."""
     wake = Wake()

@@ -26,6 +26,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 PROMISED, RULED = rows("What is promised"), rows("The rules of delivery")
+DECIDED = rows("What the services decide")
 
 
 @cache
@@ -39,9 +40,10 @@ def test_every_promise_and_every_rule_has_its_row() -> None:
     assert len(PROMISED) == PROMISES
     numbers = {int(number) for row in RULED for number in re.findall(r"\d+", row[0].partition(" ")[0])}
     assert numbers == RULES
+    assert DECIDED
 
 
-@pytest.mark.parametrize("row", [*PROMISED, *RULED], ids=lambda row: re.sub(r"\W+", "-", row[0])[:60])
+@pytest.mark.parametrize("row", [*PROMISED, *RULED, *DECIDED], ids=lambda row: re.sub(r"\W+", "-", row[0])[:60])
 def test_a_row_names_tests_that_exist_and_what_was_seen_without_the_rule(row: list[str]) -> None:
     assert len(row) == 3, row
     _, named, seen = row

@@ -8,7 +8,6 @@ between two batches. FastStream's defaults lose messages, so nothing here is lef
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from faststream.message import StreamMessage
 from shared import unreadable
 from shared.database import is_passing
 from shared.envelope import Record, records_from
-from shared.kafka import KafkaSettings, cluster_id, ensure_topics
+from shared.kafka import KafkaSettings, cluster_id, ensure_topics, stop_reading
 from shared.metrics import DeliveryMetrics
 
 if TYPE_CHECKING:
@@ -132,8 +131,7 @@ class Subscription:
                     await self._watch(subscriber)
                 finally:
                     self.connected = False
-                    with contextlib.suppress(Exception):
-                        await broker.stop()
+                    await stop_reading(broker, subscriber.consumer, self._kafka)
             except Exception as error:
                 expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
                 log.warning("listening starts again", error=repr(error)[:200], exc_info=None if expected else error)

@@ -436,6 +436,22 @@ async def _die() -> None:
     raise KafkaError("Unexpected error during coordination")
 
 
+async def test_a_leader_that_stops_behind_another_member_leaves_nobody_waiting_for_it(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool
+) -> None:
+    """The embedded broker waits for ever for a leader that left between a change and its say (docs/brokers.md, 13)."""
+    leader = listen()
+    await wait_until(lambda: len(leader.partitions) == PARTITIONS, 20)
+    other = listen()
+    await wait_until(lambda: leader.partitions and other.partitions, 20)
+    await other.stop()
+    await leader.stop()
+    listen()
+    dossiers = [uuid4() for _ in range(20)]
+    await send(producer, [record(one, 1) for one in dossiers])
+    await all_heard(pool, [(one, 1) for one in dossiers], 30)
+
+
 def is_another(listener: Listener, coordinator: Any) -> bool:
     consumer = listener.subscription._subscriber.consumer
     return consumer is not None and consumer._coordinator is not coordinator and listener.subscription.connected

@@ -65,9 +65,10 @@ lock:
 	uv pip compile --universal --generate-hashes --python-version 3.11 requirements/dev.in -o requirements/dev.lock $(ARGS)
 	uv pip compile --universal --generate-hashes --python-version 3.11 -c requirements/dev.lock requirements/bench.in -o requirements/bench.lock $(ARGS)
 
-# The delivery tests on a real Apache Kafka: Java >= 17 and Maven.
+# The delivery tests on a real Apache Kafka: Java >= 17 and Maven. Two test processes, each with a broker of half a gigabyte.
+BROKERS_AT_ONCE ?= 2
 test-kafka: $(READY)
-	@HOSO_TEST_KAFKA=apache exec $(PY) -m pytest tests/kafka tests/shared tests/kills tests/notify tests/verify tests/journeys $(ARGS)
+	@HOSO_TEST_KAFKA=apache exec $(PY) -m pytest --numprocesses $(BROKERS_AT_ONCE) --dist worksteal tests/kafka tests/shared tests/kills tests/notify tests/verify tests/journeys $(ARGS)
 
 # Kills everything at random under load, then proves that nothing was lost: make chaos SEED=7 MINUTES=3 [ARGS="--broker apache"]
 SEED ?= 1

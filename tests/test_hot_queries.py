@@ -21,7 +21,7 @@ from deploy.docs import access
 from services.idlookup import store as idlookup_store
 from services.intake import store as intake_store
 from services.notify import store as notify_store
-from services.workflow import commands, dossiers_api
+from services.workflow import board, commands, dossiers_api
 from shared import cursors, heads
 from shared.access import Access
 from shared.events import LIFECYCLE, PARTITIONS, SUBMISSIONS
@@ -186,6 +186,12 @@ async def test_the_relays_next_events(seeded: Any) -> None:
 async def test_what_the_outbox_still_holds(seeded: Any) -> None:
     one: Seeded = await seeded("workflow")
     assert_reads(await one.plans_of(cursors.pending(one.pool)), "events_pkey", "events")
+
+
+async def test_how_many_events_the_relay_was_given_and_has_sent(seeded: Any) -> None:
+    one: Seeded = await seeded("workflow")
+    asked = board._relay(one.service, wall_now() - timedelta(hours=4))
+    assert_reads(await one.plans_of(asked), "events_pkey", "events")
 
 
 async def test_the_timeline_of_a_dossier(seeded: Any) -> None:

@@ -102,10 +102,11 @@ SENT = """
               and e.recorded_at > since) end), 0)::int as arrived
     from w left join lately s on s.sent_at > w.since group by since
 """
-MOST_COUNTED = 20_000
+MOST_COUNTED = 2_000
+"""Unsent events of a lane."""
 UNSENT = """
-  select count(*) filter (where recorded_at > $1) from (
-    select e.recorded_at from lanes l join events e on e.lane = l.lane and e.id > l.sent_to limit $2) e
+  select count(*) filter (where recorded_at > $1) from lanes l cross join lateral (
+    select recorded_at from events e where e.lane = l.lane and e.id > l.sent_to order by e.id limit $2) u
 """
 
 

@@ -148,7 +148,7 @@ async def seeded(databases: Databases) -> AsyncIterator[Callable[[str], Awaitabl
             pool = await asyncpg.create_pool(dsns[-1], min_size=1, max_size=2, connection_class=Explaining)
             for statement in SEEDS[name]:
                 await pool.execute(statement)
-            await pool.execute("analyze")
+            await pool.execute("vacuum (analyze)")
             made[name] = Seeded(name, pool)
         return made[name]
 
@@ -192,6 +192,16 @@ async def test_how_many_events_the_relay_was_given_and_has_sent(seeded: Any) -> 
     one: Seeded = await seeded("workflow")
     asked = board._relay(one.service, wall_now() - timedelta(hours=4))
     assert_reads(await one.plans_of(asked), "events_pkey", "events")
+
+
+async def test_the_board_counts_what_is_open_without_reading_a_row_of_it(seeded: Any) -> None:
+    one: Seeded = await seeded("workflow")
+    now = wall_now()
+    plans = await one.plans_of(
+        board._by_stage(one.pool, board.STANDING, None, board.OWN, board.AWAITS_MACHINE, now, now)
+    )
+    assert "Index Only Scan using tasks_standing" in plans, plans
+    assert "Seq Scan on tasks" not in plans, plans
 
 
 async def test_the_timeline_of_a_dossier(seeded: Any) -> None:

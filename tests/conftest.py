@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deploy.local import ports
 from tests.fixtures.brokers import broker, broker_of_the_run, kafka
@@ -20,6 +21,11 @@ __all__ = [
     "start_service",
     "tokens",
 ]
+
+
+# How long making an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("hoso", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("hoso")
 
 
 def pytest_configure(config: pytest.Config) -> None:

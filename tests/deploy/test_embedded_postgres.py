@@ -145,9 +145,9 @@ def test_it_dies_with_whoever_started_it_even_by_kill_9(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from deploy.local.postgres import Postgres\n"
+            "import signal, sys; from pathlib import Path; from deploy.local.postgres import Postgres\n"
             "server = Postgres(Path(sys.argv[1]), int(sys.argv[2])); server.start()\n"
-            "print(server.pid, flush=True); time.sleep(60)",
+            "print(server.pid, flush=True); signal.pause()",
             str(tmp_path),
             str(port),
         ],

@@ -45,7 +45,7 @@ class WrongTopics(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """`flavour` is `apache` or `tansu` (the embedded one)."""
+    """`servers`: HOST:PORT, several with commas. `flavour` is `apache` or `tansu` (the embedded one)."""
 
     servers: str
     flavour: str = "apache"
@@ -127,12 +127,15 @@ async def find_shortened(settings: KafkaSettings, marks: Mapping[tuple[str, int]
     return ""
 
 
-def pin(client: Any, expected: str) -> None:
+def pin(client: Any, expected: str) -> asyncio.Future[None]:
     """Let an aiokafka client talk to this cluster alone: a new connection that leads elsewhere is closed before use.
 
-    A producer would else send what it had under way to whatever answers at the old address, before its topics are
-    there; on the embedded broker such records make later ones unreadable (docs/brokers.md, 3 and 4).
+    Done is, for whoever waits for it, that another cluster has answered at the address. A producer would else send
+    what it had under way to whatever is there, before its topics are; on the embedded broker such records make later
+    ones unreadable. A member would join its group there, and be waited for when it leaves to begin anew
+    (docs/brokers.md, 3, 4 and 14).
     """
+    another: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     known: weakref.WeakSet[Any] = weakref.WeakSet(client._conns.values())
     connect = client._get_conn
 
@@ -147,11 +150,14 @@ def pin(client: Any, expected: str) -> None:
             return None
         if str(answer.cluster_id) != expected:
             connection.close()
+            if not another.done():
+                another.set_result(None)
             return None
         known.add(connection)
         return connection
 
     client._get_conn = checked
+    return another
 
 
 async def abort(producer: AIOKafkaProducer) -> None:

@@ -114,11 +114,11 @@ class Relay:
         owner: asyncpg.Connection[asyncpg.Record] | None = None
         try:
             await producer.start()
-            await self._check_cluster(producer)
+            over = await self._check_cluster(producer)
             self._set_connected(True)
             # Only now: with a broker that is slow to answer it would be ended for its silence.
             owner = await open_connection(self._dsn, name=f"{self._service}-relay", silence_s=OWNER_SILENCE_S)
-            await self._session(owner, producer)
+            await self._session(owner, producer, over)
         finally:
             try:
                 # Before the lock is free: nothing of ours is under way when the next owner begins to send.
@@ -127,15 +127,18 @@ class Relay:
                 if owner is not None:
                     owner.terminate()
 
-    async def _check_cluster(self, producer: AIOKafkaProducer) -> None:
-        """A cluster we have not seen holds nothing of ours: every lane goes back to its oldest event."""
+    async def _check_cluster(self, producer: AIOKafkaProducer) -> asyncio.Future[None]:
+        """A cluster we have not seen holds nothing of ours: every lane goes back to its oldest event.
+
+        Done with the answer: as soon as another cluster has answered at its address.
+        """
         found = await cluster_id(producer.client)
         if await cursors.meet_cluster(self._pool(), found):
             self._metrics.refills.inc()
             log.warning("a cluster that is new to us: everything is sent to it from the oldest event", cluster_id=found)
         else:
             await self._check_length()
-        pin(producer.client, found)
+        return pin(producer.client, found)
 
     async def _check_length(self) -> None:
         """The log of the same cluster may have become shorter: brokers elected a copy that had not everything."""
@@ -143,12 +146,14 @@ class Relay:
             await cursors.start_over(self._pool())
             raise BrokerLost(lost)
 
-    async def _session(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
-        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def _session(
+        self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer, over: asyncio.Future[None]
+    ) -> None:
+        """Send until the lock's connection has ended, or `over` is done."""
 
         def ended(_: Any) -> None:
-            if not gone.done():
-                gone.set_result(None)
+            if not over.done():
+                over.set_result(None)
 
         owner.add_termination_listener(ended)
         await owner.add_listener(CHANNEL, lambda *_: self._wake.heard(frozenset(self._owned)))
@@ -157,7 +162,7 @@ class Relay:
         watch = asyncio.get_running_loop().time() + WATCH_S
         measure = watch + MEASURE_S
         try:
-            while not gone.done():
+            while not over.done():
                 dirty |= await self._take_lanes(owner)
                 if idle := self._idle(dirty, flying):
                     mine = {lane: self._owned[lane] for lane in idle}
@@ -169,7 +174,7 @@ class Relay:
                         flying[asyncio.create_task(self._send(producer, lane, rows, states[lane]))] = lane
                 await self._collect(flying)
                 if not self._idle(dirty, flying):
-                    dirty |= await self._wait(gone, flying)
+                    dirty |= await self._wait(over, flying)
                 if (now := asyncio.get_running_loop().time()) >= watch:
                     watch = now + WATCH_S
                     await self._watch(owner, producer)
@@ -186,10 +191,10 @@ class Relay:
         """Our lanes that have something to send and nothing under way."""
         return (dirty & self._owned.keys()) - set(flying.values())
 
-    async def _wait(self, gone: asyncio.Future[None], flying: Flying) -> set[int]:
-        """Until something was committed, a send has ended, the lock is lost, or it is time to look anyway."""
+    async def _wait(self, over: asyncio.Future[None], flying: Flying) -> set[int]:
+        """Until something was committed, a send has ended, it is over, or it is time to look anyway."""
         waking = asyncio.create_task(self._wake.wait())
-        awaited: set[asyncio.Future[Any]] = {waking, gone, *flying}
+        awaited: set[asyncio.Future[Any]] = {waking, over, *flying}
         done, _ = await asyncio.wait(awaited, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
         waking.cancel()
         return self._wake.take() if done else set(self._owned)

@@ -24,7 +24,7 @@ from faststream.message import StreamMessage
 from shared import unreadable
 from shared.database import is_passing
 from shared.envelope import Record, records_from
-from shared.kafka import KafkaSettings, cluster_id, ensure_topics, stop_reading
+from shared.kafka import ASK_S, KafkaSettings, cluster_id, ensure_topics, pin, stop_reading
 from shared.metrics import DeliveryMetrics
 
 if TYPE_CHECKING:
@@ -50,8 +50,6 @@ SILENCE_S = 10.0
 MAX_POLL_MS = 300_000
 GAP_PATIENCE_S = 30.0
 MOST_GAP_PATIENCE_S = 3_600.0
-ANOTHER = ""
-"""The cluster heard last is none that is there: to be read from its start, and no reason to leave before that."""
 
 
 class Subscription:
@@ -139,7 +137,9 @@ class Subscription:
             pause = min(pause * 2, 2.0)
 
     async def _watch(self, subscriber: Any) -> None:
-        """Until the cluster is another one or nobody answers for long."""
+        """Until the cluster is another one or nobody answers for long. Raises KafkaError, OSError or TimeoutError."""
+        async with asyncio.timeout(ASK_S):
+            another = pin(subscriber.consumer._client, await cluster_id(subscriber.consumer._client))
         silent_since: float | None = None
         gaps_looked_at, gap_patience = time.monotonic(), GAP_PATIENCE_S
         while True:
@@ -147,15 +147,11 @@ class Subscription:
                 log.error("nobody reads any more: listening begins anew")
                 return
             try:
-                async with asyncio.timeout(5.0):
+                async with asyncio.timeout(ASK_S):
                     found = await cluster_id(subscriber.consumer._client)
-                if self._cluster and found != self._cluster:
-                    log.warning("the broker is another one now", cluster_id=found)
-                    self._cluster = ANOTHER
-                    return
                 subscriber.consumer._coordinator.check_errors()
                 assigned = set(subscriber.consumer.assignment())
-                if assigned and not self._cluster:
+                if assigned and found != self._cluster:
                     await self.rewind_if_new(assigned)
                 self.connected = bool(assigned)
                 self._measure(subscriber.consumer)
@@ -169,7 +165,10 @@ class Subscription:
                 if time.monotonic() - silent_since > SILENCE_S:
                     log.warning("the broker does not answer", error=type(error).__name__)
                     return
-            await asyncio.sleep(WATCH_S)
+            await asyncio.wait({another}, timeout=WATCH_S)
+            if another.done():
+                log.warning("the broker is another one now")
+                return
 
     async def _look_for_gaps(self, consumer: Any, patience_s: float) -> float:
         """An event held for long misses an earlier one: read the log again from the start, repeats cost little.

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from shared.brake import Brake
 from shared.consumer import _Braked
@@ -23,14 +22,6 @@ from tests.shared.world import doubles, effects, held, parked
 
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
-    from tests.fixtures.databases import MakePool
-
-
-@pytest_asyncio.fixture
-async def pool(make_pool: MakePool) -> Pool:
-    made = await make_pool("shared")
-    await made.execute(world.TABLE)
-    return made
 
 
 # ---- in order, once ----------------------------------------------------------------------------------------------

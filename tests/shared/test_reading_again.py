@@ -11,14 +11,12 @@ from aiokafka import AIOKafkaProducer
 from shared.envelope import Record
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
+from tests.shared.listening import send
 from tests.shared.telling import record
-from tests.shared.test_subscription import listen, pool, producer, send
 from tests.shared.world import doubles, effects
 
 if TYPE_CHECKING:
     from shared.database import Pool
-
-__all__ = ["listen", "pool", "producer"]
 
 
 async def test_who_knew_another_cluster_reads_from_the_start_though_another_instance_has_written_this_one_down(

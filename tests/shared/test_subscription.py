@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import CommitFailedError, CorruptRecordException, KafkaError
+from aiokafka.errors import CommitFailedError, CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from faststream import AckPolicy
 
@@ -24,81 +22,12 @@ from shared.kafka import KafkaSettings, ensure_topics
 from shared.subscription import COMMIT_EVERY_S, Subscription
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
+from tests.shared.listening import all_heard, send
 from tests.shared.telling import record, stranger
 from tests.shared.world import doubles, effects, held, parked
 
 if TYPE_CHECKING:
     from shared.database import Pool
-    from tests.fixtures.brokers import Apache, Embedded, Given
-    from tests.fixtures.databases import MakePool
-
-
-class Listener:
-    """A subscription that runs in the background, as one process's."""
-
-    def __init__(self, pool: Pool, kafka: KafkaSettings, apply: Any = None) -> None:
-        self.subscription = Subscription(
-            service="workflow",
-            topics=[SUBMISSIONS],
-            kafka=kafka,
-            pool=lambda: pool,
-            apply=apply or world.consumer(pool).apply,
-            metrics=world.metrics(),
-        )
-        self._task = asyncio.create_task(self.subscription.run())
-
-    @property
-    def partitions(self) -> set[int]:
-        subscriber = self.subscription._subscriber
-        consumer = subscriber and subscriber.consumer
-        return {place.partition for place in consumer.assignment()} if consumer else set()
-
-    async def stop(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
-
-@pytest_asyncio.fixture
-async def pool(make_pool: MakePool) -> Pool:
-    made = await make_pool("shared")
-    await made.execute(world.TABLE)
-    return made
-
-
-@pytest_asyncio.fixture
-async def listen(pool: Pool, kafka: KafkaSettings) -> AsyncIterator[Callable[..., Listener]]:
-    await ensure_topics(kafka)
-    started: list[Listener] = []
-
-    def begin(apply: Any = None) -> Listener:
-        started.append(Listener(pool, kafka, apply))
-        return started[-1]
-
-    yield begin
-    await asyncio.gather(*(listener.stop() for listener in started))
-
-
-@pytest_asyncio.fixture
-async def producer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaProducer]:
-    made = kafka.producer("test")
-    await made.start()
-    yield made
-    await made.stop()
-
-
-async def send(producer: AIOKafkaProducer, records: Sequence[Record]) -> None:
-    for one in records:
-        await producer.send_and_wait(one.topic, one.value, one.key, partition=one.partition, headers=list(one.headers))
-
-
-async def all_heard(pool: Pool, expected: Sequence[tuple[UUID, int]], bound_s: float = 20) -> None:
-    wanted = sorted(expected)
-
-    async def heard() -> bool:
-        return sorted(await effects(pool)) == wanted
-
-    await wait_until(heard, bound_s, what="every event took effect")
 
 
 def test_the_subscriber_is_declared_so_that_nothing_is_acknowledged_before_it_is_done() -> None:
@@ -304,77 +233,6 @@ async def test_positions_that_moved_before_an_error_go_back(
     assert len(read) == len(set(read)) == 60
 
 
-async def test_a_new_cluster_is_read_from_its_start(
-    listen: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings, pool: Pool
-) -> None:
-    listener = listen()
-    dossiers = [uuid4() for _ in range(20)]
-
-    ids: dict[tuple[UUID, int], UUID] = {}
-
-    def same_record(dossier_id: UUID, sequence: int) -> Record:
-        ids.setdefault((dossier_id, sequence), uuid4())
-        return record(dossier_id, sequence, ce_id=ids[dossier_id, sequence])
-
-    async def tell(sequences: Sequence[int]) -> None:
-        await ensure_topics(kafka)
-        producer = kafka.producer("test")
-        await producer.start()
-        await send(producer, [same_record(d, n) for n in sequences for d in dossiers])
-        await producer.stop()
-
-    await tell([1, 2, 3])
-    await all_heard(pool, [(d, n) for n in (1, 2, 3) for d in dossiers])
-    await broker.lose_everything()
-    await tell([1, 2, 3, 4])
-    await all_heard(pool, [(d, n) for n in (1, 2, 3, 4) for d in dossiers], 40)
-    assert await parked(pool) == []
-    assert await doubles(pool) == 0
-    assert listener.subscription.connected
-
-
-async def test_a_service_that_was_down_while_the_cluster_changed_reads_from_the_start(
-    listen: Any, producer: AIOKafkaProducer, kafka: KafkaSettings, pool: Pool
-) -> None:
-    """Offsets that were committed to another cluster mean nothing here, even where this one knows them."""
-    dossier_id = uuid4()
-    await send(producer, [record(dossier_id, 1), record(dossier_id, 2)])
-    before = Listener(pool, kafka)
-    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
-    await before.stop()
-    await pool.execute("update broker_cluster set cluster_id = 'a former one' where side = 'consumer'")
-    apply, came = world.consumer(pool).apply, 0
-
-    async def counting(records: Sequence[Record]) -> None:
-        nonlocal came
-        came += len(records)
-        await apply(records)
-
-    listen(counting)
-    await wait_until(lambda: came >= 2, 20)
-    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
-    assert await pool.fetchval("select cluster_id from broker_cluster where side = 'consumer'") != "a former one"
-
-
-async def test_two_members_share_the_partitions_and_one_goes_on_alone(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool
-) -> None:
-    first, second = listen(), listen()
-    dossiers = [uuid4() for _ in range(40)]
-
-    def shared() -> bool:
-        return len(first.partitions | second.partitions) == PARTITIONS and bool(first.partitions and second.partitions)
-
-    await wait_until(shared, 30)
-    await send(producer, [record(d, 1) for d in dossiers])
-    await all_heard(pool, [(d, 1) for d in dossiers])
-    assert not first.partitions & second.partitions
-    await first.stop()
-    await send(producer, [record(d, 2) for d in dossiers])
-    await all_heard(pool, [(d, n) for n in (1, 2) for d in dossiers], 30)
-    assert await doubles(pool) == 0
-
-
 async def test_an_event_held_for_long_makes_it_read_again_from_the_start(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,48 +273,6 @@ async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
     assert fetcher._fetch_max_wait_ms == kafka.rest_wait_ms
 
 
-async def test_a_membership_that_has_died_inside_the_client_is_made_anew(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The broker answers, the partitions look assigned, and nothing would ever come again."""
-    monkeypatch.setattr(subscription, "WATCH_S", 0.1)
-    monkeypatch.setattr(subscription, "SILENCE_S", 0.5)
-    listener, dossier_id = listen(), uuid4()
-    await send(producer, [record(dossier_id, 1)])
-    await all_heard(pool, [(dossier_id, 1)])
-    coordinator = listener.subscription._subscriber.consumer._coordinator
-    coordinator._coordination_task.cancel()
-    coordinator._coordination_task = asyncio.ensure_future(_die())
-    await send(producer, [record(dossier_id, 2)])
-    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)], 30)
-    await wait_until(lambda: is_another(listener, coordinator), 20)
-
-
-async def _die() -> None:
-    raise KafkaError("Unexpected error during coordination")
-
-
-async def test_a_leader_that_stops_behind_another_member_leaves_nobody_waiting_for_it(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool
-) -> None:
-    """The embedded broker waits for ever for a leader that left between a change and its say (docs/brokers.md, 13)."""
-    leader = listen()
-    await wait_until(lambda: len(leader.partitions) == PARTITIONS, 20)
-    other = listen()
-    await wait_until(lambda: leader.partitions and other.partitions, 20)
-    await other.stop()
-    await leader.stop()
-    listen()
-    dossiers = [uuid4() for _ in range(20)]
-    await send(producer, [record(one, 1) for one in dossiers])
-    await all_heard(pool, [(one, 1) for one in dossiers], 30)
-
-
-def is_another(listener: Listener, coordinator: Any) -> bool:
-    consumer = listener.subscription._subscriber.consumer
-    return consumer is not None and consumer._coordinator is not coordinator and listener.subscription.connected
-
-
 async def test_a_cancellation_from_inside_gives_the_batch_back(
     listen: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
@@ -491,16 +307,6 @@ async def test_reading_that_has_ended_begins_anew(listen: Any, producer: AIOKafk
     await send(producer, [record(dossier_id, 1)])
     await all_heard(pool, [(dossier_id, 1)], 30)
     assert listener.subscription._subscriber is not ended
-
-
-async def test_http_may_serve_while_the_broker_is_down_and_it_connects_later(
-    listen: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings, pool: Pool
-) -> None:
-    await broker.stop()
-    listener = listen()
-    await wait_until(lambda: not listener.subscription.connected)
-    await broker.start()
-    await wait_until(lambda: listener.subscription.connected, 40)
 
 
 def test_positions_without_an_assignment_are_none() -> None:

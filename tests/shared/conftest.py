@@ -1,0 +1,46 @@
+"""A database with the small world in it, a producer, and subscriptions that end with their test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest_asyncio
+from aiokafka import AIOKafkaProducer
+
+from shared.kafka import KafkaSettings, ensure_topics
+from tests.shared import world
+from tests.shared.listening import Listener
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+    from tests.fixtures.databases import MakePool
+
+
+@pytest_asyncio.fixture
+async def pool(make_pool: MakePool) -> Pool:
+    made = await make_pool("shared")
+    await made.execute(world.TABLE)
+    return made
+
+
+@pytest_asyncio.fixture
+async def listen(pool: Pool, kafka: KafkaSettings) -> AsyncIterator[Callable[..., Listener]]:
+    await ensure_topics(kafka)
+    started: list[Listener] = []
+
+    def begin(apply: Any = None) -> Listener:
+        started.append(Listener(pool, kafka, apply))
+        return started[-1]
+
+    yield begin
+    await asyncio.gather(*(listener.stop() for listener in started))
+
+
+@pytest_asyncio.fixture
+async def producer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaProducer]:
+    made = kafka.producer("test")
+    await made.start()
+    yield made
+    await made.stop()

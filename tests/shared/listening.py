@@ -1,0 +1,62 @@
+"""A subscription in the background, and what it is to hear."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from aiokafka import AIOKafkaProducer
+
+from shared.envelope import Record
+from shared.events import SUBMISSIONS
+from shared.kafka import KafkaSettings
+from shared.subscription import Subscription
+from tests.fixtures.waiting import wait_until
+from tests.shared import world
+from tests.shared.world import effects
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+
+
+class Listener:
+    """A subscription that runs in the background, as one process's."""
+
+    def __init__(self, pool: Pool, kafka: KafkaSettings, apply: Any = None) -> None:
+        self.subscription = Subscription(
+            service="workflow",
+            topics=[SUBMISSIONS],
+            kafka=kafka,
+            pool=lambda: pool,
+            apply=apply or world.consumer(pool).apply,
+            metrics=world.metrics(),
+        )
+        self._task = asyncio.create_task(self.subscription.run())
+
+    @property
+    def partitions(self) -> set[int]:
+        subscriber = self.subscription._subscriber
+        consumer = subscriber and subscriber.consumer
+        return {place.partition for place in consumer.assignment()} if consumer else set()
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+async def send(producer: AIOKafkaProducer, records: Sequence[Record]) -> None:
+    for one in records:
+        await producer.send_and_wait(one.topic, one.value, one.key, partition=one.partition, headers=list(one.headers))
+
+
+async def all_heard(pool: Pool, expected: Sequence[tuple[UUID, int]], bound_s: float = 20) -> None:
+    wanted = sorted(expected)
+
+    async def heard() -> bool:
+        return sorted(await effects(pool)) == wanted
+
+    await wait_until(heard, bound_s, what="every event took effect")

@@ -51,6 +51,11 @@ class KafkaSettings:
     flavour: str = "apache"
 
     @property
+    def addresses(self) -> list[str]:
+        """One by one, for FastStream: it takes a string for one address, where aiokafka takes it apart."""
+        return [address.strip() for address in self.servers.split(",")]
+
+    @property
     def session_timeout_ms(self) -> int:
         # The embedded broker answers a join after about half the session time; its clients never travel a network.
         return 3_000 if self.flavour == "tansu" else 10_000

@@ -81,7 +81,7 @@ class Subscription:
     def broker(self) -> tuple[KafkaBroker, Any]:
         """A FastStream broker with the one subscriber."""
         broker = KafkaBroker(
-            self._kafka.servers,
+            self._kafka.addresses,
             client_id=f"{self._service}-consumer",
             apply_types=False,
             consumer_only=True,

@@ -12,10 +12,11 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from deploy.local.ports import free_port
 from shared import subscription
-from shared.envelope import Record
-from shared.events import PARTITIONS
-from shared.kafka import KafkaSettings, cluster_id, ensure_topics
+from shared.envelope import Record, lane_of
+from shared.events import PARTITIONS, SUBMISSIONS
+from shared.kafka import KafkaSettings, cluster_id, ensure_topics, find_shortened
 from shared.subscription import Subscription
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
@@ -114,6 +115,21 @@ async def test_who_was_in_a_group_joins_none_of_another_cluster(
     await ensure_topics(kafka)
     await wait_until(lambda: broker.cluster_id in set().union(*clusters.values()), 40)
     assert all(len(heard) == 1 for heard in clusters.values()), list(clusters.values())
+
+
+async def test_one_of_several_addresses_is_enough(kafka: KafkaSettings, pool: Pool) -> None:
+    """A cluster is told as HOST:PORT,HOST:PORT; any of them may be down when a service starts."""
+    several = KafkaSettings(f"127.0.0.1:{free_port()}, {kafka.servers}", kafka.flavour)
+    await ensure_topics(several)
+    producer, listener, dossier_id = several.producer("test"), Listener(pool, several), uuid4()
+    await producer.start()
+    try:
+        await send(producer, [record(dossier_id, 1)])
+        await all_heard(pool, [(dossier_id, 1)])
+        assert await find_shortened(several, {(SUBMISSIONS, lane_of(str(dossier_id))): 0}) == ""
+    finally:
+        await producer.stop()
+        await listener.stop()
 
 
 async def test_two_members_share_the_partitions_and_one_goes_on_alone(

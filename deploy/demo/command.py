@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -115,8 +116,7 @@ async def _play(stack: Stack, week: Week, seed: int, communes: int, console: Con
         "quiet": bool(result["proof"]["quiet"]),
         "all_filed": filed == meant,
         "none_refused": not refused,
-        "alike": result["filed_on"]["healthy"] == result["filed_on"]["slow"],
-        **_judged(watched, result["isolation"]["wait_p95_ratio"]),
+        **_judged(watched, result["isolation"]["wait_p95_ratio"], result["filed_on"]),
     }
     return {
         **result,
@@ -128,9 +128,11 @@ async def _play(stack: Stack, week: Week, seed: int, communes: int, console: Con
     }
 
 
-def _judged(watched: conduct.Watched, ratio: float | None) -> dict[str, bool]:
+def _judged(watched: conduct.Watched, ratio: float | None, filed_on: Mapping[str, int]) -> dict[str, bool]:
+    """`ratio`: of the two days' waits, None when nobody knows; `filed_on`: how many dossiers each of them had."""
     worst = watched.worst
     return {
+        "alike": filed_on["healthy"] == filed_on["slow"],
         "registry_named": worst is not None and worst.said in waits.REGISTRY_STAGES,
         "metrics_agree": worst is not None and worst.scraped == worst.said and watched.agree,
         "isolation": ratio is not None and ratio <= SINGLE_RUN_BOUND,

@@ -20,6 +20,7 @@ from shared.office import VIETNAM, OfficeClock
 from tests.fixtures.databases import MakePool
 
 WEEK = Week()
+EQUAL = {"healthy": 278, "slow": 278}
 CLOCK = OfficeClock(WEEK.begins_at, 1_000_000.0, 3000.0)
 
 
@@ -93,14 +94,20 @@ def test_two_verdicts_that_differ_at_settled_moments_or_in_the_end_are_a_failure
     assert watch(*same, *other[:8]).agree
     assert not watch(*same, *other).agree
     assert not watch(*same, at_end=False).agree
-    judged = command._judged(watch(*same, *other), 1.0)
+    judged = command._judged(watch(*same, *other), 1.0, EQUAL)
     assert [name for name, passed in judged.items() if not passed] == ["metrics_agree"]
 
 
 def test_a_ratio_that_nobody_knows_does_not_pass() -> None:
-    assert command._judged(watch(), None)["isolation"] is False
-    assert command._judged(watch(), 1.26)["isolation"] is False
-    assert command._judged(watch(), 1.24)["isolation"] is True
+    assert command._judged(watch(), None, EQUAL)["isolation"] is False
+    assert command._judged(watch(), 1.26, EQUAL)["isolation"] is False
+    assert command._judged(watch(), 1.24, EQUAL)["isolation"] is True
+
+
+def test_days_that_had_not_the_same_dossiers_are_no_measure_of_each_other() -> None:
+    """A busy machine files a day's last dossiers on the next: the ratio of their waits would say nothing."""
+    assert command._judged(watch(), 1.0, {"healthy": 510, "slow": 216})["alike"] is False
+    assert command._judged(watch(), 1.0, EQUAL)["alike"] is True
 
 
 def test_only_office_hours_count_as_waiting() -> None:

@@ -10,7 +10,7 @@ from itertools import count
 
 EVERYTHING = 300
 """Every so many looks it goes through everything, else only through what is young."""
-BUSY, BUSY_LOOK = 20_000, 15
+BUSY, BUSY_LOOK = 20_000, 60
 """So many young objects mean that batches are under way: nearly all of them are still needed, and going through them
 took a twelfth of a loaded service's time. Then only every so many looks."""
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import structlog
 
 from shared import journal
+from shared.ahead import Batch
 from shared.brake import Brake, list_news
 from shared.database import is_passing
-from shared.envelope import Outgoing, Received, Record
+from shared.envelope import Malformed, Outgoing, Received, Record
 from shared.events import Fact
 from shared.faults import fault_point
 from shared.logs import place_of, safely
@@ -117,9 +118,10 @@ class Consumer:
         """
         give_up = time.monotonic() + self._patience_s
         pause = 0.05
+        batch = Batch.of(records)
         while True:
             try:
-                await self._apply_all(records)
+                await self._apply_all(batch)
                 self._metrics.brake.set(0)
                 return
             except _Braked:
@@ -139,14 +141,13 @@ class Consumer:
                 await asyncio.sleep(pause * random.uniform(0.7, 1.3))
                 pause = min(pause * 2, 5.0)
 
-    async def _apply_all(self, records: Sequence[Record]) -> None:
+    async def _apply_all(self, batch: Batch) -> None:
         events: list[Received] = []
-        for record in records:
-            event, wrong = journal.readable(record)
-            if event is not None:
-                events.append(event)
-            elif wrong is not None:
-                await self._park_stranger(record, wrong.reason, wrong.detail, len(records))
+        for record, said in zip(batch, batch.said, strict=True):
+            if isinstance(said, Malformed):
+                await self._park_stranger(record, said.reason, said.detail, len(batch))
+            else:
+                events.append(said)
         if events:
             await self._apply_or_split(events)
 

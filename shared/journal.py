@@ -222,14 +222,6 @@ def _lossless(record: Record) -> tuple[Any, ...]:
     return record.key, names, values, record.value, record.sent_at
 
 
-def readable(record: Record) -> tuple[Received | None, Malformed | None]:
-    """Parse, telling the two ways apart."""
-    try:
-        return parse(record), None
-    except Malformed as wrong:
-        return None, wrong
-
-
 async def discard(tx: Tx, pair: Pair, sequence: int, ce_id: UUID) -> None:
     """A person decided that this place has no effect: the head passes over it.
 

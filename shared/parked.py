@@ -11,6 +11,7 @@ from shared import heads, journal
 from shared.access import Caller, allow
 from shared.body import read_object
 from shared.consumer import Unappliable
+from shared.envelope import Malformed, parse
 from shared.openapi import fields, takes
 from shared.problems import Problem, bad_cursor, not_found
 
@@ -66,11 +67,9 @@ def router() -> APIRouter:
         try:
             async with service.pool().acquire() as tx, tx.transaction():
                 row = await _settle(tx, id, "replayed", caller.officer)
-                event, wrong = journal.readable(journal.record_from(row))
-                if event is None:
-                    raise Unappliable(wrong.reason if wrong else "no-envelope", wrong.detail if wrong else "")
+                event = parse(journal.record_from(row))
                 done = await service.consumer.resume(tx, event)
-        except Unappliable as still:
+        except (Unappliable, Malformed) as still:
             raise Problem(
                 409,
                 "still-cannot-be-applied",

@@ -1,13 +1,14 @@
 """Listening to the broker: one FastStream subscriber for all of a service's topics, connected in the background.
 
-FastStream runs the loop and gives back what failed; `Consumer.apply` does the work; our place is told twice a second,
-between two batches. FastStream's defaults lose messages, so nothing here is left to a default: batches, NACK_ON_ERROR
-(an error fetches the batch again), earliest, a literal group id, roundrobin.
+FastStream runs the loop and gives back what failed; `Consumer.apply` does the work while the next batch is fetched, and
+our place is told twice a second: what was applied. FastStream's defaults lose messages, so nothing here is left to
+a default: batches, NACK_ON_ERROR (an error fetches the batch again), earliest, a literal group id, roundrobin.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 from faststream.message import StreamMessage
 
 from shared import unreadable
+from shared.ahead import Ahead, Batch, Place
 from shared.database import is_passing
-from shared.envelope import Record, records_from
+from shared.envelope import Record
 from shared.kafka import ASK_S, KafkaSettings, cluster_id, ensure_topics, pin, stop_reading
 from shared.metrics import DeliveryMetrics
 
@@ -41,8 +43,7 @@ LISTEN_MS = 200
 """How long to listen before looking again at what is assigned; records that arrive are handed out at once."""
 WATCH_S = 1.0
 COMMIT_EVERY_S = 0.5
-"""How often the group's place is told to the broker. The database knows what was applied, so a place that lags costs
-a few repeats after a restart; told after every batch it cost a small batch's latency and the broker's processor."""
+"""How often the group's place is told to the broker. One that lags costs repeats; each telling, the broker's time."""
 REST_AFTER_S = 1.0
 PLENTY = 200
 """Records in a batch that mean a backlog."""
@@ -70,13 +71,15 @@ class Subscription:
         self._pool, self._apply, self._metrics = pool, apply, metrics
         self._unhurried = unhurried
         self.connected = False
-        self._processing: dict[str, float] = {}
+        self._ahead = Ahead(self._fetch)
+        self._place = Place()
+        self._current: dict[str, float] = {}
+        """Topic -> when the oldest record of the batch that is being applied was sent (seconds since 1970)."""
         self._cluster: str | None = None
         self._subscriber: Any = None
         self._most = MAX_RECORDS // 10
         self._heard_at = 0.0
         self._committed_at = 0.0
-        self._uncommitted = False
 
     def broker(self) -> tuple[KafkaBroker, Any]:
         """A FastStream broker with the one subscriber."""
@@ -114,6 +117,8 @@ class Subscription:
         subscriber(self._on_batch)
         subscriber.get_msg = self._get_batch  # type: ignore[method-assign] # FastStream has no hook between
         self._subscriber = subscriber
+        self._place.begin()  # another cluster may be there, and be ours before we have asked which
+        self._ahead = Ahead(self._fetch)
         return broker, subscriber
 
     async def run(self) -> None:
@@ -130,6 +135,7 @@ class Subscription:
                 finally:
                     self.connected = False
                     await stop_reading(broker, subscriber.consumer, self._kafka)
+                    await self._ahead.drop()
             except Exception as error:
                 expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
                 log.warning("listening starts again", error=repr(error)[:200], exc_info=None if expected else error)
@@ -182,7 +188,7 @@ class Subscription:
         if not old:
             return GAP_PATIENCE_S
         log.error("events wait for earlier ones that have not come: reading again from the oldest record", held=old)
-        await consumer.seek_to_beginning(*consumer.assignment())
+        await self._read_again(consumer.assignment())
         return min(patience_s * 2, MOST_GAP_PATIENCE_S)
 
     async def rewind_if_new(self, assigned: set[TopicPartition]) -> None:
@@ -193,10 +199,9 @@ class Subscription:
         consumer = self._subscriber.consumer
         found = await cluster_id(consumer._client)
         written = await self._pool().fetchval("select cluster_id from broker_cluster where side = 'consumer'")
-        known = {self._cluster, written} - {None}
-        if known - {found} and assigned:
+        if {self._cluster, written} - {None, found} and assigned:
             log.warning("listening from the oldest record of a new cluster", partitions=len(assigned))
-            await consumer.seek_to_beginning(*assigned)
+            await self._read_again(assigned)
         if written != found:
             await self._pool().execute(
                 "insert into broker_cluster (side, cluster_id) values ('consumer', $1)"
@@ -205,30 +210,41 @@ class Subscription:
             )
         self._cluster = found
 
-    async def _get_batch(self, consumer: Any) -> tuple[Any, ...]:
+    async def _read_again(self, places: set[TopicPartition]) -> None:
+        self._place.begin()
+        await self._subscriber.consumer.seek_to_beginning(*places)
+
+    async def _get_batch(self, consumer: Any) -> Batch:
         await self._commit(consumer)
+        return await self._ahead.take()
+
+    async def _fetch(self) -> Batch:
+        consumer, reading = self._subscriber.consumer, self._place.reading
         rows = await unreadable.fetch(consumer, timeout_ms=LISTEN_MS, max_records=self._most)
         self._pace(consumer, len(rows))
         if rows:
             # As many of the next as would fit if they were like these.
             size = sum(len(row.value) for row in rows if row.value) / len(rows)
             self._most = max(1, min(MAX_RECORDS, int(BATCH_BYTES / max(size, 1))))
-        return rows
+        batch = await Batch.unpack(rows)
+        batch.reading = reading
+        return batch
 
     async def _commit(self, consumer: Any) -> None:
-        """Tell our place. Here the last batch is done and the next not fetched: all that it covers has been applied."""
-        if not self._uncommitted or time.monotonic() - self._committed_at < COMMIT_EVERY_S:
+        """Tell our place: of what has been applied, whatever was fetched since."""
+        if not self._place.applied or time.monotonic() - self._committed_at < COMMIT_EVERY_S:
             return
+        assigned = consumer.assignment()
         try:
-            await consumer.commit()
-            self._uncommitted = False
+            if places := {place: at for place, at in self._place.applied.items() if place in assigned}:
+                await consumer.commit(places)
+            self._place.applied = {}
         except KafkaError as error:
             log.info("place not told", error=type(error).__name__)
         self._committed_at = time.monotonic()
 
     def _pace(self, consumer: Any, heard: int) -> None:
-        """How long the next long polls may take. Little in ordinary traffic; nobody waits for a quick answer at night,
-        nor when a whole backlog is there."""
+        """How long the next long polls may take: little in ordinary traffic, more at night and with a whole backlog."""
         now = time.monotonic()
         if heard:
             self._heard_at = now
@@ -242,27 +258,33 @@ class Subscription:
             body=b"", headers={}, raw_message=rows, message_id="", content_type=None, consumer=self._subscriber.consumer
         )
 
-    async def _on_batch(self, rows: Sequence[Any]) -> None:
-        records = records_from(rows)
-        for record in records:
-            moment = record.sent_at.timestamp()
-            if moment < self._processing.get(record.topic, float("inf")):
-                self._processing[record.topic] = moment
+    async def _on_batch(self, batch: Batch) -> None:
+        self._current = batch.oldest
         try:
-            await self._apply(records)
+            await self._apply_to_the_end(batch)
+        except Exception as error:
+            log.error("a batch is given back and fetched again", records=len(batch), error=type(error).__name__)
+            await self._give_back_what_follows()
+            raise
+        self._current = {}
+        self._place.move(batch)
+
+    async def _give_back_what_follows(self) -> None:
+        """Applied and told before the batch that has failed, it would leave that one out."""
+        with contextlib.suppress(KafkaError, ConsumerStoppedError):  # then it was not fetched
+            unreadable.go_back(self._subscriber.consumer, (await self._ahead.rest()).starts)
+
+    async def _apply_to_the_end(self, batch: Batch) -> None:
+        try:
+            await self._apply(batch)
         except asyncio.CancelledError as inner:
             if (us := asyncio.current_task()) is None or us.cancelling():
                 raise
             # A client library's inner cancellation is not ours: FastStream would end listening without a word.
             raise RuntimeError("applying was cancelled from inside") from inner
-        except Exception as error:
-            log.error("a batch is given back and fetched again", records=len(records), error=type(error).__name__)
-            raise
-        self._processing.clear()
-        self._uncommitted = True
 
     def _measure(self, consumer: Any) -> None:
-        """Lag from the consumer's own position; age from the record times of what is fetched or held."""
+        """Lag from the consumer's own position; age from the record times of what is fetched or being applied."""
         now = time.time()
         for partition in consumer.assignment():
             high = consumer.highwater(partition)
@@ -270,7 +292,8 @@ class Subscription:
             if high is not None and fetched is not None and fetched.has_valid_position:
                 self._metrics.lag.labels(partition.topic, str(partition.partition)).set(max(high - fetched.position, 0))
         for topic in self.topics:
-            self._metrics.oldest_unprocessed.labels(topic).set(self._processing.get(topic, now))
+            oldest = min(self._current.get(topic, now), self._ahead.oldest.get(topic, now))
+            self._metrics.oldest_unprocessed.labels(topic).set(oldest)
 
 
 class _Batch(KafkaAckableMessage):
@@ -280,7 +303,7 @@ class _Batch(KafkaAckableMessage):
         await StreamMessage.ack(self)
 
 
-async def _decode(message: KafkaAckableMessage) -> Any:
+async def _decode(message: Any) -> Any:
     return message.raw_message
 
 

@@ -8,6 +8,7 @@ next try, for ever (a header name that is not UTF-8 is enough).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -48,6 +49,11 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
         return await _step(consumer, before, place, max_records)
 
 
+def go_back(consumer: AIOKafkaConsumer, places: Mapping[TopicPartition, int]) -> None:
+    """Fetch these partitions from these offsets again; none that is there or before it goes forward."""
+    _Positions(consumer, places).restore()
+
+
 async def _step(consumer: AIOKafkaConsumer, before: _Positions, place: TopicPartition, most: int) -> tuple[Any, ...]:
     """The records of one partition, one by one, up to the one that cannot be unpacked."""
     found: list[Any] = []
@@ -77,10 +83,10 @@ def _bare(place: TopicPartition, offset: int, error: Exception) -> Any:
 class _Positions:
     """Where each partition's next record was; those whose place is not known yet are left out."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, of: Mapping[TopicPartition, int] | None = None) -> None:
         self._consumer = consumer
         self._assignment = _assignment(consumer)
-        self.of = self._now()
+        self.of = self._now() if of is None else of
 
     def _now(self) -> dict[TopicPartition, int]:
         if self._assignment is None:

@@ -112,9 +112,7 @@ async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
     try:
         async with pool.acquire() as tx, tx.transaction():
             row = await parked._settle(tx, number, "replayed", "ops")
-            event, _ = journal.readable(journal.record_from(row))
-            assert event is not None
-            await consumer.resume(tx, event)
+            await consumer.resume(tx, parse(journal.record_from(row)))
     except (Problem, Unappliable):
         return
     await consumer.drain((SUBMISSIONS, row["dossier_id"]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from deploy.local.ports import free_port
@@ -115,6 +115,42 @@ async def test_who_was_in_a_group_joins_none_of_another_cluster(
     await ensure_topics(kafka)
     await wait_until(lambda: broker.cluster_id in set().union(*clusters.values()), 40)
     assert all(len(heard) == 1 for heard in clusters.values()), list(clusters.values())
+
+
+async def test_a_place_in_a_lost_cluster_is_not_told_to_the_one_after_it(
+    listen: Any,
+    producer: AIOKafkaProducer,
+    broker: Embedded | Apache | Given,
+    kafka: KafkaSettings,
+    pool: Pool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would pass over as many records of the new log as had been applied of the old one."""
+    told: list[dict[TopicPartition, int]] = []
+    commit = AIOKafkaConsumer.commit
+
+    async def watched(self: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> None:
+        await commit(self, places)
+        told.append(places)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
+    monkeypatch.setattr(subscription, "COMMIT_EVERY_S", 1e9)
+    listener, former, dossier_id = listen(), [uuid4() for _ in range(20)], uuid4()
+    await send(producer, [record(one, 1) for one in former])
+    await all_heard(pool, [(one, 1) for one in former])
+    assert not told
+    await broker.lose_everything()
+    monkeypatch.setattr(subscription, "COMMIT_EVERY_S", 0.0)
+    await wait_until(lambda: listener.subscription._cluster == broker.cluster_id, 40, what="the new one is read")
+    again = kafka.producer("test")
+    await again.start()
+    try:
+        await send(again, [record(dossier_id, 1)])
+        await all_heard(pool, [*((one, 1) for one in former), (dossier_id, 1)])
+        await wait_until(lambda: told, 20)
+    finally:
+        await again.stop()
+    assert told == [{TopicPartition(SUBMISSIONS, lane_of(str(dossier_id))): 1}]
 
 
 async def test_one_of_several_addresses_is_enough(kafka: KafkaSettings, pool: Pool) -> None:

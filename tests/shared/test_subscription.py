@@ -87,6 +87,7 @@ async def test_the_place_told_never_passes_what_was_applied(
 ) -> None:
     """Told ahead of its effect, a record would be lost by whoever dies between; told at last, it is not heard again."""
     apply, applied = world.consumer(pool).apply, 0
+    ends: dict[TopicPartition, int] = {}
     told: list[tuple[int, int]] = []
     commit = AIOKafkaConsumer.commit
 
@@ -96,10 +97,10 @@ async def test_the_place_told_never_passes_what_was_applied(
         await apply(records)
         applied += len(records)
 
-    async def watched(self: AIOKafkaConsumer, offsets: Any = None) -> None:
-        assert offsets is None
-        told.append((sum([await self.position(place) for place in self.assignment()]), applied))
-        await commit(self)
+    async def watched(self: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> None:
+        ends.update(places)
+        told.append((sum(ends.values()), applied))
+        await commit(self, places)
 
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
     listen(slowly)
@@ -108,9 +109,106 @@ async def test_the_place_told_never_passes_what_was_applied(
         await send(producer, [record(d, sequence) for d in dossiers])
         await wait_until(lambda: applied == sequence * 10, 20)  # noqa: B023 - awaited before it changes
     await wait_until(lambda: told and told[-1][1] == 80, 20)
-    first = told[0][0] - told[0][1]
-    assert all(place - done == first for place, done in told), told
+    assert all(place == done for place, done in told), told
     assert len(told) > 1
+
+
+async def test_the_next_batch_is_here_while_one_is_applied_and_is_not_older_than_it_says(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool
+) -> None:
+    """Taken in turns, PostgreSQL and we wait for each other; and what is fetched early is as unprocessed as before."""
+    apply, held_up, go_on = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
+
+    async def wait_first(records: Sequence[Record]) -> None:
+        held_up.set()
+        await go_on.wait()
+        await apply(records)
+
+    dossier_id = uuid4()
+    await send(producer, [record(dossier_id, 1)])
+    listener = listen(wait_first)
+    await asyncio.wait_for(held_up.wait(), 20)
+    first = listener.subscription._current[SUBMISSIONS]
+    await send(producer, [record(dossier_id, 2)])
+    await wait_until(lambda: listener.subscription._ahead.oldest, 20, what="the next one is here")
+    assert listener.subscription._ahead.oldest[SUBMISSIONS] >= first
+    gauge = listener.subscription._metrics.oldest_unprocessed.labels(SUBMISSIONS)._value
+    await wait_until(lambda: gauge.get() == pytest.approx(first), 20)
+    go_on.set()
+    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
+    await wait_until(lambda: not listener.subscription._ahead.oldest, 20)
+
+
+@pytest.mark.parametrize("why", [RuntimeError("once"), asyncio.CancelledError()], ids=["raised", "cancelled"])
+async def test_what_was_fetched_after_a_batch_that_failed_is_not_told_before_it(
+    why: BaseException, listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next batch is here already when one fails. Applied and told first, the failed one would be lost with us."""
+    monkeypatch.setattr(subscription, "MAX_RECORDS", 10)
+    monkeypatch.setattr(subscription, "COMMIT_EVERY_S", 0.0)
+    apply, failing = world.consumer(pool).apply, True
+    dossiers = [one for one in (uuid4() for _ in range(2_000)) if lane_of(str(one)) == 0][:40]
+    told: list[tuple[int, int]] = []
+    commit = AIOKafkaConsumer.commit
+
+    async def sometimes(records: Sequence[Record]) -> None:
+        nonlocal failing
+        if failing and len(await effects(pool)) == 20:
+            failing = False
+            await asyncio.sleep(0.3)  # for the next one to be fetched
+            raise why
+        await apply(records)
+
+    async def watched(self: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> None:
+        told.append((sum(places.values()), len(await effects(pool))))
+        await commit(self, places)
+
+    await send(producer, [record(d, 1) for d in dossiers])
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
+    listener = listen(sometimes)
+    listener.subscription._most = 10
+    await all_heard(pool, [(d, 1) for d in dossiers])
+    await wait_until(lambda: told and told[-1][0] == 40, 20)
+    assert not failing
+    assert all(place <= done for place, done in told), told
+
+
+async def test_what_was_fetched_before_the_log_is_read_again_does_not_count_as_read_again(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place would be told while everything before it is still to be read: a death then would leave that out."""
+    monkeypatch.setattr(subscription, "COMMIT_EVERY_S", 0.0)
+    apply, again, held_up = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
+    dossiers = [uuid4() for _ in range(20)]
+    heard = 0
+    told: list[tuple[int, int]] = []
+    ends: dict[TopicPartition, int] = {}
+    commit = AIOKafkaConsumer.commit
+
+    async def slowly(records: Sequence[Record]) -> None:
+        nonlocal heard
+        if not again.is_set():
+            held_up.set()
+            await again.wait()
+        else:
+            heard += len(records)
+        await apply(records)
+
+    async def watched(self: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> None:
+        ends.update(places)
+        told.append((sum(ends.values()), heard))
+        await commit(self, places)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
+    await send(producer, [record(d, 1) for d in dossiers])
+    listener = listen(slowly)
+    await asyncio.wait_for(held_up.wait(), 20)
+    listener.subscription._cluster = "a former one"
+    await wait_until(lambda: listener.subscription._cluster != "a former one", 20, what="it reads again")
+    again.set()
+    await wait_until(lambda: told and told[-1][0] == 20, 20)
+    assert all(place <= since for place, since in told), told
+    assert await doubles(pool) == 0
 
 
 async def test_a_commit_that_fails_costs_repeats_and_nothing_else(

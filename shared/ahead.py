@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -100,7 +99,7 @@ class Ahead:
         """Of the batch that is ready and not taken yet."""
 
     async def take(self) -> Batch:
-        """The next batch, which may be empty; the one after it is under way from now on. Raises what `fetch` does."""
+        """The next batch; unless it is empty, the one after it is under way from now on. Raises what `fetch` does."""
         batch = await self.rest()
         if batch:
             self._next = asyncio.create_task(self._get())
@@ -122,5 +121,6 @@ class Ahead:
         """Forget it, at the end of its consumer: its records are fetched again by whoever reads next."""
         if self._next is not None:
             self._next.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._next
+            await asyncio.wait({self._next})  # which does not take our own cancellation for its
+            if not self._next.cancelled():
+                self._next.exception()

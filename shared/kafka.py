@@ -165,6 +165,15 @@ def pin(client: Any, expected: str) -> asyncio.Future[None]:
     return another
 
 
+async def pin_to_present(client: Any) -> asyncio.Future[None]:
+    """`pin` to the cluster that answers now. Raises TimeoutError after `ASK_S`: one broker of several may be down."""
+    async with asyncio.timeout(ASK_S):
+        while True:
+            with contextlib.suppress(KafkaError, OSError):
+                return pin(client, await cluster_id(client))
+            await asyncio.sleep(0.1)
+
+
 async def abort(producer: AIOKafkaProducer) -> None:
     """End a producer at once; what is under way is neither waited for nor sent later (stop() would do either)."""
     for connection in list(producer.client._conns.values()):

@@ -133,12 +133,13 @@ class Relay:
         Done with the answer: as soon as another cluster has answered at its address.
         """
         found = await cluster_id(producer.client)
+        over = pin(producer.client, found)
         if await cursors.meet_cluster(self._pool(), found):
             self._metrics.refills.inc()
             log.warning("a cluster that is new to us: everything is sent to it from the oldest event", cluster_id=found)
         else:
             await self._check_length()
-        return pin(producer.client, found)
+        return over
 
     async def _check_length(self) -> None:
         """The log of the same cluster may have become shorter: brokers elected a copy that had not everything."""

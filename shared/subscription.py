@@ -1,14 +1,13 @@
 """Listening to the broker: one FastStream subscriber for all of a service's topics, connected in the background.
 
-FastStream runs the loop and gives back what failed; `Consumer.apply` does the work while the next batch is fetched, and
-our place is told twice a second: what was applied. FastStream's defaults lose messages, so nothing here is left to
-a default: batches, NACK_ON_ERROR (an error fetches the batch again), earliest, a literal group id, roundrobin.
+FastStream runs the loop, `reading.py` has what one consumer reads, `Consumer.apply` does the work. FastStream's
+defaults lose messages, so nothing here is left to a default: batches, NACK_ON_ERROR (an error fetches the batch again),
+earliest, a literal group id, roundrobin.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,37 +15,24 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
-from faststream.message import StreamMessage
 
-from shared import unreadable
-from shared.ahead import Ahead, Batch, Place
 from shared.database import is_passing
 from shared.envelope import Record
-from shared.kafka import ASK_S, KafkaSettings, cluster_id, ensure_topics, pin, stop_reading
+from shared.kafka import ASK_S, KafkaSettings, cluster_id, ensure_topics, pin_to_present, stop_reading
 from shared.metrics import DeliveryMetrics
+from shared.reading import LISTEN_MS, MAX_RECORDS, Reading
 
 if TYPE_CHECKING:
     from shared.database import Pool
 
 log = structlog.get_logger(__name__)
 
-MAX_RECORDS = 1_000
-BATCH_BYTES = 8_000_000
 FETCH_BYTES, FETCH_BYTES_OF_ONE = 16_777_216, 1_048_576
-"""What one batch may hold, and what the broker may hand out at once, in all and of one partition: together they bound
-the memory, however much is waiting and however large a record is."""
-LISTEN_MS = 200
-"""How long to listen before looking again at what is assigned; records that arrive are handed out at once."""
+"""What the broker may hand out at once, in all and of one partition."""
 WATCH_S = 1.0
-COMMIT_EVERY_S = 0.5
-"""How often the group's place is told to the broker. One that lags costs repeats; each telling, the broker's time."""
-REST_AFTER_S = 1.0
-PLENTY = 200
-"""Records in a batch that mean a backlog."""
 SILENCE_S = 10.0
 MAX_POLL_MS = 300_000
 GAP_PATIENCE_S = 30.0
@@ -71,18 +57,17 @@ class Subscription:
         self._pool, self._apply, self._metrics = pool, apply, metrics
         self._unhurried = unhurried
         self.connected = False
-        self._ahead = Ahead(self._fetch)
-        self._place = Place()
-        self._current: dict[str, float] = {}
-        """Topic -> when the oldest record of the batch that is being applied was sent (seconds since 1970)."""
+        self._reading = self._begin()
         self._cluster: str | None = None
         self._subscriber: Any = None
-        self._most = MAX_RECORDS // 10
-        self._heard_at = 0.0
-        self._committed_at = 0.0
+
+    def _begin(self) -> Reading:
+        """Each consumer's own: what was applied of one cluster's log says nothing about another's."""
+        return Reading(kafka=self._kafka, apply=self._apply, unhurried=self._unhurried)
 
     def broker(self) -> tuple[KafkaBroker, Any]:
         """A FastStream broker with the one subscriber."""
+        reading = self._reading = self._begin()
         broker = KafkaBroker(
             self._kafka.addresses,
             client_id=f"{self._service}-consumer",
@@ -110,15 +95,13 @@ class Subscription:
             max_partition_fetch_bytes=FETCH_BYTES_OF_ONE,
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
             listener=_Rewinder(self),
-            parser=self._parse,
+            parser=reading.wrap,
             decoder=_decode,
             title=f"{self._service}:records",
         )
-        subscriber(self._on_batch)
-        subscriber.get_msg = self._get_batch  # type: ignore[method-assign] # FastStream has no hook between
+        subscriber(reading.apply_batch)
+        subscriber.get_msg = reading.take  # type: ignore[method-assign] # FastStream has no hook between
         self._subscriber = subscriber
-        self._place.begin()  # another cluster may be there, and be ours before we have asked which
-        self._ahead = Ahead(self._fetch)
         return broker, subscriber
 
     async def run(self) -> None:
@@ -134,8 +117,10 @@ class Subscription:
                     await self._watch(subscriber)
                 finally:
                     self.connected = False
-                    await stop_reading(broker, subscriber.consumer, self._kafka)
-                    await self._ahead.drop()
+                    try:
+                        await stop_reading(broker, subscriber.consumer, self._kafka)
+                    finally:
+                        await self._reading.ahead.drop()
             except Exception as error:
                 expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
                 log.warning("listening starts again", error=repr(error)[:200], exc_info=None if expected else error)
@@ -143,13 +128,12 @@ class Subscription:
             pause = min(pause * 2, 2.0)
 
     async def _watch(self, subscriber: Any) -> None:
-        """Until the cluster is another one or nobody answers for long. Raises KafkaError, OSError or TimeoutError."""
-        async with asyncio.timeout(ASK_S):
-            another = pin(subscriber.consumer._client, await cluster_id(subscriber.consumer._client))
+        """Until nobody reads, the cluster is another one, or nobody answers for long. Raises TimeoutError."""
+        another = await pin_to_present(subscriber.consumer._client)
         silent_since: float | None = None
         gaps_looked_at, gap_patience = time.monotonic(), GAP_PATIENCE_S
         while True:
-            if all(task.done() for task in subscriber.tasks):
+            if all(task.done() for task in subscriber.tasks) or subscriber.consumer._fetcher.error_future.done():
                 log.error("nobody reads any more: listening begins anew")
                 return
             try:
@@ -162,8 +146,8 @@ class Subscription:
                 self.connected = bool(assigned)
                 self._measure(subscriber.consumer)
                 if time.monotonic() - gaps_looked_at > gap_patience:
-                    gap_patience = await self._look_for_gaps(subscriber.consumer, gap_patience)
                     gaps_looked_at = time.monotonic()
+                    gap_patience = await self._look_for_gaps(assigned, gap_patience)
                 silent_since = None
             except Exception as error:  # noqa: BLE001 - whatever it is, the broker or the group's membership is gone
                 self.connected = False
@@ -176,19 +160,25 @@ class Subscription:
                 log.warning("the broker is another one now")
                 return
 
-    async def _look_for_gaps(self, consumer: Any, patience_s: float) -> float:
+    async def _look_for_gaps(self, assigned: set[TopicPartition], patience_s: float) -> float:
         """An event held for long misses an earlier one: read the log again from the start, repeats cost little.
 
         Returns how many seconds to wait before the next look: longer each time that it did not help.
         """
-        old = await self._pool().fetchval(
-            "select count(*) from held where reason = 'gap' and held_at < clock_timestamp() - $1 * interval '1 second'",
-            GAP_PATIENCE_S,
-        )
+        try:
+            old = await self._pool().fetchval(
+                "select count(*) from held"
+                " where reason = 'gap' and held_at < clock_timestamp() - $1 * interval '1 second'",
+                GAP_PATIENCE_S,
+            )
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            return patience_s  # the database is away: no reason to leave the group
         if not old:
             return GAP_PATIENCE_S
         log.error("events wait for earlier ones that have not come: reading again from the oldest record", held=old)
-        await self._read_again(consumer.assignment())
+        await self._reading.begin_again(self._subscriber.consumer, assigned)
         return min(patience_s * 2, MOST_GAP_PATIENCE_S)
 
     async def rewind_if_new(self, assigned: set[TopicPartition]) -> None:
@@ -201,7 +191,7 @@ class Subscription:
         written = await self._pool().fetchval("select cluster_id from broker_cluster where side = 'consumer'")
         if {self._cluster, written} - {None, found} and assigned:
             log.warning("listening from the oldest record of a new cluster", partitions=len(assigned))
-            await self._read_again(assigned)
+            await self._reading.begin_again(self._subscriber.consumer, assigned)
         if written != found:
             await self._pool().execute(
                 "insert into broker_cluster (side, cluster_id) values ('consumer', $1)"
@@ -210,81 +200,8 @@ class Subscription:
             )
         self._cluster = found
 
-    async def _read_again(self, places: set[TopicPartition]) -> None:
-        self._place.begin()
-        await self._subscriber.consumer.seek_to_beginning(*places)
-
-    async def _get_batch(self, consumer: Any) -> Batch:
-        await self._commit(consumer)
-        return await self._ahead.take()
-
-    async def _fetch(self) -> Batch:
-        consumer, reading = self._subscriber.consumer, self._place.reading
-        rows = await unreadable.fetch(consumer, timeout_ms=LISTEN_MS, max_records=self._most)
-        self._pace(consumer, len(rows))
-        if rows:
-            # As many of the next as would fit if they were like these.
-            size = sum(len(row.value) for row in rows if row.value) / len(rows)
-            self._most = max(1, min(MAX_RECORDS, int(BATCH_BYTES / max(size, 1))))
-        batch = await Batch.unpack(rows)
-        batch.reading = reading
-        return batch
-
-    async def _commit(self, consumer: Any) -> None:
-        """Tell our place: of what has been applied, whatever was fetched since."""
-        if not self._place.applied or time.monotonic() - self._committed_at < COMMIT_EVERY_S:
-            return
-        assigned = consumer.assignment()
-        try:
-            if places := {place: at for place, at in self._place.applied.items() if place in assigned}:
-                await consumer.commit(places)
-            self._place.applied = {}
-        except KafkaError as error:
-            log.info("place not told", error=type(error).__name__)
-        self._committed_at = time.monotonic()
-
-    def _pace(self, consumer: Any, heard: int) -> None:
-        """How long the next long polls may take: little in ordinary traffic, more at night and with a whole backlog."""
-        now = time.monotonic()
-        if heard:
-            self._heard_at = now
-        resting = self._unhurried or heard >= PLENTY or now - self._heard_at > REST_AFTER_S
-        # aiokafka reads it for each request and has no setter.
-        consumer._fetcher._fetch_max_wait_ms = self._kafka.rest_wait_ms if resting else self._kafka.fetch_wait_ms
-
-    async def _parse(self, rows: Any) -> KafkaAckableMessage:
-        # FastStream's own parser decodes every header as UTF-8 and would raise, for ever, on a stranger's record.
-        return _Batch(
-            body=b"", headers={}, raw_message=rows, message_id="", content_type=None, consumer=self._subscriber.consumer
-        )
-
-    async def _on_batch(self, batch: Batch) -> None:
-        self._current = batch.oldest
-        try:
-            await self._apply_to_the_end(batch)
-        except Exception as error:
-            log.error("a batch is given back and fetched again", records=len(batch), error=type(error).__name__)
-            await self._give_back_what_follows()
-            raise
-        self._current = {}
-        self._place.move(batch)
-
-    async def _give_back_what_follows(self) -> None:
-        """Applied and told before the batch that has failed, it would leave that one out."""
-        with contextlib.suppress(KafkaError, ConsumerStoppedError):  # then it was not fetched
-            unreadable.go_back(self._subscriber.consumer, (await self._ahead.rest()).starts)
-
-    async def _apply_to_the_end(self, batch: Batch) -> None:
-        try:
-            await self._apply(batch)
-        except asyncio.CancelledError as inner:
-            if (us := asyncio.current_task()) is None or us.cancelling():
-                raise
-            # A client library's inner cancellation is not ours: FastStream would end listening without a word.
-            raise RuntimeError("applying was cancelled from inside") from inner
-
     def _measure(self, consumer: Any) -> None:
-        """Lag from the consumer's own position; age from the record times of what is fetched or being applied."""
+        """Lag from the consumer's position, beyond what is fetched; age from what is fetched and not applied."""
         now = time.time()
         for partition in consumer.assignment():
             high = consumer.highwater(partition)
@@ -292,18 +209,10 @@ class Subscription:
             if high is not None and fetched is not None and fetched.has_valid_position:
                 self._metrics.lag.labels(partition.topic, str(partition.partition)).set(max(high - fetched.position, 0))
         for topic in self.topics:
-            oldest = min(self._current.get(topic, now), self._ahead.oldest.get(topic, now))
-            self._metrics.oldest_unprocessed.labels(topic).set(oldest)
+            self._metrics.oldest_unprocessed.labels(topic).set(self._reading.oldest(topic, now))
 
 
-class _Batch(KafkaAckableMessage):
-    """Given back when it failed, as FastStream does it; our place is told by `Subscription._commit`."""
-
-    async def ack(self) -> None:
-        await StreamMessage.ack(self)
-
-
-async def _decode(message: Any) -> Any:
+async def _decode(message: KafkaAckableMessage) -> Any:
     return message.raw_message
 
 

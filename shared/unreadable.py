@@ -28,7 +28,7 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
     Raises KafkaError (then nothing was skipped) and ConsumerStoppedError.
     """
     before = _Positions(consumer)
-    if not before.of:
+    if not before.of or consumer._subscription.reassignment_in_progress:
         await asyncio.sleep(UNKNOWN_S)
         return ()
     try:
@@ -38,12 +38,12 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
     except ConsumerStoppedError:
         raise
     except KafkaError:
-        before.restore()
+        before.restore_or_rejoin()
         raise
     except Exception as error:
         # What was unpacked is gone from the fetcher's list: the first that is left is the one that raised.
         place = next((place for place in consumer._fetcher._records if place in before.of), None)
-        before.restore()
+        before.restore_or_rejoin()
         if place is None:
             raise KafkaError(f"records cannot be unpacked: {type(error).__name__}") from error
         return await _step(consumer, before, place, max_records)
@@ -97,6 +97,13 @@ class _Positions:
     def hold_still(self) -> bool:
         """Whether no rebalance came between: after one, positions begin at what was committed."""
         return self._assignment is not None and _assignment(self._consumer) is self._assignment
+
+    def restore_or_rejoin(self) -> None:
+        """Nothing of what was unpacked since may be passed over: after a rebalance only what was committed is known."""
+        if self.hold_still():
+            self.restore()
+        else:
+            self._consumer._coordinator.request_rejoin()
 
     def restore(self) -> None:
         """Back where they were; one that went back meanwhile (a rewind) stays there."""

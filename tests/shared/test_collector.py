@@ -48,7 +48,7 @@ def test_while_there_is_little_to_do_each_look_finds_what_was_dropped() -> None:
         assert circle() is None
 
 
-def test_while_batches_are_under_way_only_every_fifteenth_look_goes_through_them() -> None:
+def test_while_batches_are_under_way_only_a_look_in_many_goes_through_them() -> None:
     batch = [[n] for n in range(2 * collector.BUSY)]
     circle, looks = dropped(), 0
     while circle() is not None:

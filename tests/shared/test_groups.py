@@ -10,13 +10,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NodeNotReadyError
 
 from deploy.local.ports import free_port
-from shared import subscription
+from shared import reading, subscription
+from shared.database import NotReady
 from shared.envelope import Record, lane_of
 from shared.events import PARTITIONS, SUBMISSIONS
-from shared.kafka import KafkaSettings, cluster_id, ensure_topics, find_shortened
+from shared.kafka import KafkaSettings, cluster_id, ensure_topics, find_shortened, pin_to_present
 from shared.subscription import Subscription
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
@@ -134,13 +135,13 @@ async def test_a_place_in_a_lost_cluster_is_not_told_to_the_one_after_it(
         told.append(places)
 
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
-    monkeypatch.setattr(subscription, "COMMIT_EVERY_S", 1e9)
+    monkeypatch.setattr(reading, "COMMIT_EVERY_S", 1e9)
     listener, former, dossier_id = listen(), [uuid4() for _ in range(20)], uuid4()
     await send(producer, [record(one, 1) for one in former])
     await all_heard(pool, [(one, 1) for one in former])
     assert not told
     await broker.lose_everything()
-    monkeypatch.setattr(subscription, "COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr(reading, "COMMIT_EVERY_S", 0.0)
     await wait_until(lambda: listener.subscription._cluster == broker.cluster_id, 40, what="the new one is read")
     again = kafka.producer("test")
     await again.start()
@@ -211,6 +212,60 @@ async def _die() -> None:
 def is_another(listener: Listener, coordinator: Any) -> bool:
     consumer = listener.subscription._subscriber.consumer
     return consumer is not None and consumer._coordinator is not coordinator and listener.subscription.connected
+
+
+async def test_a_fetcher_that_has_died_inside_the_client_is_made_anew(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool
+) -> None:
+    """Its member goes on with its heartbeats, and nothing would ever come again."""
+    listener, dossier_id = listen(), uuid4()
+    await send(producer, [record(dossier_id, 1)])
+    await all_heard(pool, [(dossier_id, 1)])
+    fetcher = listener.subscription._subscriber.consumer._fetcher
+    fetcher._fetch_task.cancel()
+    fetcher._fetch_task = asyncio.ensure_future(_die())
+    await asyncio.wait({fetcher._fetch_task})
+    await send(producer, [record(dossier_id, 2)])
+    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)], 30)
+    await wait_until(lambda: listener.subscription._subscriber.consumer._fetcher is not fetcher, 20)
+
+
+async def test_a_database_that_is_away_when_gaps_are_looked_for_is_no_reason_to_leave_the_group() -> None:
+    def away() -> Any:
+        raise NotReady("workflow")
+
+    listening = Subscription(
+        service="workflow",
+        topics=[SUBMISSIONS],
+        kafka=KafkaSettings("127.0.0.1:1", "tansu"),
+        pool=away,
+        apply=None,  # type: ignore[arg-type] # not called
+        metrics=world.metrics(),
+    )
+    assert await listening._look_for_gaps(set(), 60.0) == 60.0
+
+
+async def test_one_broker_of_several_may_be_silent_when_the_cluster_is_asked_for(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which one is asked is chance: another answers the next time."""
+    asked, ask = 0, cluster_id
+
+    async def sometimes(client: Any) -> str:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise NodeNotReadyError
+        return await ask(client)
+
+    monkeypatch.setattr("shared.kafka.cluster_id", sometimes)
+    producer = kafka.producer("test")
+    await producer.start()
+    try:
+        assert not (await pin_to_present(producer.client)).done()
+    finally:
+        await producer.stop()
+    assert asked == 3
 
 
 async def test_a_leader_that_stops_behind_another_member_leaves_nobody_waiting_for_it(

@@ -33,7 +33,9 @@ async def test_who_knew_another_cluster_reads_from_the_start_though_another_inst
 
     await send(producer, [record(dossier_id, 1), record(dossier_id, 2)])
     listener = listen(counting)
-    await wait_until(lambda: came == 2 and not listener.subscription._place.applied, 30, what="its place was told")
+    await wait_until(
+        lambda: came == 2 and not listener.subscription._reading.place.applied, 30, what="its place was told"
+    )
     listener.subscription._cluster = "a former one"
     await wait_until(lambda: came == 4, 30, what="read again from the start")
     assert await effects(pool) == [(dossier_id, 1), (dossier_id, 2)]

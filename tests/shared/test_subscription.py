@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,11 +16,13 @@ from aiokafka.errors import CommitFailedError, CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from faststream import AckPolicy
 
-from shared import subscription, unreadable
+from shared import reading, subscription, unreadable
+from shared.ahead import Ahead, Batch
 from shared.envelope import Record, lane_of
 from shared.events import PARTITIONS, SUBMISSIONS
 from shared.kafka import KafkaSettings, ensure_topics
-from shared.subscription import COMMIT_EVERY_S, Subscription
+from shared.reading import COMMIT_EVERY_S
+from shared.subscription import Subscription
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.listening import all_heard, send
@@ -128,15 +131,15 @@ async def test_the_next_batch_is_here_while_one_is_applied_and_is_not_older_than
     await send(producer, [record(dossier_id, 1)])
     listener = listen(wait_first)
     await asyncio.wait_for(held_up.wait(), 20)
-    first = listener.subscription._current[SUBMISSIONS]
+    first = listener.subscription._reading._current[SUBMISSIONS]
     await send(producer, [record(dossier_id, 2)])
-    await wait_until(lambda: listener.subscription._ahead.oldest, 20, what="the next one is here")
-    assert listener.subscription._ahead.oldest[SUBMISSIONS] >= first
+    await wait_until(lambda: listener.subscription._reading.ahead.oldest, 20, what="the next one is here")
+    assert listener.subscription._reading.ahead.oldest[SUBMISSIONS] >= first
     gauge = listener.subscription._metrics.oldest_unprocessed.labels(SUBMISSIONS)._value
     await wait_until(lambda: gauge.get() == pytest.approx(first), 20)
     go_on.set()
     await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
-    await wait_until(lambda: not listener.subscription._ahead.oldest, 20)
+    await wait_until(lambda: not listener.subscription._reading.ahead.oldest, 20)
 
 
 @pytest.mark.parametrize("why", [RuntimeError("once"), asyncio.CancelledError()], ids=["raised", "cancelled"])
@@ -144,8 +147,8 @@ async def test_what_was_fetched_after_a_batch_that_failed_is_not_told_before_it(
     why: BaseException, listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next batch is here already when one fails. Applied and told first, the failed one would be lost with us."""
-    monkeypatch.setattr(subscription, "MAX_RECORDS", 10)
-    monkeypatch.setattr(subscription, "COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr(reading, "MAX_RECORDS", 10)
+    monkeypatch.setattr(reading, "COMMIT_EVERY_S", 0.0)
     apply, failing = world.consumer(pool).apply, True
     dossiers = [one for one in (uuid4() for _ in range(2_000)) if lane_of(str(one)) == 0][:40]
     told: list[tuple[int, int]] = []
@@ -153,7 +156,7 @@ async def test_what_was_fetched_after_a_batch_that_failed_is_not_told_before_it(
 
     async def sometimes(records: Sequence[Record]) -> None:
         nonlocal failing
-        if failing and len(await effects(pool)) == 20:
+        if failing and len(await effects(pool)) >= 20:
             failing = False
             await asyncio.sleep(0.3)  # for the next one to be fetched
             raise why
@@ -165,19 +168,89 @@ async def test_what_was_fetched_after_a_batch_that_failed_is_not_told_before_it(
 
     await send(producer, [record(d, 1) for d in dossiers])
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
-    listener = listen(sometimes)
-    listener.subscription._most = 10
+    listen(sometimes)
     await all_heard(pool, [(d, 1) for d in dossiers])
     await wait_until(lambda: told and told[-1][0] == 40, 20)
     assert not failing
     assert all(place <= done for place, done in told), told
 
 
+@pytest.mark.parametrize("given_back", [False, True], ids=["read", "while another is given back"])
+async def test_a_batch_that_cannot_be_read_by_a_mistake_of_ours_is_fetched_again(
+    given_back: bool, listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The consumer's position has passed it by then: what comes after it must not be told before it."""
+    apply, failing, mistakes, unpack = world.consumer(pool).apply, given_back, 0, Batch.unpack
+
+    async def sometimes(records: Sequence[Record]) -> None:
+        nonlocal failing
+        if failing:
+            failing = False
+            await asyncio.sleep(0.3)  # for the next one to be fetched
+            raise RuntimeError("once")
+        await apply(records)
+
+    async def mistaken(rows: Sequence[Any]) -> Batch:
+        nonlocal mistakes
+        if rows and not mistakes and (not given_back or any(row.offset for row in rows)):
+            mistakes += 1
+            raise ZeroDivisionError
+        return await unpack(rows)
+
+    monkeypatch.setattr(reading, "MAX_RECORDS", 10)
+    monkeypatch.setattr(Batch, "unpack", mistaken)
+    dossiers = [one for one in (uuid4() for _ in range(2_000)) if lane_of(str(one)) == 0][:20]
+    await send(producer, [record(d, 1) for d in dossiers])
+    listen(sometimes)
+    await all_heard(pool, [(d, 1) for d in dossiers], 30)
+    assert mistakes == 1
+    assert not failing
+
+
+async def test_what_is_given_back_while_the_log_is_read_again_does_not_go_forward(
+    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastStream would go to where the batch began, over all that is to be read again before it."""
+    monkeypatch.setattr(reading, "MAX_RECORDS", 10)
+    apply, again, held_up = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
+    dossiers = [one for one in (uuid4() for _ in range(2_000)) if lane_of(str(one)) == 0][:20]
+    came: list[int] = []
+
+    async def fail_later(records: Sequence[Record]) -> None:
+        if records[0].offset and not again.is_set():
+            held_up.set()
+            await again.wait()
+            raise RuntimeError("once")
+        await apply(records)
+        came.extend(one.offset for one in records)
+
+    await send(producer, [record(d, 1) for d in dossiers])
+    listener = listen(fail_later)
+    await asyncio.wait_for(held_up.wait(), 20)
+    before = len(came)
+    listener.subscription._cluster = "a former one"
+    await wait_until(lambda: listener.subscription._cluster != "a former one", 20, what="it reads again")
+    again.set()
+    await wait_until(lambda: set(came[before:]) == set(range(20)), 20, what="all of it came again")
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+async def test_records_that_somebody_compressed_are_heard(
+    codec: Any, listen: Any, kafka: KafkaSettings, pool: Pool
+) -> None:
+    """A topic or a broker may have a compression of its own; without its codec nothing of any partition would come."""
+    dossier_id = uuid4()
+    async with AIOKafkaProducer(bootstrap_servers=kafka.servers, compression_type=codec) as packing:
+        await send(packing, [record(dossier_id, 1, "x" * 2_000)])
+    listen()
+    await all_heard(pool, [(dossier_id, 1)])
+
+
 async def test_what_was_fetched_before_the_log_is_read_again_does_not_count_as_read_again(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its place would be told while everything before it is still to be read: a death then would leave that out."""
-    monkeypatch.setattr(subscription, "COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr(reading, "COMMIT_EVERY_S", 0.0)
     apply, again, held_up = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
     dossiers = [uuid4() for _ in range(20)]
     heard = 0
@@ -367,7 +440,7 @@ async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
     await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.fetch_wait_ms, 10, what="it hurries")
     await all_heard(pool, [(dossier_id, 1)])
     await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it rests again")
-    listener.subscription._pace(listener.subscription._subscriber.consumer, subscription.PLENTY)
+    listener.subscription._reading._pace(listener.subscription._subscriber.consumer, reading.PLENTY)
     assert fetcher._fetch_max_wait_ms == kafka.rest_wait_ms
 
 
@@ -415,3 +488,43 @@ def test_positions_without_an_assignment_are_none() -> None:
     positions = unreadable._Positions(NotYet())
     assert positions.of == {}
     positions.restore()
+
+
+def test_an_error_after_a_rebalance_begins_at_what_was_told() -> None:
+    """What had been unpacked of the new assignment is nowhere: its positions have passed it."""
+    joined: list[bool] = []
+
+    class Consumer:
+        class _subscription:
+            subscription = SimpleNamespace(assignment=SimpleNamespace(tps=[]))
+
+        class _coordinator:
+            request_rejoin = staticmethod(lambda: joined.append(True))
+
+    positions = unreadable._Positions(Consumer())
+    positions.restore_or_rejoin()
+    assert not joined
+    Consumer._subscription.subscription = SimpleNamespace(assignment=SimpleNamespace(tps=[]))
+    positions.restore_or_rejoin()
+    assert joined
+
+
+async def test_the_end_of_reading_does_not_swallow_the_services_own() -> None:
+    async def never() -> Batch:
+        try:
+            await asyncio.sleep(3_600)
+        finally:
+            await asyncio.sleep(0.2)
+        return Batch.of(())
+
+    ahead = Ahead(never)
+    taking = asyncio.create_task(ahead.take())
+    await asyncio.sleep(0)
+    ahead._next = asyncio.create_task(ahead._get())
+    await asyncio.sleep(0)
+    dropping = asyncio.create_task(ahead.drop())
+    await asyncio.sleep(0)
+    dropping.cancel()
+    taking.cancel()
+    await asyncio.wait({dropping, taking}, timeout=5)
+    assert dropping.cancelled()

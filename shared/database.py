@@ -9,7 +9,6 @@ from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
-import asyncpg.protocol.protocol
 import structlog
 
 if TYPE_CHECKING:
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 log = structlog.get_logger(__name__)
-
-asyncpg.protocol.protocol.IterableABC = (list, tuple)  # type: ignore[attr-defined]
-"""asyncpg asks of each element of an array whether it is an array itself, of an abstract class, which takes longer than
-to write a number. Our arrays are lists and tuples; anything else is refused as asyncpg.DataError."""
 
 MIGRATIONS_LOCK = 7_318_001
 PASSING_CLASSES = ("08", "53", "57P", "58", "XX")

@@ -15,6 +15,7 @@ from shared.writes import Writes
 if TYPE_CHECKING:
     from shared.database import Tx
 
+APPLIED = {"topic": "topic", "dossier_id": "uuid", "from_sequence": "int", "to_sequence": "int"}
 RECORD_COLUMNS = "key, header_names, header_values, value, sent_at"
 
 
@@ -132,14 +133,8 @@ async def save(tx: Tx, writes: Writes, plan: Plan, begun: Container[Pair] = ()) 
     What every batch has goes with its other `writes`, the rest is written at once.
     """
     if plan.heads:
-        writes.add(
-            "insert into applied (topic, dossier_id, from_sequence, to_sequence)"
-            " select t::topic, d, f, l from unnest($1::text[], $2::uuid[], $3::int[], $4::int[]) as p (t, d, f, l)",
-            [topic for topic, _ in plan.heads],
-            [dossier_id for _, dossier_id in plan.heads],
-            [first for first, _, _ in plan.heads.values()],
-            [last for _, last, _ in plan.heads.values()],
-        )
+        rows = [(*pair, first, last) for pair, (first, last, _) in plan.heads.items()]
+        writes.insert("applied", APPLIED, rows)
         heads.add_marks(writes, {pair: head for pair, head in plan.heads.items() if pair not in begun})
     if plan.released:
         await tx.execute(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shared.envelope import Outgoing, lane_of
-from shared.writes import Writes
+from shared.writes import MANY, Bulk, Writes
 
 if TYPE_CHECKING:
     from shared.database import Pool, Tx
@@ -27,9 +27,11 @@ MAX_DATA = 800_000
 """Bytes of one event's JSON: with its envelope it fits a broker's usual limit of a million."""
 
 
-STAGE = """
-  with held as materialized (select pg_advisory_xact_lock(1, lane) from unnest($1::int[]) as lane)
-  insert into events (lane, topic, dossier_id, key, sequence, ce_id, type, trace_id, data)
+COLUMNS = ("lane", "topic", "dossier_id", "key", "sequence", "ce_id", "type", "trace_id", "data")
+LOCK = "select pg_advisory_xact_lock(1, lane) from unnest($1::int[]) as lane"
+STAGE = f"""
+  with held as materialized ({LOCK})
+  insert into events ({", ".join(COLUMNS)})
   select lane, topic::topic, dossier_id, key, sequence, ce_id, type, trace_id, data
     from unnest($2::smallint[], $3::text[], $4::uuid[], $5::text[], $6::int[], $7::uuid[], $8::text[], $9::uuid[],
                 $10::bytea[]) as e (lane, topic, dossier_id, key, sequence, ce_id, type, trace_id, data)
@@ -64,19 +66,24 @@ def append(writes: Writes, events: Sequence[Outgoing]) -> set[int]:
     known = {subject: lane_of(str(subject)) for subject in {event.dossier_id or event.key or "" for event in events}}
     lanes = [known[event.dossier_id or event.key or ""] for event in events]
     touched = sorted(set(lanes))
-    writes.add(
-        STAGE,
-        touched,
-        lanes,
-        [event.fact.topic for event in events],
-        [event.dossier_id for event in events],
-        [event.key if event.dossier_id is None else None for event in events],
-        [event.sequence for event in events],
-        [event.ce_id for event in events],
-        [type(event.fact).__name__ for event in events],
-        [event.trace_id for event in events],
-        data,
-    )
+    rows = [
+        (
+            lane,
+            event.fact.topic,
+            event.dossier_id,
+            event.key if event.dossier_id is None else None,
+            event.sequence,
+            event.ce_id,
+            type(event.fact).__name__,
+            event.trace_id,
+            value,
+        )
+        for event, lane, value in zip(events, lanes, data, strict=True)
+    ]
+    if len(rows) >= MANY:
+        writes.copy(Bulk("events", COLUMNS, rows, (LOCK, touched)))
+    else:
+        writes.add(STAGE, touched, *(list(column) for column in zip(*rows, strict=True)))
     return set(touched)
 
 

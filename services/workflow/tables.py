@@ -18,31 +18,45 @@ def save_dossiers(writes: Writes, rows: Sequence[Dossier], stored: Container[UUI
     _change_dossiers(writes, [row for row in rows if row.dossier_id in stored])
 
 
+DOSSIER = {
+    "dossier_id": "uuid",
+    "dossier_code": "text",
+    "procedure_code": "text",
+    "procedure_version": "int",
+    "procedure_group": "text",
+    "receiving_agency": "text",
+    "state": "text",
+    "national_status": "smallint",
+    "due_at": "timestamptz",
+    "lifecycle_sequence": "int",
+    "recorded_at": "timestamptz",
+    "trace_id": "uuid",
+    "body": "bytea",
+}
+
+
 def _add_dossiers(writes: Writes, rows: Sequence[Dossier]) -> None:
-    if not rows:
-        return
-    writes.add(
-        """
-        insert into dossiers (dossier_id, dossier_code, procedure_code, procedure_version, procedure_group,
-                              receiving_agency, state, national_status, due_at, lifecycle_sequence, recorded_at,
-                              trace_id, body)
-        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[],
-                             $8::smallint[], $9::timestamptz[], $10::int[], $11::timestamptz[], $12::uuid[],
-                             $13::bytea[])
-        """,
-        [row.dossier_id for row in rows],
-        [row.dossier_code for row in rows],
-        [row.procedure_code for row in rows],
-        [row.procedure_version for row in rows],
-        [row.group for row in rows],
-        [row.agency for row in rows],
-        [row.state for row in rows],
-        [row.national_status for row in rows],
-        [row.due_at for row in rows],
-        [row.lifecycle_sequence for row in rows],
-        [row.recorded_at for row in rows],
-        [row.trace_id for row in rows],
-        [row.to_json() for row in rows],
+    writes.insert(
+        "dossiers",
+        DOSSIER,
+        [
+            (
+                row.dossier_id,
+                row.dossier_code,
+                row.procedure_code,
+                row.procedure_version,
+                row.group,
+                row.agency,
+                row.state,
+                row.national_status,
+                row.due_at,
+                row.lifecycle_sequence,
+                row.recorded_at,
+                row.trace_id,
+                row.to_json(),
+            )
+            for row in rows
+        ],
     )
 
 
@@ -78,39 +92,53 @@ Waits = tuple[Dossier, Task, float | None, float | None]
 def save_tasks(writes: Writes, rows: Sequence[Waits], stored: Container[UUID]) -> None:
     """`stored`: the tasks that have a row. Most tasks are new and open, and half of their columns are empty yet."""
     new = [row for row in rows if row[1].task_id not in stored and row[1].state == "open"]
-    _add_open_tasks(writes, [row[0] for row in new], [row[1] for row in new])
+    _add_open_tasks(writes, [row[:2] for row in new])
     _save_any_tasks(writes, [row for row in rows if row[1].task_id in stored or row[1].state != "open"])
 
 
-def _add_open_tasks(writes: Writes, dossiers: Sequence[Dossier], tasks: Sequence[Task]) -> None:
-    if not tasks:
-        return
-    writes.add(
-        """
-        insert into tasks (task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
-                           version, state, waiting_for, outcomes, due_at, entered_at, entered_office_at)
-        select task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
-               version, 'open', waiting_for, outcomes, due_at, entered_at, entered_office_at
-          from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                      $9::int[], $10::text[], $11::bytea[], $12::timestamptz[], $13::timestamptz[],
-                      $14::timestamptz[])
-            as t (task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
-                  version, waiting_for, outcomes, due_at, entered_at, entered_office_at)
-        """,
-        [task.task_id for task in tasks],
-        [dossier.dossier_id for dossier in dossiers],
-        [dossier.dossier_code for dossier in dossiers],
-        [dossier.procedure_code for dossier in dossiers],
-        [dossier.group for dossier in dossiers],
-        [dossier.agency for dossier in dossiers],
-        [task.stage for task in tasks],
-        [task.role for task in tasks],
-        [task.version for task in tasks],
-        [task.needs for task in tasks],
-        [SHOWN[task.kind] for task in tasks],
-        [task.due_at for task in tasks],
-        [task.entered_at for task in tasks],
-        [task.entered_office_at for task in tasks],
+OPEN_TASK = {
+    "task_id": "uuid",
+    "dossier_id": "uuid",
+    "dossier_code": "text",
+    "procedure_code": "text",
+    "procedure_group": "text",
+    "agency": "text",
+    "stage": "text",
+    "role": "text",
+    "version": "int",
+    "state": "text",
+    "waiting_for": "text",
+    "outcomes": "bytea",
+    "due_at": "timestamptz",
+    "entered_at": "timestamptz",
+    "entered_office_at": "timestamptz",
+}
+
+
+def _add_open_tasks(writes: Writes, rows: Sequence[tuple[Dossier, Task]]) -> None:
+    writes.insert(
+        "tasks",
+        OPEN_TASK,
+        [
+            (
+                task.task_id,
+                dossier.dossier_id,
+                dossier.dossier_code,
+                dossier.procedure_code,
+                dossier.group,
+                dossier.agency,
+                task.stage,
+                task.role,
+                task.version,
+                task.state,
+                task.needs,
+                SHOWN[task.kind],
+                task.due_at,
+                task.entered_at,
+                task.entered_office_at,
+            )
+            for dossier, task in rows
+        ],
     )
 
 

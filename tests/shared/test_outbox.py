@@ -25,6 +25,12 @@ WRITERS = 8
 EACH = 60
 
 
+@pytest.fixture(params=[1, outbox.MANY], ids=["by COPY", "in one statement"], autouse=True)
+def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From how many events on they go by COPY: every promise holds either way."""
+    monkeypatch.setattr(outbox, "MANY", request.param)
+
+
 def outgoing(dossier_id: UUID, sequence: int, note: str = "") -> Outgoing:
     return Outgoing(dossier_id, sequence, told(note), new_id(), new_id())
 

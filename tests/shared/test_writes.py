@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from shared.events import SUBMISSIONS
 from shared.writes import Writes
 
 if TYPE_CHECKING:
@@ -65,3 +66,43 @@ async def test_what_was_run_is_not_run_again(make_pool: MakePool) -> None:
     await writes.run(pool)
     await writes.run(pool)
     assert await pool.fetchval("select count(*) from things") == 1
+
+
+@pytest.mark.parametrize("many", [1, 3])
+async def test_few_rows_go_in_a_statement_and_many_by_copy(
+    many: int, make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.writes.MANY", many)
+    pool = await make_pool("shared")
+    await pool.execute("create table things (name text primary key, of_topic topic, number int default 7)")
+    columns, rows = {"name": "text", "of_topic": "topic"}, [("a", SUBMISSIONS), ("b", None)]
+    copied: list[str] = []
+    async with pool.acquire() as tx, tx.transaction():
+        copy = tx.copy_records_to_table
+
+        async def counted(table: str, **more: object) -> str:
+            copied.append(table)
+            return await copy(table, **more)
+
+        monkeypatch.setattr(type(tx), "copy_records_to_table", lambda _, table, **more: counted(table, **more))
+        writes = Writes()
+        writes.insert("things", columns, rows)
+        writes.insert("things", columns, [])
+        await writes.run(tx)
+    assert copied == (["things"] if many == 1 else [])
+    found = await pool.fetch("select name, of_topic::text as of_topic, number from things order by name")
+    assert [tuple(row) for row in found] == [("a", SUBMISSIONS, 7), ("b", None, 7)]
+
+
+async def test_when_a_copy_fails_nothing_has_happened(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.writes.MANY", 1)
+    pool = await make_pool("shared")
+    await pool.execute("create table things (name text primary key, number int)")
+    await pool.execute("insert into things values ('a', 1)")
+    writes = Writes()
+    writes.add(CHANGE, "a", 10)
+    writes.insert("things", {"name": "text", "number": "int"}, [("b", 2), ("a", 3)])
+    with pytest.raises(asyncpg.UniqueViolationError):
+        async with pool.acquire() as tx, tx.transaction():
+            await writes.run(tx)
+    assert [tuple(row) for row in await pool.fetch("select * from things")] == [("a", 1)]

@@ -1,7 +1,7 @@
 """Batch in: lock, apply in sequence, decide, save, stage, commit, then acknowledge. The order is written here, once.
 
 What happens if the process dies between any two of these: before the commit, nothing has happened and the batch comes
-again; after it, the batch comes again as repeats. Acknowledging follows, when `apply` has returned (`subscription.py`).
+again; after it, the batch comes again as repeats. Acknowledging follows, when `apply` has returned (`reading.py`).
 """
 
 from __future__ import annotations

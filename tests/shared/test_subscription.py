@@ -150,7 +150,8 @@ async def test_what_was_fetched_after_a_batch_that_failed_is_not_told_before_it(
     monkeypatch.setattr(reading, "MAX_RECORDS", 10)
     monkeypatch.setattr(reading, "COMMIT_EVERY_S", 0.0)
     apply, failing = world.consumer(pool).apply, True
-    dossiers = [one for one in (uuid4() for _ in range(2_000)) if lane_of(str(one)) == 0][:40]
+    dossiers = [uuid4() for _ in range(40)]  # of all partitions: the next batch has some that the failed one has not
+    ends: dict[TopicPartition, int] = {}
     told: list[tuple[int, int]] = []
     commit = AIOKafkaConsumer.commit
 
@@ -158,17 +159,18 @@ async def test_what_was_fetched_after_a_batch_that_failed_is_not_told_before_it(
         nonlocal failing
         if failing and len(await effects(pool)) >= 20:
             failing = False
-            await asyncio.sleep(0.3)  # for the next one to be fetched
+            await wait_until(lambda: listener.subscription._reading.ahead.oldest, 20, what="the next one is fetched")
             raise why
         await apply(records)
 
     async def watched(self: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> None:
-        told.append((sum(places.values()), len(await effects(pool))))
+        ends.update(places)
+        told.append((sum(ends.values()), len(await effects(pool))))
         await commit(self, places)
 
     await send(producer, [record(d, 1) for d in dossiers])
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
-    listen(sometimes)
+    listener = listen(sometimes)
     await all_heard(pool, [(d, 1) for d in dossiers])
     await wait_until(lambda: told and told[-1][0] == 40, 20)
     assert not failing
@@ -186,7 +188,7 @@ async def test_a_batch_that_cannot_be_read_by_a_mistake_of_ours_is_fetched_again
         nonlocal failing
         if failing:
             failing = False
-            await asyncio.sleep(0.3)  # for the next one to be fetched
+            await wait_until(lambda: mistakes, 20, what="the next one is fetched")
             raise RuntimeError("once")
         await apply(records)
 
@@ -510,21 +512,22 @@ def test_an_error_after_a_rebalance_begins_at_what_was_told() -> None:
 
 
 async def test_the_end_of_reading_does_not_swallow_the_services_own() -> None:
-    async def never() -> Batch:
-        try:
-            await asyncio.sleep(3_600)
-        finally:
-            await asyncio.sleep(0.2)
-        return Batch.of(())
+    begun, over = asyncio.Event(), asyncio.Event()
 
-    ahead = Ahead(never)
-    taking = asyncio.create_task(ahead.take())
-    await asyncio.sleep(0)
-    ahead._next = asyncio.create_task(ahead._get())
-    await asyncio.sleep(0)
+    async def stubborn() -> Batch:
+        begun.set()
+        try:
+            return await asyncio.get_running_loop().create_future()
+        finally:
+            await over.wait()
+
+    ahead = Ahead(stubborn)
+    coming = ahead._next = asyncio.create_task(ahead._get())
+    await asyncio.wait_for(begun.wait(), 5)
     dropping = asyncio.create_task(ahead.drop())
-    await asyncio.sleep(0)
+    await wait_until(coming.cancelling, 5)
     dropping.cancel()
-    taking.cancel()
-    await asyncio.wait({dropping, taking}, timeout=5)
+    await asyncio.wait({dropping}, timeout=5)
+    over.set()
+    await asyncio.wait({coming}, timeout=5)
     assert dropping.cancelled()

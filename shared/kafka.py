@@ -88,7 +88,6 @@ class KafkaSettings:
             retry_backoff_ms=50,
             metadata_max_age_ms=30_000,
             max_request_size=1_048_576,
-            max_batch_size=900_000,
         )
 
 

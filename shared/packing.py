@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.errors import KafkaError
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch
 
 from shared.envelope import headers_of
+
+BATCH_BYTES = 900_000
+"""Of one batch before it is compressed; with its request it fits a broker's usual limit of 1,048,588."""
+MANY = 50
+"""Records from which on a batch is compressed: they repeat each other, a few would cost more than they save."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +45,32 @@ def _wire(row: Any) -> tuple[bytes, bytes | None, list[tuple[str, bytes]], int |
     return subject.encode(), row["data"], headers, int(row["recorded_at"].timestamp() * 1000)
 
 
+def pack(rows: Sequence[Any]) -> tuple[BatchBuilder, int]:
+    """A closed batch of the first of these events and states, and how many it holds: one at least, however large."""
+    # The producer's own batches are all compressed or none.
+    codec = DefaultRecordBatch.CODEC_ZSTD if len(rows) >= MANY else DefaultRecordBatch.CODEC_NONE
+    batch = BatchBuilder(BATCH_BYTES, codec)
+    packed = 0
+    for row in rows:
+        # Each is packed at once: a whole chunk's headers would be a quarter of a million small objects.
+        key, value, headers, millis = _wire(row)
+        if batch.append(key=key, value=value, timestamp=millis, headers=headers) is None:
+            break
+        packed += 1
+    batch.close()
+    return batch, packed
+
+
 async def send_rows(producer: Any, topic: str, lane: int, rows: Sequence[Any]) -> tuple[str, int, int, int]:
     """(topic, partition, first offset, last offset) of what the broker acknowledged."""
-    first, at = -1, 0
-    offset = -1
+    first = offset = -1
+    at = 0
     while at < len(rows):
-        batch = producer.create_batch()
-        begin = at
-        while at < len(rows):
-            # Each is packed at once: a whole chunk's headers would be a quarter of a million small objects.
-            key, value, headers, millis = _wire(rows[at])
-            if batch.append(key=key, value=value, timestamp=millis, headers=headers) is None:
-                break
-            at += 1
-        if at == begin:
-            raise ValueError("one record is larger than a batch may be")
-        batch.close()
+        batch, packed = pack(rows[at:])
         done = await (await producer.send_batch(batch, topic, partition=lane))
         if done.offset < 0:
             raise KafkaError("acknowledged without an offset: what became of it is unknown")
         first = done.offset if first < 0 else first
-        offset = done.offset + (at - begin) - 1
+        offset = done.offset + packed - 1
+        at += packed
     return topic, lane, first, offset

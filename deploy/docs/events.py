@@ -84,7 +84,7 @@ def page() -> str:
         f"CloudEvents 1.0 in Kafka's binary mode. Key = dossier id; {PARTITIONS} partitions a topic; partition =",
         "murmur2 of the key, as Java clients compute it. Delivery is at least once: `ce_id` says what you have seen,",
         "`ce_sequence` what you miss. Public topics carry no name, number, phone, address or file; `sealed_*` fields",
-        "are encrypted.",
+        "are encrypted. Long batches are compressed with zstd: a client needs that codec.",
         "",
         "| header | value |",
         "|---|---|",

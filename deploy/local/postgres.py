@@ -30,9 +30,7 @@ SETTINGS = {
     "work_mem": "8MB",
     "maintenance_work_mem": "64MB",
     "effective_cache_size": "512MB",
-    "max_wal_size": "512MB",
     "min_wal_size": "64MB",
-    "wal_compression": "on",
     "checkpoint_timeout": "10min",
     "io_method": "sync",
     "jit": "off",
@@ -42,7 +40,8 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "log_min_duration_statement": "2s",
 }
-"""For an old PC. fsync, synchronous_commit and full_page_writes stay as PostgreSQL ships them: on."""
+"""For an old PC. fsync, synchronous_commit and full_page_writes stay as PostgreSQL ships them: on; so do the log's
+largest size and its compression, which cost more processor time than the room is worth (docs/performance.md)."""
 
 
 class Postgres:

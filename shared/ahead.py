@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -53,7 +54,7 @@ class Batch(tuple[Record, ...]):
         """Where each partition goes on after this batch."""
         return {TopicPartition(record.topic, record.partition): record.offset + 1 for record in self}
 
-    @property
+    @cached_property
     def oldest(self) -> dict[str, float]:
         """When each topic's first record of this batch was sent (seconds since 1970)."""
         found: dict[str, float] = {}

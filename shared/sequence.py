@@ -140,7 +140,8 @@ def _advance(
             marks.append(fingerprint(event.ce_id))
     if last > head.last:
         result.heads[pair] = (head.last + 1, last, marks)
-    reason = "behind" if stopped else "gap"
-    result.hold.extend((event, reason) for sequence, event in sorted(waiting.items()) if sequence not in held)
-    if any(sequence in held for sequence in waiting):
-        result.waits[pair] = reason
+    if waiting:
+        reason = "behind" if stopped else "gap"
+        result.hold.extend((event, reason) for sequence, event in sorted(waiting.items()) if sequence not in held)
+        if any(sequence in held for sequence in waiting):
+            result.waits[pair] = reason

@@ -27,6 +27,8 @@ HEALTHY = {"latency_p50_s": 0.0, "latency_p95_s": 0.0, "capacity_per_s": 100_000
 """A registry that answers at once and never is the limit."""
 STAGED = 500
 """Submissions in one transaction of the filling."""
+LOG_MB = 1_000
+"""What a run writes and more."""
 
 
 class Stalled(RuntimeError):
@@ -75,15 +77,31 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(**options: Any) -> Iterator[Ground]:
-    """A stack in a folder of its own, ready, with a healthy registry; gone afterwards."""
+def ground(*, as_after_a_while: bool = True, **options: Any) -> Iterator[Ground]:
+    """A stack in a folder of its own, ready, with a healthy registry; gone afterwards.
+
+    `as_after_a_while`: PostgreSQL has the files of its log already. `options`: of the Stack.
+    """
     with tempfile.TemporaryDirectory(prefix="hoso-bench-") as folder:
         stack = Stack(Path(folder) / "data", port_base=ports.free_base(), **options)
         with stack:
             stack.wait_ready(90)
             place = Ground(stack)
             place.registry()
+            if as_after_a_while:
+                _lay_out_log(stack)
             yield place
+
+
+def _lay_out_log(stack: Stack) -> None:
+    """PostgreSQL uses the files of its log again and again.
+
+    A new one makes and zeroes 16 MB whenever it needs more, in somebody's commit: in the run of whoever is first.
+    """
+    stack.postgres.execute(
+        f"select count(pg_logical_emit_message(false, 'bench', repeat('0', 1000000))) from generate_series(1, {LOG_MB})"
+    )
+    stack.postgres.execute("checkpoint")
 
 
 @contextlib.asynccontextmanager

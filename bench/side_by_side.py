@@ -22,8 +22,6 @@ WARM_UP = 1_500
 """Dossiers of hoso's warm-up; its rate says how many fill a run's seconds."""
 PEERS_FIRST, PEERS_WARM_UP = 40, 160
 """A peer's first dossiers only see its processes awake; the next ones say how many fill a run's seconds."""
-LOG_MB = 1_000
-"""What a run of hoso's writes and more."""
 PEERS = {
     "naive_faststream": "bench.peers.naive_faststream",
     "dbos": "bench.peers.dbos_workflows",
@@ -63,7 +61,6 @@ async def measure(options: Options) -> Figures:
 
     for _ in range(options.rounds):
         with ground() as place:
-            lay_out_log(place)
             count = tens((await throughput.run(place, WARM_UP)).rate * options.seconds)
             rest(place)
             run = await throughput.run(place, count)
@@ -101,17 +98,6 @@ async def peer_rate(place: Ground, peer: Peer, seconds: float, work: Work) -> fl
 def tens(count: float) -> int:
     """Whole tens, one birth in each: then everybody's rows a dossier are exactly the same."""
     return max(round(count / BIRTHS), 1) * BIRTHS
-
-
-def lay_out_log(place: Ground) -> None:
-    """PostgreSQL has the files of its log, as a server has that runs for a while and uses them again.
-
-    A new one creates and zeroes 16 MB whenever it needs more, in somebody's commit: in the run of whoever is first.
-    """
-    place.stack.postgres.execute(
-        f"select count(pg_logical_emit_message(false, 'bench', repeat('0', 1000000))) from generate_series(1, {LOG_MB})"
-    )
-    rest(place)
 
 
 def rest(place: Ground) -> None:

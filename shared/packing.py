@@ -15,7 +15,8 @@ from shared.envelope import headers_of
 BATCH_BYTES = 900_000
 """Of one batch before it is compressed; with its request it fits a broker's usual limit of 1,048,588."""
 MANY = 50
-"""Records from which on a batch is compressed: they repeat each other, a few would cost more than they save."""
+"""Records from which on a batch is compressed: they repeat each other, a few would cost more than they save. Large ones
+are not, however many: unpacked, what a broker hands out at once would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,15 @@ def _wire(row: Any) -> tuple[bytes, bytes | None, list[tuple[str, bytes]], int |
     return subject.encode(), row["data"], headers, int(row["recorded_at"].timestamp() * 1000)
 
 
+def _size(row: Any) -> int:
+    return len((row.value if isinstance(row, StateRecord) else row["data"]) or b"")
+
+
 def pack(rows: Sequence[Any]) -> tuple[BatchBuilder, int]:
     """A closed batch of the first of these events and states, and how many it holds: one at least, however large."""
+    many = len(rows) >= MANY and sum(map(_size, rows[:MANY])) < BATCH_BYTES
     # The producer's own batches are all compressed or none.
-    codec = DefaultRecordBatch.CODEC_ZSTD if len(rows) >= MANY else DefaultRecordBatch.CODEC_NONE
-    batch = BatchBuilder(BATCH_BYTES, codec)
+    batch = BatchBuilder(BATCH_BYTES, DefaultRecordBatch.CODEC_ZSTD if many else DefaultRecordBatch.CODEC_NONE)
     packed = 0
     for row in rows:
         # Each is packed at once: a whole chunk's headers would be a quarter of a million small objects.

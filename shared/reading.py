@@ -21,7 +21,8 @@ from shared.kafka import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
-MAX_RECORDS = 1_000
+MAX_RECORDS = 2_000
+FIRST_RECORDS = 100
 BATCH_BYTES = 8_000_000
 """What one batch may hold, of two: the one that is applied and the next. With what the broker may hand out at once
 (`subscription.py`) they bound the memory, however much is waiting and however large a record is."""
@@ -48,7 +49,7 @@ class Reading:
         self.ahead, self.place = Ahead(self._fetch), Place()
         self._current: dict[str, float] = {}
         """Of the batch that is being applied, as `Batch.oldest` says it."""
-        self._most = MAX_RECORDS // 10
+        self._most = FIRST_RECORDS  # nobody knows yet how large they are
         self._heard_at = 0.0
         self._told_at = 0.0
 

@@ -89,6 +89,7 @@ async def test_what_was_fetched_after_a_batch_that_failed_is_not_told_before_it(
 ) -> None:
     """The next batch is here already when one fails. Applied and told first, the failed one would be lost with us."""
     monkeypatch.setattr(reading, "MAX_RECORDS", 10)
+    monkeypatch.setattr(reading, "FIRST_RECORDS", 1)
     monkeypatch.setattr(reading, "COMMIT_EVERY_S", 0.0)
     apply, failing = world.consumer(pool).apply, True
     dossiers = [uuid4() for _ in range(40)]  # of all partitions: the next batch has some that the failed one has not
@@ -141,6 +142,7 @@ async def test_a_batch_that_cannot_be_read_by_a_mistake_of_ours_is_fetched_again
         return await unpack(rows)
 
     monkeypatch.setattr(reading, "MAX_RECORDS", 10)
+    monkeypatch.setattr(reading, "FIRST_RECORDS", 1)
     monkeypatch.setattr(Batch, "unpack", mistaken)
     dossiers = [one for one in (uuid4() for _ in range(2_000)) if lane_of(str(one)) == 0][:20]
     await send(producer, [record(d, 1) for d in dossiers])
@@ -155,6 +157,7 @@ async def test_what_is_given_back_while_the_log_is_read_again_does_not_go_forwar
 ) -> None:
     """FastStream would go to where the batch began, over all that is to be read again before it."""
     monkeypatch.setattr(reading, "MAX_RECORDS", 10)
+    monkeypatch.setattr(reading, "FIRST_RECORDS", 1)
     apply, again, held_up = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
     dossiers = [one for one in (uuid4() for _ in range(2_000)) if lane_of(str(one)) == 0][:20]
     came: list[int] = []

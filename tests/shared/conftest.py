@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from shared.kafka import KafkaSettings, ensure_topics
 from tests.shared import world
 from tests.shared.listening import Listener
+from tests.shared.relaying import Sender
 
 if TYPE_CHECKING:
     from shared.database import Pool
@@ -44,3 +45,19 @@ async def producer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaProducer]:
     await made.start()
     yield made
     await made.stop()
+
+
+@pytest_asyncio.fixture
+async def start(make_pool: MakePool, kafka: KafkaSettings) -> AsyncIterator[Callable[..., Any]]:
+    """`await start()`: a running relay and its pool; with `dsn, pool` a second one beside it."""
+    started: list[Sender] = []
+
+    async def begin(dsn: str = "", pool: Pool | None = None, **more: Any) -> tuple[str, Pool, Sender]:
+        if pool is None:
+            dsn, pool = await make_pool.with_dsn("shared")
+        started.append(Sender(dsn, pool, kafka, **more))
+        return dsn, pool, started[-1]
+
+    yield begin
+    for sender in started:
+        await sender.stop()

@@ -9,7 +9,7 @@ import pytest
 
 from shared import cursors
 from tests.shared import world
-from tests.shared.test_relay import sent_row
+from tests.shared.relaying import sent_row
 
 if TYPE_CHECKING:
     from shared.database import Pool

@@ -19,8 +19,8 @@ from shared.outbox import stage
 from tests.fixtures.databases import MakePool
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
+from tests.shared.relaying import Sender, everything_sent
 from tests.shared.telling import NOON, record
-from tests.shared.test_relay import Sender, everything_sent
 
 if TYPE_CHECKING:
     pass

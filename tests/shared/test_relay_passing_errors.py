@@ -11,9 +11,7 @@ from shared.kafka import KafkaSettings
 from tests.fixtures.troubles import KINDS, trouble
 from tests.fixtures.waiting import wait_until
 from tests.shared.reading import first_sightings, read_topic
-from tests.shared.test_relay import everything_sent, start, tell_many
-
-__all__ = ["start"]
+from tests.shared.relaying import everything_sent, tell_many
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,9 +15,7 @@ from shared.kafka import KafkaSettings
 from shared.packing import StateRecord
 from tests.fixtures.waiting import wait_until
 from tests.shared.reading import first_sightings, read_topic
-from tests.shared.test_relay import everything_sent, has_come, start, tell_many
-
-__all__ = ["start"]
+from tests.shared.relaying import everything_sent, has_come, tell_many
 
 
 async def for_ever(*_: Any) -> None:

@@ -1,0 +1,79 @@
+"""A relay that runs in a test, and what became of what it was told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prometheus_client import CollectorRegistry
+
+from shared import cursors
+from shared.envelope import lane_of
+from shared.events import SUBMISSIONS
+from shared.kafka import KafkaSettings
+from shared.metrics import DeliveryMetrics, StageMetrics
+from shared.outbox import Wake
+from shared.relay import Relay
+from tests.shared import world
+from tests.shared.reading import read_topic
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+    from tests.fixtures.brokers import Apache, Embedded, Given
+
+
+class Sender:
+    """A relay that runs in the background, as one process's."""
+
+    def __init__(self, dsn: str, pool: Pool, kafka: KafkaSettings, **more: Any) -> None:
+        self.wake = Wake()
+        self.wake.pool = pool
+        self.relay = Relay(
+            service="intake",
+            dsn=dsn,
+            pool=lambda: pool,
+            kafka=kafka,
+            wake=self.wake,
+            metrics=DeliveryMetrics(CollectorRegistry(), service="intake"),
+            stages=StageMetrics(CollectorRegistry()),
+            **more,
+        )
+        self._task = asyncio.create_task(self.relay.run())
+
+    @property
+    def lanes(self) -> set[int]:
+        return set(self.relay._owned)
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+async def everything_sent(pool: Pool) -> bool:
+    return not (await cursors.pending(pool))[0]
+
+
+async def tell_many(pool: Pool, sender: Sender, dossiers: Sequence[UUID], sequences: Sequence[int]) -> None:
+    for sequence in sequences:
+        sender.wake(await world.tell(pool, *((dossier_id, sequence) for dossier_id in dossiers)))
+
+
+async def has_come(kafka: KafkaSettings, number: int) -> bool:
+    return len(await read_topic(kafka)) >= number
+
+
+async def knows(pool: Pool, broker: Embedded | Apache | Given) -> bool:
+    """Whether the relay has met the cluster that is there now."""
+    return await cursors.is_known_cluster(pool, broker.cluster_id)
+
+
+async def sent_row(pool: Pool, dossier_id: UUID, offset: int) -> cursors.Sent:
+    """As if the next event of the dossier's lane had been acknowledged at `offset`."""
+    lane = lane_of(str(dossier_id))
+    epoch = await pool.fetchval("select epoch from lanes where lane = $1", lane)
+    row = (await cursors.next_chunks(pool, {lane: epoch}, 1, 10**6))[lane][0]
+    return cursors.Sent(lane, epoch, row["id"], row["id"], ((SUBMISSIONS, lane, offset, offset),), (0.0,))

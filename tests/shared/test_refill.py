@@ -1,0 +1,150 @@
+"""A broker that has lost what it had, in part or all, or is away: everything comes again, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from shared import cursors, relay
+from shared.kafka import KafkaSettings, ensure_topics, find_shortened
+from tests.fixtures.waiting import wait_until
+from tests.shared import world
+from tests.shared.reading import first_sightings, read_topic
+from tests.shared.relaying import everything_sent, has_come, knows, sent_row, tell_many
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+    from tests.fixtures.brokers import Apache, Embedded, Given
+
+
+async def test_an_offset_not_above_the_last_one_means_that_the_broker_lost_something(pool: Pool) -> None:
+    dossier_id = uuid4()
+    await world.tell(pool, (dossier_id, 1), (dossier_id, 2))
+    assert await cursors.advance(pool, [await sent_row(pool, dossier_id, 7)]) == ""
+    second = await sent_row(pool, dossier_id, 7)
+    assert "acknowledged offset 7 after 7" in await cursors.advance(pool, [second])
+    assert await pool.fetchval("select max(sent_to) from lanes") == 0, "every lane goes back to its oldest event"
+    with pytest.raises(cursors.NotOurs):
+        await cursors.advance(pool, [second])
+
+
+async def test_what_the_broker_lost_is_sent_again_from_the_oldest_event(start: Any, kafka: KafkaSettings) -> None:
+    """The same cluster, but its log is shorter than what it had acknowledged."""
+    _, pool, sender = await start()
+    dossiers = [uuid4() for _ in range(20)]
+    await tell_many(pool, sender, dossiers, [1])
+    await wait_until(lambda: everything_sent(pool))
+    await pool.execute("update broker_marks set last_offset = 1000")
+    await tell_many(pool, sender, dossiers[:1], [2])
+    await wait_until(lambda: pool.fetchval("select count(*) = 0 from broker_marks where last_offset = 1000"))
+    await wait_until(lambda: everything_sent(pool))
+    events = await read_topic(kafka)
+    times = [sum(event.dossier_id == dossier_id and event.sequence == 1 for event in events) for dossier_id in dossiers]
+    assert min(times) == 2, times
+    assert first_sightings(events)[dossiers[0]] == [1, 2]
+
+
+async def test_a_log_that_is_shorter_than_acknowledged_is_noticed_at_the_next_connect(
+    start: Any, kafka: KafkaSettings
+) -> None:
+    """Nothing is said in that partition any more: no acknowledgement would show the loss. (Apache Kafka only.)"""
+    dsn, pool, first = await start()
+    await tell_many(pool, first, [uuid4()], [1])
+    await wait_until(lambda: everything_sent(pool))
+    await first.stop()
+    assert await find_shortened(kafka, await cursors.list_marks(pool)) == ""
+    await pool.execute("update broker_marks set last_offset = 1000")
+    if kafka.flavour == "tansu":
+        assert await find_shortened(kafka, await cursors.list_marks(pool)) == ""
+        return
+    await start(dsn, pool)
+    await wait_until(lambda: pool.fetchval("select count(*) = 1 from broker_marks where last_offset = 1"), 20)
+
+
+async def test_what_is_found_shorter_at_a_connect_is_sent_again_from_the_oldest_event(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows on any broker; that it is found is the test before this one."""
+    dsn, pool, first = await start()
+    dossier_id = uuid4()
+    await tell_many(pool, first, [dossier_id], [1, 2])
+    await wait_until(lambda: everything_sent(pool))
+    await first.stop()
+    found = ["ends before what it had acknowledged"]
+
+    async def find_once(*_: Any) -> str:
+        return found.pop() if found else ""
+
+    monkeypatch.setattr(relay, "find_shortened", find_once)
+    await start(dsn, pool)
+    await wait_until(lambda: has_come(kafka, 4), 20)
+    assert [event.sequence for event in await read_topic(kafka)] == [1, 2, 1, 2]
+
+
+async def test_a_new_cluster_gets_everything_in_order(
+    start: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings
+) -> None:
+    _, pool, sender = await start()
+    dossiers = [uuid4() for _ in range(20)]
+    await tell_many(pool, sender, dossiers, [1, 2])
+    await wait_until(lambda: everything_sent(pool))
+    losing = asyncio.create_task(broker.lose_everything())
+    await tell_many(pool, sender, dossiers, [3, 4])
+    await losing
+    await tell_many(pool, sender, dossiers, [5])
+    await wait_until(lambda: knows(pool, broker), 30)
+    await wait_until(lambda: everything_sent(pool), 30)
+    await ensure_topics(kafka)
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2, 3, 4, 5] for dossier_id in dossiers}
+
+
+async def test_a_wipe_while_nobody_was_sending_is_noticed_at_the_next_start(
+    start: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings
+) -> None:
+    dsn, pool, first = await start()
+    dossier_id = uuid4()
+    await tell_many(pool, first, [dossier_id], [1, 2])
+    await wait_until(lambda: everything_sent(pool))
+    await first.stop()
+    await broker.lose_everything()
+    _, _, second = await start(dsn, pool)
+    await wait_until(lambda: second.relay.connected, 20)
+    await wait_until(lambda: everything_sent(pool))
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2]}
+
+
+async def test_it_connects_when_a_broker_that_was_down_comes(
+    start: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings
+) -> None:
+    await broker.stop()
+    _, pool, sender = await start()
+    dossier_id = uuid4()
+    await tell_many(pool, sender, [dossier_id], [1])
+    await wait_until(lambda: not sender.relay.connected)
+    await broker.start()
+    await wait_until(lambda: everything_sent(pool), 30)
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1]}
+
+
+async def test_a_frozen_broker_costs_time_and_nothing_else(
+    start: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "SEND_DEADLINE_S", 0.5)
+    _, pool, sender = await start()
+    dossiers = [uuid4() for _ in range(20)]
+    await tell_many(pool, sender, dossiers, [1])
+    await wait_until(lambda: everything_sent(pool))
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        await tell_many(pool, sender, dossiers, [2, 3])
+        await wait_until(lambda: not sender.relay.connected, 15)
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+    await tell_many(pool, sender, dossiers, [4])
+    await wait_until(lambda: everything_sent(pool), 30)
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2, 3, 4] for dossier_id in dossiers}

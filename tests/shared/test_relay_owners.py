@@ -1,0 +1,136 @@
+"""Who owns a lane sends it, and nobody who owned it before can still do harm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from shared import cursors, relay
+from shared.database import open_connection
+from shared.events import PARTITIONS
+from shared.kafka import KafkaSettings
+from tests.fixtures.waiting import wait_until
+from tests.shared import world
+from tests.shared.reading import first_sightings, read_topic
+from tests.shared.relaying import everything_sent, sent_row, tell_many
+
+if TYPE_CHECKING:
+    from shared.database import Pool
+    from tests.fixtures.databases import MakePool
+
+
+async def test_each_lane_has_one_owner(start: Any) -> None:
+    dsn, pool, first = await start()
+    await wait_until(lambda: len(first.lanes) == PARTITIONS)
+    _, _, second = await start(dsn, pool)
+    await wait_until(lambda: second.relay.connected)
+    assert second.lanes == set()
+    locks = await pool.fetch("select objid from pg_locks where locktype = 'advisory' and classid = 2 and granted")
+    assert sorted(row[0] for row in locks) == list(range(PARTITIONS))
+
+
+async def test_another_takes_the_lanes_over_when_the_owners_connection_ends(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn, pool, first = await start()
+    await wait_until(lambda: len(first.lanes) == PARTITIONS)
+    dossiers = [uuid4() for _ in range(20)]
+    await tell_many(pool, first, dossiers, [1, 2])
+    _, _, second = await start(dsn, pool)
+    await wait_until(lambda: second.relay.connected)
+    take, in_vain = second.relay._take_lanes, 0
+
+    async def looking(owner: Any) -> set[int]:
+        nonlocal in_vain
+        found: set[int] = await take(owner)
+        in_vain += not found
+        return found
+
+    monkeypatch.setattr(second.relay, "_take_lanes", looking)
+    await wait_until(lambda: in_vain)
+    await first.stop()
+    await wait_until(lambda: len(second.lanes) == PARTITIONS, 5)
+    await tell_many(pool, second, dossiers, [3, 4])
+    await wait_until(lambda: everything_sent(pool))
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2, 3, 4] for dossier_id in dossiers}
+
+
+TERMINATE_OWNER = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 2 limit 1"
+
+
+async def test_an_owner_whose_lock_was_lost_stops_sending_and_somebody_goes_on(
+    start: Any, kafka: KafkaSettings
+) -> None:
+    dsn, pool, first = await start()
+    _, _, second = await start(dsn, pool)
+    await wait_until(lambda: len(first.lanes | second.lanes) == PARTITIONS)
+    dossiers = [uuid4() for _ in range(20)]
+    for sequence in range(1, 40):
+        first.wake(await world.tell(pool, *((dossier_id, sequence) for dossier_id in dossiers)))
+        if sequence in (10, 20, 30):
+            await wait_until(lambda: pool.fetch(TERMINATE_OWNER))
+    await wait_until(lambda: everything_sent(pool))
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: list(range(1, 40)) for dossier_id in dossiers}
+    assert not first.lanes & second.lanes
+
+
+async def test_an_owner_that_hangs_loses_its_lanes(start: Any, make_pool: MakePool, kafka: KafkaSettings) -> None:
+    """As a frozen process: the kernel answers PostgreSQL's keepalives for it, and nobody asks anything any more."""
+    dsn, pool = await make_pool.with_dsn("shared")
+    hanging = await open_connection(dsn, name="intake-relay", silence_s=1.0)
+    await hanging.fetch("select pg_try_advisory_lock(2, lane) from generate_series(0, 11) as lane")
+    _, _, sender = await start(dsn, pool)
+    await wait_until(lambda: sender.relay.connected)
+    dossier_id = uuid4()
+    await tell_many(pool, sender, [dossier_id], [1])
+    await wait_until(lambda: everything_sent(pool), 15)
+    assert first_sightings(await read_topic(kafka)) == {dossier_id: [1]}
+
+
+def test_an_owner_asks_its_connection_far_more_often_than_it_may_be_silent() -> None:
+    assert relay.OWNER_SILENCE_S > 3 * relay.WATCH_S
+
+
+async def test_its_producer_has_ended_before_the_next_owner_may_begin(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it still had under way would land after the next owner's records: an older state after a newer one."""
+    _, pool, sender = await start()
+    await wait_until(lambda: len(sender.lanes) == PARTITIONS)
+    abort, still_locked = relay.abort, []
+
+    async def watched(producer: Any) -> None:
+        await abort(producer)
+        locks = "select count(*) from pg_locks where locktype = 'advisory' and classid = 2 and granted"
+        still_locked.append(await pool.fetchval(locks))
+
+    monkeypatch.setattr(relay, "abort", watched)
+    await sender.stop()
+    assert still_locked == [PARTITIONS]
+
+
+async def test_a_former_owner_cannot_move_the_cursor(pool: Pool) -> None:
+    dossier_id = uuid4()
+    await world.tell(pool, (dossier_id, 1))
+    mine = await sent_row(pool, dossier_id, 0)
+    await cursors.begin_epoch(pool, [mine.lane])
+    with pytest.raises(cursors.NotOurs):
+        await cursors.advance(pool, [mine])
+    assert await pool.fetchval("select max(sent_to) from lanes") == 0
+    assert await pool.fetchval("select count(*) from sent") == 0
+    assert await pool.fetchval("select count(*) from broker_marks") == 0
+
+
+async def test_a_former_owners_late_acknowledgement_does_not_look_like_a_loss(pool: Pool) -> None:
+    """Frozen with an acknowledgement under way: its offsets lie below those of whoever went on, and nothing is lost."""
+    dossier_id = uuid4()
+    await world.tell(pool, (dossier_id, 1))
+    late = await sent_row(pool, dossier_id, 5)
+    await cursors.begin_epoch(pool, [late.lane])
+    assert await cursors.advance(pool, [await sent_row(pool, dossier_id, 6)]) == ""
+    with pytest.raises(cursors.NotOurs):
+        await cursors.advance(pool, [late])
+    assert await pool.fetchval("select sent_to from lanes where lane = $1", late.lane) == late.to_id
+    assert await pool.fetchval("select last_offset from broker_marks") == 6

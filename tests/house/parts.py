@@ -1,0 +1,41 @@
+"""The project as its own tests look at it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from services.idlookup.settings import IdlookupSettings
+from services.notify.settings import NotifySettings
+from shared.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ("intake", "workflow", "idlookup", "notify")
+
+
+def modules(*folders: str) -> list[Path]:
+    return [
+        file
+        for folder in folders
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if not {"__pycache__", "node_modules"} & set(file.parts)
+    ]
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+SETTINGS = {
+    f"HOSO_{name.upper()}" for kind in (Settings, IdlookupSettings, NotifySettings) for name in kind.model_fields
+}
+"""The environment that any service reads."""

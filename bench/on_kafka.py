@@ -11,7 +11,7 @@ from rich.table import Table
 from bench import throughput
 from bench.ground import ground
 from bench.parts import Figures, Options
-from bench.side_by_side import WARM_UP, rest, tens
+from bench.side_by_side import rest
 from deploy.kafka import KafkaCluster
 from deploy.local import ports
 
@@ -25,7 +25,7 @@ async def measure(options: Options) -> Figures:
             await cluster.start()
             try:
                 with ground(broker=cluster.bootstrap) as place:
-                    count = tens((await throughput.run(place, WARM_UP)).rate * options.seconds)
+                    count = throughput.tens(await throughput.warm_up(place, options.seconds) * options.seconds)
                     rest(place)
                     rates.append(round((await throughput.run(place, count)).rate, 1))
             finally:

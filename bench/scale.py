@@ -14,7 +14,6 @@ from bench.footprint import processor
 from bench.ground import SERVICES, Ground, ground
 from bench.parts import Figures, Options
 
-WARM_UP = 1_000
 FULL = 0.9
 """A processor, or a process that can use no more than one, that is busy for so much of the time is the limit."""
 
@@ -27,7 +26,7 @@ async def measure(options: Options) -> Figures:
         for _ in range(options.rounds):
             for kind, instances in (("one", ()), ("two", SERVICES)):
                 added = [place.stack.add_instance(name) for name in instances]
-                count = round((await throughput.run(place, WARM_UP)).rate * options.seconds)
+                count = throughput.tens(await throughput.warm_up(place, options.seconds) * options.seconds)
                 rate, busy[kind] = await _run(place, count)
                 rates[kind].append(rate)
                 for name in added:

@@ -16,12 +16,11 @@ from bench import limit, rows, throughput
 from bench.ground import SERVICES, Ground, ground
 from bench.parts import Figures, Options
 from bench.peers.running import Peer, running
+from bench.throughput import WARM_UP_S, tens
 from bench.workload import BIRTHS
 
-WARM_UP = 1_500
-"""Dossiers of hoso's warm-up; its rate says how many fill a run's seconds."""
-PEERS_FIRST, PEERS_WARM_UP = 40, 160
-"""A peer's first dossiers only see its processes awake; the next ones say how many fill a run's seconds."""
+PEERS_FIRST, PEERS_NEXT = 40, 160
+"""A peer's first dossiers only see its processes awake; the next ones say how many fill a warm-up."""
 PEERS = {
     "naive_faststream": "bench.peers.naive_faststream",
     "dbos": "bench.peers.dbos_workflows",
@@ -53,18 +52,21 @@ class Work:
 async def measure(options: Options) -> Figures:
     """Dossiers a second: the median of the rounds, and every round's own."""
     rounds: dict[str, list[float]] = defaultdict(list)
+    took: dict[str, list[float]] = defaultdict(list)
     console = Console(stderr=True)
 
-    def seen(name: str, rate: float) -> None:
+    def seen(name: str, rate: float, seconds: float | None = None) -> None:
         rounds[name].append(round(rate, 1))
+        if seconds is not None:
+            took[name].append(round(seconds, 1))
         console.print(f"[dim]round {len(rounds[name])}: {name} {rate:,.1f}[/dim]")
 
     for _ in range(options.rounds):
         with ground() as place:
-            count = tens((await throughput.run(place, WARM_UP)).rate * options.seconds)
+            count = tens(await throughput.warm_up(place, options.seconds) * options.seconds)
             rest(place)
             run = await throughput.run(place, count)
-            seen("ours", run.rate)
+            seen("ours", run.rate, run.seconds)
             seen("births", count / BIRTHS / run.births_s)
             work = Work(await rows.settled(place, place.spent, place.spent // BIRTHS), place.spent)
             seen("postgres_limit", await limit.measure(place, place.spent))
@@ -73,7 +75,7 @@ async def measure(options: Options) -> Figures:
             await asyncio.to_thread(place.stack.restart, "broker")
             for name, module in PEERS.items():
                 peer = cast(Peer, importlib.import_module(module))
-                seen(name, await peer_rate(place, peer, options.seconds, work))
+                seen(name, *await peer_rate(place, peer, options.seconds, work))
     median = {name: round(statistics.median(rates), 1) for name, rates in rounds.items()}
     return {
         **{name: median[name] for name in ("ours", "postgres_limit", "naive_faststream", "dbos")},
@@ -81,23 +83,20 @@ async def measure(options: Options) -> Figures:
         "births": median["births"],
         "queues": {name: median[name] for name in QUEUES},
         "rounds": dict(rounds),
+        "seconds": dict(took),
     }
 
 
-async def peer_rate(place: Ground, peer: Peer, seconds: float, work: Work) -> float:
-    """One peer's round: started, warmed up, measured, its rows compared with ours, stopped."""
+async def peer_rate(place: Ground, peer: Peer, seconds: float, work: Work) -> tuple[float, float]:
+    """One peer's round: started, warmed up, measured, its rows compared with ours, stopped. Returns (rate, seconds)."""
     async with running(place, peer) as started:
         await started.run(PEERS_FIRST)
-        count = tens(await started.run(PEERS_WARM_UP) * seconds)
+        warm = await started.run(tens(await started.run(PEERS_NEXT) * min(WARM_UP_S, seconds)))
         rest(place)
+        count = tens(warm * seconds)
         rate = await started.run(count)
         await rows.require_same(work.rows, work.dossiers, peer.NAME, started.place.dsn, started.offered)
-        return rate
-
-
-def tens(count: float) -> int:
-    """Whole tens, one birth in each: then everybody's rows a dossier are exactly the same."""
-    return max(round(count / BIRTHS), 1) * BIRTHS
+        return rate, count / rate
 
 
 def rest(place: Ground) -> None:

@@ -10,6 +10,10 @@ from datetime import datetime
 from bench.ground import Ground, Stalled, epochs, held_relay, one, relay_taken
 from bench.workload import BIRTHS
 
+FIRST = 1_500
+WARM_UP_S = 4.0
+"""How long a warm-up takes, by the rate of its first dossiers."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -72,6 +76,20 @@ async def run(place: Ground, count: int, timeout_s: float = 300.0) -> Run:
             raise Stalled(f"{notices} of {count} notices after {timeout_s} s")
         await asyncio.sleep(0.3)
     return Run(count, (max(last, last_number) - started).total_seconds(), (last_number - started).total_seconds())
+
+
+async def warm_up(place: Ground, seconds: float) -> float:
+    """Dossiers/s of a run of a few seconds, which says how many fill `seconds`.
+
+    A shorter one is mostly beginning and end: by its rate a run was over after half of its time.
+    """
+    rate = (await run(place, FIRST)).rate
+    return (await run(place, tens(rate * min(WARM_UP_S, seconds)))).rate
+
+
+def tens(count: float) -> int:
+    """Whole tens, one birth in each: then everybody's rows a dossier are exactly the same."""
+    return max(round(count / BIRTHS), 1) * BIRTHS
 
 
 def place_births(before: int, count: int) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -66,15 +66,21 @@ async def test_a_log_that_is_shorter_than_acknowledged_is_noticed_at_the_next_co
     await wait_until(lambda: pool.fetchval("select count(*) = 1 from broker_marks where last_offset = 1"), 20)
 
 
-async def test_what_is_found_shorter_at_a_connect_is_sent_again_from_the_oldest_event(
-    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What follows on any broker; that it is found is the test before this one."""
+async def sent_two_and_stopped(start: Any) -> tuple[str, Pool, UUID]:
+    """A dossier whose first two events the broker has acknowledged to a relay that is gone."""
     dsn, pool, first = await start()
     dossier_id = uuid4()
     await tell_many(pool, first, [dossier_id], [1, 2])
     await wait_until(lambda: everything_sent(pool))
     await first.stop()
+    return dsn, pool, dossier_id
+
+
+async def test_what_is_found_shorter_at_a_connect_is_sent_again_from_the_oldest_event(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows on any broker; that it is found is the test before this one."""
+    dsn, pool, _ = await sent_two_and_stopped(start)
     found = ["ends before what it had acknowledged"]
 
     async def find_once(*_: Any) -> str:
@@ -106,11 +112,7 @@ async def test_a_new_cluster_gets_everything_in_order(
 async def test_a_wipe_while_nobody_was_sending_is_noticed_at_the_next_start(
     start: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings
 ) -> None:
-    dsn, pool, first = await start()
-    dossier_id = uuid4()
-    await tell_many(pool, first, [dossier_id], [1, 2])
-    await wait_until(lambda: everything_sent(pool))
-    await first.stop()
+    dsn, pool, dossier_id = await sent_two_and_stopped(start)
     await broker.lose_everything()
     _, _, second = await start(dsn, pool)
     await wait_until(lambda: second.relay.connected, 20)

@@ -40,8 +40,8 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "log_min_duration_statement": "2s",
 }
-"""For an old PC. fsync, synchronous_commit and full_page_writes stay as PostgreSQL ships them: on; so do the log's
-largest size and its compression, which cost more processor time than the room is worth (docs/performance.md)."""
+"""For an old PC. fsync, synchronous_commit and full_page_writes stay as PostgreSQL ships them: on. So do the
+log's largest size (1 GB) and its pages, uncompressed: a smaller log cost more than its room (docs/performance.md)."""
 
 
 class Postgres:

@@ -76,6 +76,11 @@ class KafkaSettings:
         of a core there and a twentieth in each service."""
         return 100 if self.flavour == "tansu" else self.fetch_wait_ms
 
+    @property
+    def unhurried_wait_ms(self) -> int:
+        """The same where nobody waits for what comes."""
+        return 500
+
     def producer(self, name: str) -> AIOKafkaProducer:
         """A producer whose acknowledgement means: on every in-sync replica."""
         return AIOKafkaProducer(

@@ -104,9 +104,10 @@ class Reading:
         now = time.monotonic()
         if heard:
             self._heard_at = now
-        resting = self._unhurried or heard >= PLENTY or now - self._heard_at > REST_AFTER_S
+        resting = heard >= PLENTY or now - self._heard_at > REST_AFTER_S
+        wait_ms = self._kafka.rest_wait_ms if resting else self._kafka.fetch_wait_ms
         # aiokafka reads it for each request and has no setter.
-        consumer._fetcher._fetch_max_wait_ms = self._kafka.rest_wait_ms if resting else self._kafka.fetch_wait_ms
+        consumer._fetcher._fetch_max_wait_ms = self._kafka.unhurried_wait_ms if self._unhurried else wait_ms
 
     async def wrap(self, batch: Batch) -> KafkaAckableMessage:
         """For FastStream, whose own parser decodes every header as UTF-8 and would raise for ever on a stranger's."""

@@ -40,12 +40,12 @@ STAGE = f"""
 """The condition is asked once, before the first row and its id: so the lanes are ours by then."""
 
 
-async def stage(tx: Tx, events: Sequence[Outgoing]) -> set[int]:
-    """Append `events` in this order; returns the lanes to wake after the commit. Call it last in a transaction.
+async def stage(tx: Tx, events: Sequence[Outgoing], writes: Writes | None = None) -> set[int]:
+    """Append `events` in this order, together with `writes`; returns the lanes to wake after the commit.
 
-    Raises as `append` does, and UniqueViolationError for a sequence used twice.
+    Call it last in a transaction. Raises as `append` does, and UniqueViolationError for a sequence used twice.
     """
-    writes = Writes()
+    writes = writes or Writes()
     lanes = append(writes, events)
     await writes.run(tx)
     return lanes

@@ -26,6 +26,7 @@ from shared import cursors, heads
 from shared.access import Access
 from shared.events import LIFECYCLE, PARTITIONS, SUBMISSIONS
 from shared.office import wall_now
+from shared.writes import Writes
 from tests.fixtures.databases import Databases
 from tests.fixtures.services import TOKENS
 from tests.fixtures.waiting import wait_until
@@ -263,7 +264,7 @@ async def test_the_numbers_that_are_late(seeded: Any) -> None:
 
     async def ask() -> None:
         async with one.pool.acquire() as tx, tx.transaction():
-            await idlookup_store.mark_late(tx, wall_now() - timedelta(days=20), 10, lambda moment: moment)
+            await idlookup_store.mark_late(tx, Writes(), wall_now() - timedelta(days=20), 10, lambda moment: moment)
 
     assert_reads(await one.plans_of(ask()), "requests_late", "requests")
 

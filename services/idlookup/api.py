@@ -18,6 +18,7 @@ from shared.outbox import stage
 from shared.problems import Problem, bad_cursor, not_found, read_strictly
 from shared.sealed import Sealer, Tampered
 from shared.service import Service
+from shared.writes import Writes
 
 from . import numbers, resolving
 
@@ -68,13 +69,14 @@ def router(service: Service) -> APIRouter:
                     vi="Yêu cầu này không chờ người quyết định.",
                     en="This request does not wait for a person's decision.",
                 )
+            writes = Writes()
             if said.number is not None and said.decision == "same_person":
                 sealed = service.sealer.seal(row["dossier_id"], "number", said.number)
                 odd = _odd(service.sealer, row, said.number)
-                outgoing = await resolving.give_number(tx, row, sealed, odd, caller.officer, said.note)
+                outgoing = await resolving.give_number(tx, writes, row, sealed, odd, caller.officer, said.note)
             else:
                 outgoing = await resolving.send_again(tx, row, caller.officer, said.note)
-            lanes = await stage(tx, outgoing)
+            lanes = await stage(tx, outgoing, writes)
         service.wake(lanes)
         service.extras["knock"]({row["kind"]})
         return _json({"request_key": request_key, "decision": said.decision})

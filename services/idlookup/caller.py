@@ -112,7 +112,7 @@ class Caller:
                     await store.end_pauses(self._pool(), self._kind)
                     recovering = False
                 due_in = await store.due_in(self._pool(), self._kind)
-                taken = await self._take(due_in, probing) if min(due_in) <= 0 else 0
+                taken, left = await self._take(due_in, probing)
             except Exception as error:
                 self.breaker.released()
                 if not is_passing(error):
@@ -122,31 +122,39 @@ class Caller:
                 continue
             if probing and not taken:
                 self.breaker.released()
-            if taken and not probing:
+            if taken and left and not probing:
                 continue
-            self._left_over = min(due_in) <= 0
+            self._left_over = left
             # What is due and was not taken waits for room, which is knocked for.
             if await _wait(self._knock, min(max(min(due_in), UNHURRIED_S), IDLE_S)):
                 await asyncio.sleep(GATHER_S)
 
-    async def _take(self, due_in: tuple[float, float], probing: bool) -> int:
-        """Take up what is due of (what to ask after, what to send), as far as there is room; returns how many rows."""
+    async def _take(self, due_in: tuple[float, float], probing: bool) -> tuple[int, bool]:
+        """Take up what is due of (what to ask after, what to send), as far as there is room.
+
+        Returns how many rows, and whether there may be more that are due.
+        """
         lease_s = self._deadline_s * LEASE_IN_DEADLINES
-        asks = 0 if due_in[0] > 0 or len(self._asks) >= ASKS else 1 if probing else ASK_BATCH
-        old = await store.take_due(self._pool(), self._kind, asks, lease_s, to_send=False) if asks else []
-        if old:
-            self._start(self._asks, self._ask(old))
-            if probing:
-                return len(old)
-        free = self.window.free()
-        sends = 0 if due_in[1] > 0 or len(self._sends) >= SENDS else min(free, 1 if probing else SEND_BATCH)
-        # Whole handfuls: a call for each single place that becomes free would cost too much.
-        if self._sends and sends < min(SEND_BATCH, self.window.limit) / 4:
-            sends = 0
-        new = await store.take_due(self._pool(), self._kind, sends, lease_s, to_send=True) if sends else []
-        if new:
-            self._start(self._sends, self._send(new))
-        return len(old) + len(new)
+        old: list[Request] = []
+        new: list[Request] = []
+        asks = sends = 0
+        if due_in[0] <= 0:
+            asks = 0 if len(self._asks) >= ASKS else 1 if probing else ASK_BATCH
+            old = await store.take_due(self._pool(), self._kind, asks, lease_s, to_send=False) if asks else []
+            if old:
+                self._start(self._asks, self._ask(old))
+                if probing:
+                    return len(old), True
+        if due_in[1] <= 0:
+            sends = 0 if len(self._sends) >= SENDS else min(self.window.free(), 1 if probing else SEND_BATCH)
+            # Whole handfuls: a call for each single place that becomes free would cost too much.
+            if self._sends and sends < min(SEND_BATCH, self.window.limit) / 4:
+                sends = 0
+            new = await store.take_due(self._pool(), self._kind, sends, lease_s, to_send=True) if sends else []
+            if new:
+                self._start(self._sends, self._send(new))
+        left = (due_in[0] <= 0 and len(old) == asks) or (due_in[1] <= 0 and len(new) == sends)
+        return len(old) + len(new), left
 
     def _start(self, group: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

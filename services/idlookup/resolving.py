@@ -8,6 +8,7 @@ from uuid import UUID
 
 from shared.envelope import Outgoing
 from shared.events import IdNumberFound
+from shared.writes import Writes
 
 from . import store
 
@@ -47,9 +48,9 @@ async def lock_duplicate(tx: Tx, request_key: UUID) -> Any | None:
 
 
 async def give_number(
-    tx: Tx, row: Any, sealed_number: str, warnings: tuple[str, ...], officer: str, note: str
+    tx: Tx, writes: Writes, row: Any, sealed_number: str, warnings: tuple[str, ...], officer: str, note: str
 ) -> list[Outgoing]:
-    """The person has this number already; `row` from `lock_duplicate`."""
+    """The person has this number already; `row` from `lock_duplicate`. Ends with `writes`."""
     await tx.execute(
         "update requests set state = 'found', sealed_number = $2, settled_at = now(), resolved_by = $3,"
         " resolved_note = $4 where request_key = $1",
@@ -60,7 +61,7 @@ async def give_number(
     )
     fact = IdNumberFound(request_key=row["request_key"], sealed_number=sealed_number, warnings=warnings)
     told = [(row["dossier_id"], row["trace_id"], fact)]
-    return await store.number_facts(tx, told, {row["dossier_id"]: row["sequence"]})
+    return store.number_facts(writes, told, {row["dossier_id"]: row["sequence"]})
 
 
 async def send_again(tx: Tx, row: Any, officer: str, note: str) -> list[Outgoing]:

@@ -154,14 +154,10 @@ async def due_in(pool: Pool, kind: str) -> tuple[float, float]:
 
 async def lock_sequences(tx: Tx, dossier_ids: Iterable[UUID]) -> dict[UUID, int]:
     """Each dossier's last sequence on the results topic, locked."""
-    ordered = sorted(set(dossier_ids))
-    await tx.execute(
-        "insert into dossiers (dossier_id) select d from unnest($1::uuid[]) as d order by 1 on conflict do nothing",
-        ordered,
-    )
     rows = await tx.fetch(
-        "select dossier_id, sequence from dossiers where dossier_id = any($1::uuid[]) order by 1 for no key update",
-        ordered,
+        "insert into dossiers (dossier_id) select d from unnest($1::uuid[]) as d order by 1"
+        " on conflict (dossier_id) do update set sequence = dossiers.sequence returning dossier_id, sequence",
+        sorted(set(dossier_ids)),
     )
     return {row["dossier_id"]: row["sequence"] for row in rows}
 
@@ -176,8 +172,8 @@ class Settled:
     fact: RequestResult | None
 
 
-async def save_settled(tx: Tx, rows: Sequence[Settled]) -> tuple[list[Outgoing], list[Settled]]:
-    """Write what became of them; returns (what to tell, what was written).
+async def save_settled(tx: Tx, writes: Writes, rows: Sequence[Settled]) -> tuple[list[Outgoing], list[Settled]]:
+    """Write what became of them; returns (what to tell, what was written). Ends with `writes`.
 
     A request that somebody else has taken up meanwhile is left alone: the latest decides. One that was dropped during
     the call ends stopped, and nothing is told, where nobody needs to decide or wait any more.
@@ -217,13 +213,13 @@ async def save_settled(tx: Tx, rows: Sequence[Settled]) -> tuple[list[Outgoing],
         if (place := (row.request.request_key, row.request.tries)) in kept
     ]
     told = [(row.request.dossier_id, row.request.trace_id, row.fact) for row in saved if row.fact is not None]
-    return await number_facts(tx, told, sequences), saved
+    return number_facts(writes, told, sequences), saved
 
 
-async def number_facts(
-    tx: Tx, told: Sequence[tuple[UUID, UUID, RequestResult]], sequences: Mapping[UUID, int]
+def number_facts(
+    writes: Writes, told: Sequence[tuple[UUID, UUID, RequestResult]], sequences: Mapping[UUID, int]
 ) -> list[Outgoing]:
-    """(dossier, trace, fact) with their sequences, from rows `tx` has locked; the rows are moved on."""
+    """(dossier, trace, fact) with their sequences, from rows that are locked; the rows are moved on by `writes`."""
     last = dict(sequences)
     outgoing = []
     for dossier_id, trace_id, fact in told:
@@ -231,7 +227,7 @@ async def number_facts(
         outgoing.append(Outgoing(dossier_id, last[dossier_id], fact, new_id(), trace_id))
     moved = sorted({dossier_id for dossier_id, _, _ in told})
     if moved:
-        await tx.execute(
+        writes.add(
             "update dossiers d set sequence = s.sequence from unnest($1::uuid[], $2::int[]) as s (dossier_id, sequence)"
             " where d.dossier_id = s.dossier_id",
             moved,
@@ -241,7 +237,7 @@ async def number_facts(
 
 
 async def mark_late(
-    tx: Tx, wanted_before: datetime, limit: int, office_at: Callable[[datetime], datetime]
+    tx: Tx, writes: Writes, wanted_before: datetime, limit: int, office_at: Callable[[datetime], datetime]
 ) -> list[Outgoing]:
     """Numbers wanted before then that are not there: told once each, whether the registry was reached or not."""
     late = await tx.fetch(
@@ -267,4 +263,4 @@ async def mark_late(
         for row in late
         if row["request_key"] in kept
     ]
-    return await number_facts(tx, facts, sequences)
+    return number_facts(writes, facts, sequences)

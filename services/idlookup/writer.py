@@ -16,6 +16,7 @@ from shared.faults import fault_point
 from shared.office import OfficeClock, wall_now
 from shared.outbox import Wake, stage
 from shared.sealed import Sealer
+from shared.writes import Writes
 
 from . import numbers, rules, store
 from .meter import Meter
@@ -108,8 +109,9 @@ class Writer:
 
     async def _commit(self, rows: Sequence[Settled]) -> None:
         async with self._pool().acquire() as tx, tx.transaction():
-            outgoing, saved = await store.save_settled(tx, rows)
-            lanes = await stage(tx, outgoing)
+            writes = Writes()
+            outgoing, saved = await store.save_settled(tx, writes, rows)
+            lanes = await stage(tx, outgoing, writes)
             fault_point("idlookup-before-commit", len(saved))
         self._wake(lanes)
         now = time.time()
@@ -128,13 +130,15 @@ class Writer:
                 told = LATE_BATCH
                 while told == LATE_BATCH:
                     async with self._pool().acquire() as tx, tx.transaction():
+                        writes = Writes()
                         outgoing = await store.mark_late(
                             tx,
+                            writes,
                             wall_now() - timedelta(seconds=self._pending_after_s),
                             LATE_BATCH,
                             lambda at: self._office.at(at.timestamp()),
                         )
-                        lanes = await stage(tx, outgoing)
+                        lanes = await stage(tx, outgoing, writes)
                     self._wake(lanes)
                     told = len(outgoing)
             except Exception as error:

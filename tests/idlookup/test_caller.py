@@ -9,6 +9,7 @@ from services.idlookup import store
 from services.idlookup.limiter import STALE_S
 from services.idlookup.rules import Next, fact_of
 from shared.envelope import new_id
+from shared.writes import Writes
 from tests.fixtures.databases import MakePool
 from tests.fixtures.outside import Outside
 from tests.fixtures.waiting import wait_until
@@ -210,7 +211,7 @@ async def test_a_duplicate_suspected_of_a_want_dropped_while_it_was_asked_is_nob
     suspected = Next("duplicate")
     rows = [store.Settled(request, suspected, None, fact_of(request, suspected, None, ())) for request in taken]
     async with pool.acquire() as tx, tx.transaction():
-        outgoing, saved = await store.save_settled(tx, rows)
+        outgoing, saved = await store.save_settled(tx, Writes(), rows)
     assert await states(pool) == {"stopped": 1, "duplicate": 1}
     assert [event.dossier_id for event in outgoing] == [dossier_of(wanted[1])]
     assert {row.request.request_key: (row.made.state, row.made.reason) for row in saved} == {
@@ -250,7 +251,7 @@ async def test_who_comes_late_with_an_answer_changes_nothing(make_pool: MakePool
     async with pool.acquire() as tx, tx.transaction():
         for request, written in ((slow, 0), (quick, 1), (quick, 0)):
             fact = fact_of(request, found, "sealed", ())
-            outgoing, saved = await store.save_settled(tx, [store.Settled(request, found, "sealed", fact)])
+            outgoing, saved = await store.save_settled(tx, Writes(), [store.Settled(request, found, "sealed", fact)])
             assert (len(outgoing), len(saved)) == (written, written)
 
 
@@ -265,7 +266,7 @@ async def test_a_late_answer_and_the_latest_in_one_transaction_are_told_once(
     found = Next("found", number="025326000123")
     both = [store.Settled(request, found, "sealed", fact_of(request, found, "sealed", ())) for request in (slow, quick)]
     async with pool.acquire() as tx, tx.transaction():
-        outgoing, saved = await store.save_settled(tx, both)
+        outgoing, saved = await store.save_settled(tx, Writes(), both)
     assert [row.request.tries for row in saved] == [quick.tries]
     assert len(outgoing) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -139,7 +140,7 @@ def listening(service: Service) -> Listening:
             service,
             concerned,
             # Of the day it was filed: what is read after midnight was still received the day before.
-            received_on={(fact.receiving_agency, fact.office_at.astimezone(VIETNAM).date()) for fact in new},
+            received_on=Counter((fact.receiving_agency, fact.office_at.astimezone(VIETNAM).date()) for fact in new),
             procedures={fact.procedure_code for fact in new},
         )
 

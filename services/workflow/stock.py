@@ -5,7 +5,7 @@ Neither knows the work it is part of: a circle of objects around a whole batch w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,11 @@ Day = tuple[str, date]
 
 
 class Codes:
-    """The last running number of each locked day."""
+    """The last running number of each locked day. `expected`: how many are asked for, which are reserved already."""
 
-    def __init__(self, last: dict[Day, int]) -> None:
-        self._last, self._before = last, dict(last)
+    def __init__(self, stored: dict[Day, int], expected: Mapping[Day, int]) -> None:
+        self._stored = stored
+        self._last = {day: last - expected[day] for day, last in stored.items()}
 
     def following(self, agency: str, office: datetime) -> str:
         """The next dossier code of that agency and day."""
@@ -33,7 +34,8 @@ class Codes:
         return f"{agency}-{day.year % 100:02d}{day.month:02d}{day.day:02d}-{number:04d}"
 
     def save(self, writes: Writes) -> None:
-        rows = sorted((key, last) for key, last in self._last.items() if last != self._before.get(key))
+        """Where more or fewer were used than expected."""
+        rows = sorted((key, last) for key, last in self._last.items() if last != self._stored.get(key))
         if rows:
             writes.add(
                 "update code_counters c set last = r.last from unnest($1::text[], $2::date[], $3::int[])"
@@ -71,33 +73,37 @@ class Blanks:
                     )
 
 
-async def lock_codes(tx: Tx, days: Iterable[Day], seen: set[Day]) -> Codes:
-    """Lock these days' counters, made where they were not. `seen`: those this process knows to be there."""
-    keys = sorted(set(days))
-    if not keys:
-        return Codes({})
-    last: dict[Day, int] = {}
-    agencies, dates = [agency for agency, _ in keys], [day for _, day in keys]
-    for _ in range(2):
-        if not seen.issuperset(keys):
-            await tx.execute(
-                "insert into code_counters (agency, day, last)"
-                " select a, d, 0 from unnest($1::text[], $2::date[]) as k (a, d) order by 1, 2 on conflict do nothing",
-                agencies,
-                dates,
-            )
-        rows = await tx.fetch(
-            "select c.agency, c.day, c.last from code_counters c join unnest($1::text[], $2::date[]) as k (a, d)"
-            " on c.agency = k.a and c.day = k.d order by c.agency, c.day for update of c",
-            agencies,
-            dates,
+async def lock_modes_and_codes(
+    tx: Tx, procedures: Iterable[str], expected: Mapping[Day, int]
+) -> tuple[dict[str, str], Codes]:
+    """Lock first these procedures' intake modes, shared, then these days' counters, made where they were not.
+
+    `expected`: how many codes of each day will be asked for, probably.
+    """
+    codes, days = sorted(set(procedures)), sorted(expected)
+    if not codes and not days:
+        return {}, Codes({}, {})
+    rows = await tx.fetch(
+        """
+        with modes as materialized (
+          select code, intake_mode from intake_modes where code = any($1::text[]) order by code for share
+        ), counters as (
+          insert into code_counters as c (agency, day, last)
+          select agency, day, more from unnest($2::text[], $3::date[], $4::int[]) as w (agency, day, more)
+           where (select count(*) from modes) >= 0 order by 1, 2
+          on conflict (agency, day) do update set last = c.last + excluded.last returning agency, day, last
         )
-        last = {(row["agency"], row["day"]): row["last"] for row in rows}
-        if len(last) == len(keys):
-            break
-        seen.clear()  # written by a transaction that did not commit after all
-    seen.update(last)
-    return Codes(last)
+        select code, intake_mode, null as agency, null as day, null as last from modes
+        union all select null, null, agency, day, last from counters
+        """,
+        codes,
+        [agency for agency, _ in days],
+        [day for _, day in days],
+        [expected[day] for day in days],
+    )
+    modes = {row["code"]: row["intake_mode"] for row in rows if row["code"] is not None}
+    stored = {(row["agency"], row["day"]): row["last"] for row in rows if row["code"] is None}
+    return modes, Codes(stored, expected)
 
 
 async def lock_blanks(tx: Tx, kinds: Iterable[str]) -> Blanks:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -21,7 +20,7 @@ from . import tables
 from .lifecycle import Decision, Dossier, Moment, Task
 from .procedures import Procedure
 from .rulebook import Rulebook
-from .stock import Blanks, Codes, lock_blanks, lock_codes
+from .stock import Blanks, Codes, Day, lock_blanks, lock_modes_and_codes
 
 if TYPE_CHECKING:
     from shared.database import Tx
@@ -39,7 +38,7 @@ class Work:
     changed: dict[UUID, list[Decision]] = field(default_factory=dict)
     extra: list[Outgoing] = field(default_factory=list)
     notices_done: list[UUID] = field(default_factory=list)
-    codes: Codes = field(default_factory=lambda: Codes({}))
+    codes: Codes = field(default_factory=lambda: Codes({}, {}))
     blanks: Blanks = field(default_factory=lambda: Blanks({}))
     modes: dict[str, str] = field(default_factory=dict)
     moved: list[tuple[Dossier, Task]] = field(default_factory=list)
@@ -134,18 +133,17 @@ async def open_work(
     dossier_ids: Iterable[UUID],
     *,
     may_receive: Iterable[str] = (),
-    received_on: Iterable[tuple[str, date]] = (),
+    received_on: Mapping[Day, int] | None = None,
     may_issue: Iterable[str] = (),
     procedures: Iterable[str] = (),
 ) -> Work:
-    """Lock and load, in the order every writer keeps: dossiers by id, then code counters, then blanks.
+    """Lock and load, in the order every writer keeps: dossiers by id, intake modes, code counters, then blanks.
 
-    `may_receive`: agencies that may need a code of today, `received_on`: of that day; `may_issue`: kinds of blanks;
-    `procedures`: whose mode is asked.
+    `may_receive`: agencies that may need a code of today, `received_on`: how many of which days; `may_issue`: kinds of
+    blanks; `procedures`: whose mode is asked.
     """
     book: Rulebook = service.extras["rulebook"]
     dossiers: dict[UUID, Dossier] = {}
-    modes: dict[str, str] = {}
     await book.refresh_if_older(tx)
     if concerned := sorted(set(dossier_ids)):
         rows = await tx.fetch(
@@ -154,14 +152,11 @@ async def open_work(
         )
         dossiers = {row["dossier_id"]: Dossier.from_json(row["body"]) for row in rows}
     office = service.office.now()
-    if codes := sorted(set(procedures)):
-        rows = await tx.fetch(
-            "select code, intake_mode from intake_modes where code = any($1::text[]) order by code for share", codes
-        )
-        modes = {row["code"]: row["intake_mode"] for row in rows}
+    expected = dict(received_on or {})
     today = office.astimezone(VIETNAM).date()
-    days = {(agency, today) for agency in may_receive} | set(received_on)
-    running = await lock_codes(tx, days, service.extras.setdefault("code_counters_seen", set()))
+    for agency in may_receive:
+        expected.setdefault((agency, today), 1)
+    modes, running = await lock_modes_and_codes(tx, procedures, expected)
     blanks = await lock_blanks(tx, may_issue)
     moment = Moment(
         wall=wall_now(),

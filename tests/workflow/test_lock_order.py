@@ -17,6 +17,7 @@ AGENCIES = [f"H44.{n:03d}" for n in range(8)]
 KINDS = ["another_kind", "land_certificate"]
 FIRST_DOSSIER = "select 1 from dossiers order by dossier_id limit 1 for update"
 FIRST_COUNTER = "select 1 from code_counters where agency = any($1::text[]) order by agency limit 1 for update"
+MODE = "select 1 from intake_modes where code = $1 for update"
 FIRST_BLANKS = "select 1 from blanks order by kind, serial_from limit 1 for update"
 
 
@@ -29,9 +30,14 @@ async def list_free(desk: Desk) -> list[int]:
 
 @pytest.mark.parametrize(
     ("held", "values", "free"),
-    [(FIRST_DOSSIER, [], [7, 8, 4]), (FIRST_COUNTER, [AGENCIES], [0, 7, 4]), (FIRST_BLANKS, [], [0, 0, 3])],
+    [
+        (FIRST_DOSSIER, [], [7, 8, 4]),
+        (MODE, [COPIES], [0, 8, 4]),
+        (FIRST_COUNTER, [AGENCIES], [0, 7, 4]),
+        (FIRST_BLANKS, [], [0, 0, 3]),
+    ],
 )
-async def test_dossiers_by_id_come_before_counters_and_counters_before_blanks(
+async def test_dossiers_by_id_come_before_modes_then_counters_then_blanks(
     desk: Desk, held: str, values: list[Any], free: list[int]
 ) -> None:
     dossiers = [await desk.submit(COPIES) for _ in range(8)]
@@ -43,7 +49,12 @@ async def test_dossiers_by_id_come_before_counters_and_counters_before_blanks(
         async with desk.pool.acquire() as tx, tx.transaction():
             # Whatever order it is asked in.
             await store.open_work(
-                tx, desk.service, reversed(dossiers), may_receive=reversed(AGENCIES), may_issue=reversed(KINDS)
+                tx,
+                desk.service,
+                reversed(dossiers),
+                procedures=[COPIES],
+                may_receive=reversed(AGENCIES),
+                may_issue=reversed(KINDS),
             )
 
     await open_and_leave()

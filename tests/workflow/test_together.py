@@ -12,6 +12,7 @@ from services.workflow import commands, store
 from services.workflow.rulebook import seed
 from shared.envelope import new_id
 from shared.events import IdNumberFound, WithdrawalRequested
+from shared.office import VIETNAM
 from shared.writes import Writes
 from tests.fixtures.databases import MakePool
 from tests.fixtures.services import TOKENS, ServiceProcess, StartService
@@ -255,15 +256,33 @@ async def test_the_process_serves_without_a_broker_and_says_so(
     assert service.stop()
 
 
-async def test_a_day_whose_counter_was_begun_in_vain_counts_from_one(desk: Desk) -> None:
-    """Which counters are there is remembered; one that was written and taken back must be written again."""
-    rolled_back = RuntimeError("rolled back")
-    today = desk.service.office.now().date()
-    with contextlib.suppress(RuntimeError):
+async def test_codes_reserved_in_vain_are_given_to_the_next(desk: Desk) -> None:
+    """As many are reserved as a batch will probably use: all of them by a transaction that then failed, or too many."""
+    today = ("H44.XXX", desk.service.office.now().astimezone(VIETNAM).date())
+    with contextlib.suppress(ZeroDivisionError):
         async with desk.pool.acquire() as tx, tx.transaction():
-            await store.open_work(tx, desk.service, [], received_on=[("H44.XXX", today)])
-            raise rolled_back
-    for _ in range(3):
-        await desk.submit(COPIES)
+            await store.open_work(tx, desk.service, [], received_on={today: 7})
+            raise ZeroDivisionError
+    await desk.submit(COPIES)
+    async with desk.pool.acquire() as tx, tx.transaction():
+        work = await store.open_work(tx, desk.service, [], received_on={today: 5})
+        assert work.moment.code_for("H44.XXX", work.moment.office)[-4:] == "0002"
+        writes = Writes()
+        await work.save(tx, writes)
+        await writes.run(tx)
+    await desk.submit(COPIES)
     codes = await desk.pool.fetch("select dossier_code from dossiers order by dossier_code")
-    assert [row[0][-4:] for row in codes] == ["0001", "0002", "0003"]
+    assert [row[0][-4:] for row in codes] == ["0001", "0003"]
+
+
+async def test_more_codes_than_were_expected_are_counted(desk: Desk) -> None:
+    today = ("H44.XXX", desk.service.office.now().astimezone(VIETNAM).date())
+    async with desk.pool.acquire() as tx, tx.transaction():
+        work = await store.open_work(tx, desk.service, [], received_on={today: 1})
+        given = [work.moment.code_for("H44.XXX", work.moment.office)[-4:] for _ in range(3)]
+        writes = Writes()
+        await work.save(tx, writes)
+        await writes.run(tx)
+    await desk.submit(COPIES)
+    assert given == ["0001", "0002", "0003"]
+    assert (await desk.pool.fetchval("select dossier_code from dossiers"))[-4:] == "0004"

@@ -19,7 +19,7 @@ class NotOurs(OSError):
 @dataclass(frozen=True, slots=True)
 class Sent:
     """One acknowledged chunk of a lane. `marks`: (topic, partition, first offset, last offset); `recorded`: when each
-    event was recorded (seconds since 1970)."""
+    event was recorded, `sent_at`: when the last of them was acknowledged (seconds since 1970)."""
 
     lane: int
     epoch: int
@@ -27,6 +27,7 @@ class Sent:
     to_id: int
     marks: tuple[tuple[str, int, int, int], ...]
     recorded: tuple[float, ...]
+    sent_at: float
     real: int = 0
     """How many of them are a dossier's: the others are heartbeats, and documents that the highest version wins of."""
 
@@ -35,29 +36,50 @@ class Sent:
         return len(self.recorded)
 
 
-async def begin_epoch(pool: Pool, lanes: Sequence[int]) -> dict[int, int]:
-    """Count the epochs up; the former owner's cursor updates miss from now on. Returns lane -> epoch."""
-    rows = await pool.fetch(
-        "update lanes set epoch = epoch + 1 where lane = any($1::smallint[]) returning lane, epoch", list(lanes)
+@dataclass(slots=True)
+class Owned:
+    """A lane that is ours: since which epoch, and up to which event the broker has it all."""
+
+    epoch: int
+    sent_to: int
+
+
+async def begin_epoch(tx: Tx, lanes: Sequence[int]) -> dict[int, Owned]:
+    """Count the epochs up; the former owner's cursor updates miss from now on."""
+    rows = await tx.fetch(
+        "update lanes set epoch = epoch + 1 where lane = any($1::smallint[]) returning lane, epoch, sent_to",
+        list(lanes),
     )
-    return {row["lane"]: row["epoch"] for row in rows}
+    return {row["lane"]: Owned(row["epoch"], row["sent_to"]) for row in rows}
 
 
-async def next_chunks(pool: Pool, lanes: Mapping[int, int], limit: int, most_bytes: int) -> dict[int, list[Any]]:
-    """The next unsent events of each lane, by id. Lanes with nothing to send are not in the answer.
+async def confirm(tx: Tx, lanes: Mapping[int, Owned]) -> None:
+    """Raises NotOurs when a lane has a new owner, or was sent back to its oldest event."""
+    ours = await tx.fetchval(
+        "select count(*) from lanes join unnest($1::smallint[], $2::bigint[]) as o (lane, epoch) using (lane, epoch)",
+        list(lanes),
+        [lane.epoch for lane in lanes.values()],
+    )
+    if ours != len(lanes):
+        raise NotOurs("a lane has a new owner")
+
+
+async def next_chunks(tx: Tx, after: Mapping[int, int], limit: int, most_bytes: int) -> dict[int, list[Any]]:
+    """Each lane's next events after an id, by id. Lanes that have none are not in the answer.
 
     At most `limit` of a lane; and none after `most_bytes` of their data, whatever the size of the last.
     """
-    rows = await pool.fetch(
+    rows = await tx.fetch(
         """
         select e.lane, e.id, e.topic::text as topic, e.dossier_id, e.key, e.sequence, e.ce_id, e.type, e.trace_id,
                e.data, e.recorded_at
-          from lanes l cross join lateral (
+          from unnest($1::smallint[], $2::bigint[]) as l (lane, sent_to) cross join lateral (
             select e.*, sum(octet_length(e.data)) over (order by e.id) - octet_length(e.data) as bytes_before
-              from (select * from events e where e.lane = l.lane and e.id > l.sent_to order by e.id limit $2) e) e
-         where l.lane = any($1::smallint[]) and e.bytes_before < $3
+              from (select * from events e where e.lane = l.lane and e.id > l.sent_to order by e.id limit $3) e) e
+         where e.bytes_before < $4
         """,
-        list(lanes),
+        list(after),
+        list(after.values()),
         limit,
         most_bytes,
     )
@@ -73,58 +95,78 @@ async def next_chunks(pool: Pool, lanes: Mapping[int, int], limit: int, most_byt
 ADVANCE = """
   with s as (
     select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[], $9::int[], $10::float8[],
-      $11::float8[]) as s (lane, epoch, from_id, to_id, events, recorded_from, recorded_to)
+      $11::float8[], $12::float8[]) as s (lane, epoch, from_id, to_id, events, recorded_from, recorded_to, sent_at)
+  ), ends as (
+    select lane, epoch, max(to_id) as to_id from s group by lane, epoch
   ), m as (
     select * from unnest($5::text[], $6::smallint[], $7::bigint[], $8::bigint[]) as m (topic, partition, first, last)
   ), lost as (
     select topic, partition, m.first, b.last_offset from m join broker_marks b using (topic, partition)
-      join s on s.lane = partition join lanes l on l.lane = s.lane and l.epoch = s.epoch
+      join ends on ends.lane = partition join lanes l on l.lane = ends.lane and l.epoch = ends.epoch
      where m.first <= b.last_offset order by topic, partition limit 1
   ), moved as (
-    update lanes l set sent_to = s.to_id from s
-     where l.lane = s.lane and l.epoch = s.epoch and not exists (select from lost) returning l.lane
+    update lanes l set sent_to = ends.to_id from ends
+     where l.lane = ends.lane and l.epoch = ends.epoch and not exists (select from lost) returning l.lane
   ), marked as (
     insert into broker_marks (topic, partition, last_offset)
     select topic, partition, m.last from m where partition in (select lane from moved) order by topic, partition
     on conflict (topic, partition) do update set last_offset = excluded.last_offset
   ), logged as (
-    insert into sent (lane, from_id, to_id, events, recorded_from, recorded_to)
-    select lane, from_id, to_id, events, to_timestamp(recorded_from), to_timestamp(recorded_to)
+    insert into sent (lane, from_id, to_id, events, recorded_from, recorded_to, sent_at)
+    select lane, from_id, to_id, events, to_timestamp(recorded_from), to_timestamp(recorded_to), to_timestamp(sent_at)
       from s join moved using (lane)
   )
   select (select count(*) from moved) as moved, lost.* from (select) as once left join lost on true
 """
-"""One statement and so one transaction, for it follows every send. A lane is its partitions' number in every topic."""
+"""One statement and so one transaction. A lane is its partitions' number in every topic."""
 
 
-async def advance(pool: Pool, sent: Sequence[Sent]) -> str:
-    """Remember acknowledged chunks. Returns why the broker must have lost something, or an empty string.
+async def advance(tx: Tx, sent: Sequence[Sent]) -> str:
+    """Remember acknowledged chunks, of a lane in their order. Returns why the broker must have lost something, or an
+    empty string.
 
-    A loss is an offset not above the last acknowledged one in a lane that is still ours: then nothing is remembered
-    and all lanes go back. A former owner's late acknowledgement lies below the new owner's, and nothing was lost.
-    Raises NotOurs when a lane's epoch has moved on; the other lanes' chunks are remembered.
+    A loss is an offset not above the last acknowledged one in a lane that is still ours: then nothing from there on is
+    remembered and all lanes go back. A former owner's late acknowledgement lies below the new owner's, and nothing was
+    lost. Raises NotOurs when a lane's epoch has moved on; the other lanes' chunks are remembered.
     """
-    marks = [mark for row in sent for mark in row.marks]
-    found = await pool.fetchrow(
+    left = list(sent)
+    while left:
+        marks: dict[tuple[str, int], tuple[int, int]] = {}
+        part = 0
+        for row in left:
+            if any(first <= marks[topic, at][1] for topic, at, first, _ in row.marks if (topic, at) in marks):
+                break  # a loss between two of them: once the first is remembered, the second shows it
+            for topic, at, first, last in row.marks:
+                marks[topic, at] = (marks[topic, at][0] if (topic, at) in marks else first, last)
+            part += 1
+        if lost := await _advance(tx, left[:part], marks):
+            return lost
+        left = left[part:]
+    return ""
+
+
+async def _advance(tx: Tx, sent: Sequence[Sent], marks: Mapping[tuple[str, int], tuple[int, int]]) -> str:
+    found = await tx.fetchrow(
         ADVANCE,
         [row.lane for row in sent],
         [row.epoch for row in sent],
         [row.from_id for row in sent],
         [row.to_id for row in sent],
-        [topic for topic, _, _, _ in marks],
-        [partition for _, partition, _, _ in marks],
-        [first for _, _, first, _ in marks],
-        [last for _, _, _, last in marks],
+        [topic for topic, _ in marks],
+        [partition for _, partition in marks],
+        [first for first, _ in marks.values()],
+        [last for _, last in marks.values()],
         [row.count for row in sent],
         [min(row.recorded) for row in sent],
         [max(row.recorded) for row in sent],
+        [row.sent_at for row in sent],
     )
     assert found is not None
     if found["topic"] is not None:
-        await start_over(pool)
+        await start_over(tx)
         place = f"{found['topic']}-{found['partition']}"
         return f"{place} acknowledged offset {found['first']} after {found['last_offset']}"
-    if found["moved"] != len(sent):
+    if found["moved"] != len({row.lane for row in sent}):
         raise NotOurs("a lane has a new owner")
     return ""
 
@@ -158,9 +200,9 @@ async def list_marks(pool: Pool) -> dict[tuple[str, int], int]:
     return {(row["topic"], row["partition"]): row["last_offset"] for row in rows}
 
 
-async def start_over(pool: Pool) -> None:
+async def start_over(tx: Tx) -> None:
     """The broker has lost something: every lane goes back to its oldest event, and former owners' updates miss."""
-    async with pool.acquire() as tx, tx.transaction():
+    async with tx.transaction():
         await _start_over(tx)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,16 +67,23 @@ def pack(rows: Sequence[Any]) -> tuple[BatchBuilder, int]:
     return batch, packed
 
 
-async def send_rows(producer: Any, topic: str, lane: int, rows: Sequence[Any]) -> tuple[str, int, int, int]:
-    """(topic, partition, first offset, last offset) of what the broker acknowledged."""
-    first = offset = -1
-    at = 0
-    while at < len(rows):
-        batch, packed = pack(rows[at:])
-        done = await (await producer.send_batch(batch, topic, partition=lane))
-        if done.offset < 0:
-            raise KafkaError("acknowledged without an offset: what became of it is unknown")
-        first = done.offset if first < 0 else first
-        offset = done.offset + packed - 1
-        at += packed
-    return topic, lane, first, offset
+async def send(producer: Any, lane: int, rows: Mapping[str, Sequence[Any]]) -> tuple[tuple[str, int, int, int], ...]:
+    """Send one lane's rows, topic -> rows: of each topic one batch after the other, topics side by side.
+
+    For each topic (topic, partition, first offset, last offset) of what the broker acknowledged.
+    """
+    acknowledged: dict[str, tuple[int, int]] = {}
+    at = dict.fromkeys(rows, 0)
+    while at:
+        packed, coming = {}, []
+        for topic, begin in at.items():
+            batch, packed[topic] = pack(rows[topic][begin:] if begin else rows[topic])
+            coming.append(await producer.send_batch(batch, topic, partition=lane))
+        for topic, done in zip(packed, await asyncio.gather(*coming), strict=True):
+            if done.offset < 0:
+                raise KafkaError("acknowledged without an offset: what became of it is unknown")
+            first, _ = acknowledged.get(topic, (done.offset, 0))
+            acknowledged[topic] = first, done.offset + packed[topic] - 1
+            at[topic] += packed[topic]
+        at = {topic: begin for topic, begin in at.items() if begin < len(rows[topic])}
+    return tuple((topic, lane, first, last) for topic, (first, last) in acknowledged.items())

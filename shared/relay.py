@@ -8,6 +8,7 @@ means "unknown": the lane is sent again from its cursor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -24,7 +25,7 @@ from shared.faults import fault_point
 from shared.kafka import KafkaSettings, abort, cluster_id, ensure_topics, find_shortened, pin
 from shared.metrics import DeliveryMetrics, StageMetrics, observe_all
 from shared.outbox import CHANNEL, Wake
-from shared.packing import StateRecord, send_rows
+from shared.packing import StateRecord, send
 
 if TYPE_CHECKING:
     import asyncpg
@@ -38,6 +39,8 @@ CHUNK_BYTES = 4_000_000
 """Events of one lane, and bytes of their data, in flight at most: a lane of large dossiers must not fill the memory."""
 POLL_S = 1.0
 WATCH_S = 2.0
+SAVE_S = 0.1
+"""How often the cursors are moved on. One that lags costs repeats after a crash, each move a transaction."""
 MEASURE_S = 60.0
 """How often the broker's log is measured: the client reconnects to a new leader without telling us."""
 SEND_DEADLINE_S = 30.0
@@ -79,7 +82,9 @@ class Relay:
         self._service, self._dsn, self._pool, self._kafka = service, dsn, pool, kafka
         self._wake, self._metrics, self._state_of, self._source = wake, metrics, state_of, state_source
         self._stages = stages
-        self._owned: dict[int, int] = {}
+        self._owned: dict[int, cursors.Owned] = {}
+        self._unsaved: list[cursors.Sent] = []
+        self._save_at = 0.0
         self.connected = False
         wake.owns = lambda: frozenset(self._owned)
 
@@ -99,7 +104,7 @@ class Relay:
                 log.warning("relay starts again", error=repr(error)[:200], exc_info=None if expected else error)
             finally:
                 pause = 0.1 if self.connected else pause
-                self._owned = {}
+                self._owned, self._unsaved = {}, []
                 self._set_connected(False)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
@@ -144,7 +149,8 @@ class Relay:
     async def _check_length(self) -> None:
         """The log of the same cluster may have become shorter: brokers elected a copy that had not everything."""
         if lost := await find_shortened(self._kafka, await cursors.list_marks(self._pool())):
-            await cursors.start_over(self._pool())
+            async with self._pool().acquire() as tx:
+                await cursors.start_over(tx)
             raise BrokerLost(lost)
 
     async def _session(
@@ -160,23 +166,26 @@ class Relay:
         await owner.add_listener(CHANNEL, lambda *_: self._wake.heard(frozenset(self._owned)))
         dirty: set[int] = set()
         flying: Flying = {}
-        watch = asyncio.get_running_loop().time() + WATCH_S
+        clock = asyncio.get_running_loop().time
+        watch = clock() + WATCH_S
         measure = watch + MEASURE_S
         try:
             while not over.done():
                 dirty |= await self._take_lanes(owner)
                 if idle := self._idle(dirty, flying):
-                    mine = {lane: self._owned[lane] for lane in idle}
-                    chunks = await cursors.next_chunks(self._pool(), mine, CHUNK, CHUNK_BYTES)
+                    after = {lane: self._owned[lane].sent_to for lane in idle}
+                    chunks = await cursors.next_chunks(owner, after, CHUNK, CHUNK_BYTES)
                     # A full chunk means there may be more; whoever commits after this look wakes us again.
                     dirty -= {lane for lane in idle if not _is_full(chunks.get(lane, ()))}
                     states = await self._build_states(row for rows in chunks.values() for row in rows)
                     for lane, rows in chunks.items():
                         flying[asyncio.create_task(self._send(producer, lane, rows, states[lane]))] = lane
-                await self._collect(flying)
+                self._collect(flying)
+                if self._unsaved and clock() >= self._save_at:
+                    await self._save(owner)
                 if not self._idle(dirty, flying):
                     dirty |= await self._wait(over, flying)
-                if (now := asyncio.get_running_loop().time()) >= watch:
+                if (now := clock()) >= watch:
                     watch = now + WATCH_S
                     await self._watch(owner, producer)
                     dirty |= set(self._owned)
@@ -187,6 +196,9 @@ class Relay:
             for task in flying:
                 task.cancel()
             await asyncio.gather(*flying, return_exceptions=True)
+            with contextlib.suppress(Exception):  # then the next owner sends them again
+                async with asyncio.timeout(ANSWER_S):
+                    await self._save(owner)
 
     def _idle(self, dirty: set[int], flying: Flying) -> set[int]:
         """Our lanes that have something to send and nothing under way."""
@@ -196,15 +208,18 @@ class Relay:
         """Until something was committed, a send has ended, it is over, or it is time to look anyway."""
         waking = asyncio.create_task(self._wake.wait())
         awaited: set[asyncio.Future[Any]] = {waking, over, *flying}
-        done, _ = await asyncio.wait(awaited, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        timeout = POLL_S
+        if self._unsaved:
+            timeout = min(timeout, max(self._save_at - asyncio.get_running_loop().time(), 0.0))
+        done, _ = await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         waking.cancel()
-        return self._wake.take() if done else set(self._owned)
+        return self._wake.take() if done or self._unsaved else set(self._owned)
 
     async def _watch(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
-        """Is the lock's connection alive, and is it still the cluster we know?"""
+        """Is the lock's connection alive, are the lanes ours, and is it still the cluster we know?"""
         # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the answer.
         async with asyncio.timeout(ANSWER_S):
-            await owner.execute("select 1")
+            await cursors.confirm(owner, self._owned)
         async with asyncio.timeout(ANSWER_S):
             found = await cluster_id(producer.client)
         if not await cursors.is_known_cluster(self._pool(), found):
@@ -218,7 +233,7 @@ class Relay:
         rows = await owner.fetch("select lane from unnest($1::int[]) as lane where pg_try_advisory_lock(2, lane)", free)
         taken = [row["lane"] for row in rows]
         if taken:
-            self._owned |= await cursors.begin_epoch(self._pool(), taken)
+            self._owned |= await cursors.begin_epoch(owner, taken)
             log.info("lanes taken", lanes=taken)
         return set(taken)
 
@@ -226,28 +241,19 @@ class Relay:
         """Send one chunk: one batch after the other per topic, topics side by side."""
         real = sum(row["dossier_id"] is not None for row in rows)
         fault_point("relay-before-send", real)
-        epoch = self._owned[lane]
         by_topic: dict[str, list[Any]] = defaultdict(list)
         for row in rows:
             by_topic[row["topic"]].append(row)
         for state in states:
             by_topic[state.topic].append(state)
-        sends = [asyncio.create_task(send_rows(producer, topic, lane, part)) for topic, part in by_topic.items()]
-        try:
-            # A deadline, for an idempotent producer never gives up by itself (docs/brokers.md, 6).
-            _, late = await asyncio.wait(sends, timeout=SEND_DEADLINE_S, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            # When one topic fails the others must not go on behind the back of the next session.
-            for send in sends:
-                send.cancel()
-        if failed := [error for send in sends if send not in late and (error := send.exception())]:
-            raise failed[0]
-        if late:
-            raise TimeoutError("the broker does not acknowledge")
-        marks = [send.result() for send in sends]
+        # A deadline, for an idempotent producer never gives up by itself (docs/brokers.md, 6).
+        async with asyncio.timeout(SEND_DEADLINE_S):
+            marks = await send(producer, lane, by_topic)
         fault_point("relay-after-send", real)
         recorded = tuple(row["recorded_at"].timestamp() for row in rows)
-        return cursors.Sent(lane, epoch, rows[0]["id"], rows[-1]["id"], tuple(marks), recorded, real)
+        return cursors.Sent(
+            lane, self._owned[lane].epoch, rows[0]["id"], rows[-1]["id"], marks, recorded, time.time(), real
+        )
 
     async def _build_states(self, rows: Iterable[Any]) -> dict[int, list[StateRecord]]:
         """Lane -> its dossiers of these rows as they are now.
@@ -269,22 +275,32 @@ class Relay:
             states.clear()
         return states
 
-    async def _collect(self, flying: Flying) -> None:
+    def _collect(self, flying: Flying) -> None:
+        """Of what has ended: its lane may go on. Raises what a send has raised."""
         done = [task for task in flying if task.done()]
         if not done:
             return
         sent = [task.result() for task in done]
         for task in done:
             del flying[task]
-        lost = await cursors.advance(self._pool(), sent)
-        fault_point("relay-after-cursor", sum(row.real for row in sent))
-        if lost:
-            raise BrokerLost(lost)
-        now = time.time()
+        for row in sent:
+            self._owned[row.lane].sent_to = row.to_id
+        if not self._unsaved:
+            self._save_at = asyncio.get_running_loop().time() + SAVE_S
+        self._unsaved += sent
         observe_all(
-            self._stages.wait.labels("relay", "all"), [max(now - at, 0.0) for row in sent for at in row.recorded]
+            self._stages.wait.labels("relay", "all"),
+            [max(row.sent_at - at, 0.0) for row in sent for at in row.recorded],
         )
         count = sum(row.count for row in sent)
         self._metrics.published.inc(count)
         self._stages.entered.labels("relay", "all").inc(count)
         self._stages.left.labels("relay", "sent").inc(count)
+
+    async def _save(self, owner: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Remember what was acknowledged. Raises BrokerLost, and NotOurs."""
+        sent, self._unsaved = self._unsaved, []
+        lost = await cursors.advance(owner, sent)
+        fault_point("relay-after-cursor", sum(row.real for row in sent))
+        if lost:
+            raise BrokerLost(lost)

@@ -71,9 +71,15 @@ async def knows(pool: Pool, broker: Embedded | Apache | Given) -> bool:
     return await cursors.is_known_cluster(pool, broker.cluster_id)
 
 
-async def sent_row(pool: Pool, dossier_id: UUID, offset: int) -> cursors.Sent:
-    """As if the next event of the dossier's lane had been acknowledged at `offset`."""
+async def sent_row(pool: Pool, dossier_id: UUID, offset: int, after: cursors.Sent | None = None) -> cursors.Sent:
+    """As if the next event of the dossier's lane, or the one `after` another, had been acknowledged at `offset`."""
     lane = lane_of(str(dossier_id))
-    epoch = await pool.fetchval("select epoch from lanes where lane = $1", lane)
-    row = (await cursors.next_chunks(pool, {lane: epoch}, 1, 10**6))[lane][0]
-    return cursors.Sent(lane, epoch, row["id"], row["id"], ((SUBMISSIONS, lane, offset, offset),), (0.0,))
+    at = await pool.fetchrow("select epoch, sent_to from lanes where lane = $1", lane)
+    assert at is not None
+    row = (await cursors.next_chunks(pool, {lane: after.to_id if after else at["sent_to"]}, 1, 10**6))[lane][0]
+    return cursors.Sent(lane, at["epoch"], row["id"], row["id"], ((SUBMISSIONS, lane, offset, offset),), (0.0,), 0.0)
+
+
+async def advance(pool: Pool, *sent: cursors.Sent) -> str:
+    async with pool.acquire() as tx:
+        return await cursors.advance(tx, sent)

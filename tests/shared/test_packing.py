@@ -9,9 +9,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from shared.envelope import new_id
-from shared.events import SUBMISSIONS
+from shared.events import NOTICES, SUBMISSIONS
 from shared.kafka import KafkaSettings, ensure_topics
-from shared.packing import MANY, pack, send_rows
+from shared.packing import MANY, pack, send
 from tests.fixtures.waiting import wait_until
 
 
@@ -57,11 +57,16 @@ def test_large_records_are_sent_as_they_are_however_many() -> None:
 async def test_a_chunk_of_several_batches_arrives_whole_and_in_order(
     producer: AIOKafkaProducer, kafka: KafkaSettings
 ) -> None:
-    """Sixty of 17 kB: more than one batch may hold, whatever it is compressed to."""
+    """Sixty of 17 kB: more than one batch may hold, whatever it is compressed to. Beside it, a topic with two."""
     await ensure_topics(kafka)
     lane, events = 3, rows(60, 17_000)
-    topic, partition, first, last = await send_rows(producer, SUBMISSIONS, lane, events)
-    assert (topic, partition, last - first) == (SUBMISSIONS, lane, 59)
+    others = rows(2)
+    marks = {topic: mark for topic, *mark in await send(producer, lane, {SUBMISSIONS: events, NOTICES: others})}
+    assert {topic: (mark[0], mark[2] - mark[1]) for topic, mark in marks.items()} == {
+        SUBMISSIONS: (lane, 59),
+        NOTICES: (lane, 1),
+    }
+    first = marks[SUBMISSIONS][1]
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.servers, enable_auto_commit=False)
     await consumer.start()
     try:

@@ -15,7 +15,7 @@ from shared.kafka import KafkaSettings, ensure_topics, find_shortened
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
-from tests.shared.relaying import everything_sent, has_come, knows, sent_row, tell_many
+from tests.shared.relaying import advance, everything_sent, has_come, knows, sent_row, tell_many
 
 if TYPE_CHECKING:
     from shared.database import Pool
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 async def test_an_offset_not_above_the_last_one_means_that_the_broker_lost_something(pool: Pool) -> None:
     dossier_id = uuid4()
     await world.tell(pool, (dossier_id, 1), (dossier_id, 2))
-    assert await cursors.advance(pool, [await sent_row(pool, dossier_id, 7)]) == ""
+    assert await advance(pool, await sent_row(pool, dossier_id, 7)) == ""
     second = await sent_row(pool, dossier_id, 7)
-    assert "acknowledged offset 7 after 7" in await cursors.advance(pool, [second])
+    assert "acknowledged offset 7 after 7" in await advance(pool, second)
     assert await pool.fetchval("select max(sent_to) from lanes") == 0, "every lane goes back to its oldest event"
     with pytest.raises(cursors.NotOurs):
-        await cursors.advance(pool, [second])
+        await advance(pool, second)
 
 
 async def test_what_the_broker_lost_is_sent_again_from_the_oldest_event(start: Any, kafka: KafkaSettings) -> None:

@@ -19,7 +19,7 @@ from shared.packing import StateRecord
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
-from tests.shared.relaying import everything_sent, tell_many
+from tests.shared.relaying import everything_sent, has_come, tell_many
 from tests.shared.telling import told
 from tests.shared.test_outbox import outgoing
 
@@ -59,6 +59,21 @@ async def test_sending_and_refilling_leave_the_events_as_they_were_written(start
     await pool.execute("update lanes set sent_to = 0, epoch = epoch + 1")
     await wait_until(lambda: everything_sent(pool))
     assert await pool.fetch("select e.*, xmin from events e order by id") == written
+
+
+async def test_what_was_acknowledged_is_not_sent_again_while_its_place_is_unsaved_and_a_stop_saves_it(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "SAVE_S", 3_600.0)
+    _, pool, sender = await start()
+    dossier_id = uuid4()
+    for sequence in (1, 2, 3):
+        await tell_many(pool, sender, [dossier_id], [sequence])
+        await wait_until(lambda: has_come(kafka, sequence))  # noqa: B023 - called within the turn
+    assert [event.sequence for event in await read_topic(kafka)] == [1, 2, 3]
+    assert not await everything_sent(pool)
+    await sender.stop()
+    assert await everything_sent(pool)
 
 
 async def test_a_backlog_of_one_lane_does_not_wait_for_the_poll_between_chunks(

@@ -14,7 +14,7 @@ from shared.kafka import KafkaSettings
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
-from tests.shared.relaying import everything_sent, sent_row, tell_many
+from tests.shared.relaying import advance, everything_sent, sent_row, tell_many
 
 if TYPE_CHECKING:
     from shared.database import Pool
@@ -117,7 +117,7 @@ async def test_a_former_owner_cannot_move_the_cursor(pool: Pool) -> None:
     mine = await sent_row(pool, dossier_id, 0)
     await cursors.begin_epoch(pool, [mine.lane])
     with pytest.raises(cursors.NotOurs):
-        await cursors.advance(pool, [mine])
+        await advance(pool, mine)
     assert await pool.fetchval("select max(sent_to) from lanes") == 0
     assert await pool.fetchval("select count(*) from sent") == 0
     assert await pool.fetchval("select count(*) from broker_marks") == 0
@@ -129,8 +129,8 @@ async def test_a_former_owners_late_acknowledgement_does_not_look_like_a_loss(po
     await world.tell(pool, (dossier_id, 1))
     late = await sent_row(pool, dossier_id, 5)
     await cursors.begin_epoch(pool, [late.lane])
-    assert await cursors.advance(pool, [await sent_row(pool, dossier_id, 6)]) == ""
+    assert await advance(pool, await sent_row(pool, dossier_id, 6)) == ""
     with pytest.raises(cursors.NotOurs):
-        await cursors.advance(pool, [late])
+        await advance(pool, late)
     assert await pool.fetchval("select sent_to from lanes where lane = $1", late.lane) == late.to_id
     assert await pool.fetchval("select last_offset from broker_marks") == 6

@@ -10,9 +10,8 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from shared import relay
-from shared.events import PARTITIONS, STATE, SUBMISSIONS
+from shared.events import PARTITIONS
 from shared.kafka import KafkaSettings
-from shared.packing import StateRecord
 from tests.fixtures.waiting import wait_until
 from tests.shared.reading import first_sightings, read_topic
 from tests.shared.relaying import everything_sent, has_come, tell_many
@@ -27,16 +26,16 @@ async def test_a_send_that_is_never_acknowledged_is_given_up_and_done_again(
 ) -> None:
     """The broker answers every question, so no watch is alarmed; an idempotent producer would wait for ever."""
     monkeypatch.setattr(relay, "SEND_DEADLINE_S", 0.5)
-    send_rows, unanswered = relay.send_rows, 1
+    send, unanswered = relay.send, 1
 
     async def unanswered_once(*said: Any) -> Any:
         nonlocal unanswered
         if unanswered:
             unanswered -= 1
             await for_ever()
-        return await send_rows(*said)
+        return await send(*said)
 
-    monkeypatch.setattr(relay, "send_rows", unanswered_once)
+    monkeypatch.setattr(relay, "send", unanswered_once)
     _, pool, sender = await start()
     dossier_id = uuid4()
     await tell_many(pool, sender, [dossier_id], [1, 2])
@@ -45,32 +44,29 @@ async def test_a_send_that_is_never_acknowledged_is_given_up_and_done_again(
     assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2]}
 
 
-async def test_when_one_topic_fails_what_its_lane_sends_to_another_ends_with_it(
+async def test_when_one_topic_fails_the_producer_of_the_others_ends_before_anything_is_sent_again(
     start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would go on behind the back of the next session, which sends the same events again."""
-    send_rows, ended, never = relay.send_rows, list[str](), asyncio.Event()
+    send, abort, steps = relay.send, relay.abort, list[str]()
 
-    async def torn_once(producer: Any, topic: str, lane: int, rows: Any) -> Any:
-        if ended:
-            return await send_rows(producer, topic, lane, rows)
-        if topic == STATE:
-            raise KafkaError("the leader is gone")
-        try:
-            return await never.wait()
-        except asyncio.CancelledError:
-            ended.append(topic)
-            raise
+    async def torn_once(producer: Any, lane: int, rows: Any) -> Any:
+        steps.append("sent")
+        if len(steps) == 1:
+            raise KafkaError("the leader of one of them is gone")
+        return await send(producer, lane, rows)
 
-    async def state_of(_: Any, dossiers: Any) -> list[StateRecord]:
-        return [StateRecord(STATE, str(one), [], b"1") for one in dossiers]
+    async def watched(producer: Any) -> None:
+        await abort(producer)
+        steps.append("ended")
 
-    monkeypatch.setattr(relay, "send_rows", torn_once)
-    _, pool, sender = await start(state_of=state_of, state_source=SUBMISSIONS)
+    monkeypatch.setattr(relay, "send", torn_once)
+    monkeypatch.setattr(relay, "abort", watched)
+    _, pool, sender = await start()
     dossier_id = uuid4()
     await tell_many(pool, sender, [dossier_id], [1])
-    await wait_until(lambda: ended == [SUBMISSIONS])
     await wait_until(lambda: everything_sent(pool), 20)
+    assert steps == ["sent", "ended", "sent"]
     assert first_sightings(await read_topic(kafka)) == {dossier_id: [1]}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -198,11 +199,18 @@ async def test_the_relay_arrives_and_leaves_by_what_was_recorded_and_sent(desk: 
     epochs = await cursors.begin_epoch(desk.pool, [row["lane"] for row in sent])
     chunks = [
         cursors.Sent(
-            row["lane"], epochs[row["lane"]], row["first"], row["last"], (), [at.timestamp() for at in row["recorded"]]
+            row["lane"],
+            epochs[row["lane"]].epoch,
+            row["first"],
+            row["last"],
+            (),
+            tuple(at.timestamp() for at in row["recorded"]),
+            time.time(),
         )
         for row in sent
     ]
-    assert not await cursors.advance(desk.pool, chunks)
+    async with desk.pool.acquire() as tx:
+        assert not await cursors.advance(tx, chunks)
     relay = (await desk.figures())["relay"]
     assert relay["left"] == sum(row["count"] for row in sent)
     assert relay["arrived"] == await desk.pool.fetchval(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from bench.ground import STAGED, Ground, Stalled, one
-from bench.workload import BIRTH, BIRTHS, submissions
+from bench.workload import BIRTH, BIRTHS, BUSY, submissions
 from services.intake import store
 from services.intake.store import NewSubmission
 from shared.envelope import Outgoing, new_id
@@ -37,13 +37,13 @@ class Arrivals:
         return Arrivals(tuple(row[0] for row in kept), tuple(row[1] for row in kept))
 
 
-def prepare(place: Ground, count: int, *, births_only: bool = False) -> list[NewSubmission]:
-    """Make the dossiers beforehand, so that making them costs the measured seconds nothing."""
+def prepare(place: Ground, count: int, *, per_second: float = BUSY, births_only: bool = False) -> list[NewSubmission]:
+    """Make the dossiers beforehand, so that making them costs the measured seconds nothing; `arrive` at that rate."""
     step = BIRTHS if births_only else 1
     first = (place.spent // step + 1) * step
     numbers = range(first, first + count * step, step)
     place.spent = numbers[-1]
-    return list(submissions(place.examples, place.versions, place.sealer, place.clock.now(), numbers))
+    return list(submissions(place.examples, place.versions, place.sealer, place.clock.now(), numbers, per_second))
 
 
 def split(new: Sequence[NewSubmission]) -> tuple[list[UUID], list[UUID]]:

@@ -35,8 +35,9 @@ from deploy.local.postgres import Postgres
 from deploy.local.processes import end, spawn
 from deploy.machine import commit, machine
 from services.workflow.procedures import shipped
-from shared.envelope import lane_of, new_id
+from shared.envelope import new_id
 from shared.events import SUBMISSIONS
+from shared.lanes import lane_of
 from shared.office import OfficeClock
 from shared.sealed import Sealer
 

@@ -83,7 +83,7 @@ def _ratios(rates: dict[str, list[float]], waits: dict[str, list[list[float]]], 
 async def _run(place: Ground, weather: str, backlog: int, seconds: float) -> tuple[float, list[float]]:
     """(the others' dossiers a second out of a backlog, their waits in seconds while they arrive one by one)."""
     await asyncio.to_thread(place.registry, **WEATHERS[weather])
-    new = prepare(place, round(ARRIVING * (SHOWN + seconds)))
+    new = prepare(place, round(ARRIVING * (SHOWN + seconds)), per_second=ARRIVING)
     arrived = (await arrive(place, new, ARRIVING)).since(SHOWN)
     _, others = split(new)
     told = await all_recorded(place.dsn["notify"], "NoticeSent", others)

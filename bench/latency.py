@@ -48,7 +48,8 @@ async def measure(options: Options) -> Figures:
 
 async def at_rate(place: Ground, rate: int, warm_up_s: float, seconds: float) -> Figures:
     """One open-loop run; percentiles of what arrived after the warm-up."""
-    arrived = await arrive(place, prepare(place, round(rate * (warm_up_s + seconds))), rate)
+    new = prepare(place, round(rate * (warm_up_s + seconds)), per_second=rate)
+    arrived = await arrive(place, new, rate)
     await all_recorded(place.dsn["notify"], "NoticeSent", arrived.ids)
     wanted = await recorded(place.dsn["workflow"], "IdNumberWanted", arrived.ids)
     await all_recorded(place.dsn["workflow"], "IdNumberIssued", list(wanted))

@@ -54,7 +54,8 @@ async def play(place: Ground, down_s: float) -> Figures:
     most_s = BEFORE_S + down_s + 4 * down_s * ARRIVING / (CAPACITY - ARRIVING) + 60
     await _weather(place)
     looks: list[Look] = []
-    arriving = asyncio.create_task(arrive(place, prepare(place, round(most_s * ARRIVING), births_only=True), ARRIVING))
+    new = prepare(place, round(most_s * ARRIVING), per_second=ARRIVING, births_only=True)
+    arriving = asyncio.create_task(arrive(place, new, ARRIVING))
     looking = asyncio.create_task(_look_for_ever(place, looks))
     try:
         await asyncio.sleep(BEFORE_S)

@@ -18,7 +18,7 @@ import asyncpg
 from bench import throughput
 from bench.ground import SERVICES, Ground, Stalled, one
 from deploy.local import call
-from shared.envelope import lane_of
+from shared.lanes import lane_of
 
 PATTERN = 200
 """Dossiers that are really worked."""

@@ -15,12 +15,15 @@ from typing import Any
 from services.intake.store import NewSubmission
 from shared.envelope import new_id
 from shared.events import DossierSubmitted, SubmittedComponent
+from shared.lanes import DossierIds
 from shared.sealed import Sealer
 
 PLAIN, BIRTH = "1.004873", "1.001193"
 BIRTHS = 10
 """One dossier in so many is a birth."""
 AGENCIES = 20
+BUSY = 1_000.0
+"""Submissions a second where they are committed beforehand: about what intake accepts."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -52,11 +55,17 @@ def body_of(examples: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def submissions(
-    examples: Mapping[str, Any], versions: Mapping[str, int], sealer: Sealer, office_now: datetime, numbers: range
+    examples: Mapping[str, Any],
+    versions: Mapping[str, int],
+    sealer: Sealer,
+    office_now: datetime,
+    numbers: range,
+    per_second: float = BUSY,
 ) -> Iterator[NewSubmission]:
-    """What intake stores for those bodies: the same rows, the same sealed fields."""
-    for number in numbers:
-        body, dossier_id = body_of(examples, number), new_id()
+    """What intake stores for those bodies: the same rows, the same sealed fields, ids as of arrivals at that rate."""
+    ids = DossierIds()
+    for at, number in enumerate(numbers):
+        body, dossier_id = body_of(examples, number), ids.next(at / per_second)
         person = body["applicant"]
         contact = {"full_name": person["full_name"], "residential_area": body.get("residential_area")}
         who = {"full_name": person["full_name"], "birth_date": person.get("birth_date"), "personal_id": None}

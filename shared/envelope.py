@@ -6,20 +6,17 @@ import hashlib
 import json
 import os
 import re
-import struct
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, AnyStr, NamedTuple
 from uuid import UUID
 
 import orjson
-from aiokafka.partitioner import murmur2
 from asyncpg.pgproto.pgproto import UUID as QuickUUID
 from pydantic import ValidationError
 
-from shared.events import CATALOGUE, COMPACTED, PARTITIONS, PRODUCER, Fact, Heartbeat
+from shared.events import CATALOGUE, COMPACTED, PRODUCER, Fact, Heartbeat
 
 MAX_VALUE = 900_000
 """Bytes of one record's value; a larger one is parked unread."""
@@ -28,29 +25,6 @@ NO_TRACE = UUID(int=0)
 HEARTBEATS = frozenset(kind for kind in CATALOGUE.values() if issubclass(kind, Heartbeat))
 LATEST_MS = 4_102_444_800_000
 """The year 2100: a stranger's record may claim a time that no datetime can hold."""
-
-
-@lru_cache(maxsize=65_536)
-def lane_of(key: str) -> int:
-    """The lane, which is the partition, of a record key: murmur2 as Java clients compute it."""
-    said = key.encode()
-    mark = _murmur2_of_words(said) if len(said) == ID_BYTES else murmur2(said)
-    return int((mark & 0x7FFFFFFF) % PARTITIONS)
-
-
-ID_BYTES = 36
-"""Of an id's text: nine words."""
-_words = struct.Struct("<9I").unpack
-
-
-def _murmur2_of_words(said: bytes) -> int:
-    """murmur2 of an id's text, word by word: the library goes byte by byte, which took a fifteenth of notify's time."""
-    mark = 0x9747B28C ^ ID_BYTES
-    for word in _words(said):
-        word = word * 0x5BD1E995 & 0xFFFFFFFF  # noqa: PLW2901
-        mark = mark * 0x5BD1E995 & 0xFFFFFFFF ^ (word ^ word >> 24) * 0x5BD1E995 & 0xFFFFFFFF
-    mark = (mark ^ mark >> 13) * 0x5BD1E995 & 0xFFFFFFFF
-    return mark ^ mark >> 15
 
 
 def uuid_of(said: AnyStr) -> UUID:

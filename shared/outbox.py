@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shared.envelope import Outgoing, lane_of
+from shared.envelope import Outgoing
+from shared.lanes import lane_of
 from shared.writes import MANY, Bulk, Writes
 
 if TYPE_CHECKING:

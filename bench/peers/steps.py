@@ -20,8 +20,9 @@ from services.workflow import lifecycle, tables
 from services.workflow.lifecycle import Decision, Dossier, Moment
 from services.workflow.procedures import shipped
 from services.workflow.working_calendar import WorkingCalendar
-from shared.envelope import lane_of, new_id
+from shared.envelope import new_id
 from shared.events import DossierSubmitted, Fact, IdNumberFound, IdNumberWanted, NoticeSent, NoticeWanted
+from shared.lanes import lane_of
 from shared.office import VIETNAM, wall_now
 from shared.sealed import Sealer
 from shared.writes import Writes

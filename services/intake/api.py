@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from shared.events import (
     SupplementSubmitted,
     WithdrawalRequested,
 )
+from shared.lanes import DossierIds
 from shared.office import VIETNAM, wall_now
 from shared.openapi import takes
 from shared.outbox import stage
@@ -93,7 +95,7 @@ BACKGROUND: tuple[Background, ...] = (accept_for_ever, read_procedures, beat, co
 
 
 def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) -> APIRouter:
-    routes = APIRouter(prefix="/v1/dossiers", tags=["dossiers"])
+    routes, ids = APIRouter(prefix="/v1/dossiers", tags=["dossiers"]), DossierIds()
     secret_key = service.settings.secret.get_secret_value().encode()
 
     def answer(stored: store.StoredSubmission, status: int) -> Response:
@@ -127,7 +129,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
             if (earlier := await _accepted_before(service, caller, key, digest(body))) is None:
                 raise
             return answer(earlier, 200)
-        dossier_id, trace_id = new_id(), trace_of(request.headers.get("traceparent"))
+        dossier_id, trace_id = ids.next(time.monotonic()), trace_of(request.headers.get("traceparent"))
         fact = telling.submitted(service.sealer, dossier_id, submission, procedure["version"], office_now, caller.role)
         new = store.NewSubmission(dossier_id, caller.name, key, digest(body), fact, trace_id)
         stored = await acceptance.accept(new)

@@ -15,9 +15,10 @@ from aiokafka import AIOKafkaProducer
 from services.idlookup import desk
 from services.idlookup.settings import IdlookupSettings
 from shared.consumer import Consumer
-from shared.envelope import NO_TRACE, Record, headers_of, lane_of, new_id
+from shared.envelope import NO_TRACE, Record, headers_of, new_id
 from shared.events import IDNUMBER_REQUESTS, Fact, IdCheckWanted, IdNumberNoLongerWanted, IdNumberWanted
 from shared.kafka import KafkaSettings
+from shared.lanes import lane_of
 from shared.office import VIETNAM
 from shared.sealed import Sealer
 from shared.service import Service

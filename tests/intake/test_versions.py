@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from services.intake.catalogue import Catalogue
 from services.intake.handlers import on_procedure_published
 from services.intake.store import ProcedureWork
-from shared.envelope import Received, Record, headers_of, lane_of, new_id, parse
+from shared.envelope import Received, Record, headers_of, new_id, parse
 from shared.events import PROCEDURES, ProcedurePublished
+from shared.lanes import lane_of
 from shared.office import wall_now
 from shared.writes import Writes
 from tests.fixtures.databases import MakePool

@@ -19,8 +19,9 @@ from services.notify.sender import Sender
 from services.notify.store import NoticeWork
 from services.notify.texts import Texts
 from shared.consumer import Consumer
-from shared.envelope import NO_TRACE, Record, headers_of, lane_of, new_id
+from shared.envelope import NO_TRACE, Record, headers_of, new_id
 from shared.events import NOTICE_REQUESTS, Fact, NoticeWanted
+from shared.lanes import lane_of
 from shared.metrics import DeliveryMetrics, StageMetrics
 from shared.office import VIETNAM
 from shared.outbox import Wake

@@ -11,9 +11,9 @@ from uuid import UUID
 from prometheus_client import CollectorRegistry
 
 from shared import cursors
-from shared.envelope import lane_of
 from shared.events import SUBMISSIONS
 from shared.kafka import KafkaSettings
+from shared.lanes import lane_of
 from shared.metrics import DeliveryMetrics, StageMetrics
 from shared.outbox import Wake
 from shared.relay import Relay

@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from aiokafka.partitioner import murmur2 as library_murmur2
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given, settings
@@ -24,42 +23,13 @@ from shared.envelope import (
     cloud_event,
     fingerprint,
     headers_of,
-    lane_of,
     new_id,
     parse,
     records_from,
     trace_of,
 )
-from shared.events import CATALOGUE, COMPACTED, PARTITIONS, PROCEDURES, SUBMISSIONS, ProcedurePublished
+from shared.events import CATALOGUE, COMPACTED, PROCEDURES, SUBMISSIONS, ProcedurePublished
 from tests.shared.telling import NOON, record, told
-
-# Kafka's own org.apache.kafka.common.utils.UtilsTest.testMurmur2
-JAVA_MURMUR2 = {
-    "21": -973932308,
-    "foobar": -790332482,
-    "a-little-bit-long-string": -985981536,
-    "a-little-bit-longer-string": -1486304829,
-    "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
-    "abc": 479470107,
-}
-
-
-@pytest.mark.parametrize(("key", "murmur2"), JAVA_MURMUR2.items())
-def test_the_lane_is_the_partition_a_java_client_would_choose(key: str, murmur2: int) -> None:
-    assert lane_of(key) == (murmur2 & 0x7FFFFFFF) % PARTITIONS
-
-
-def test_the_lane_of_an_id_is_what_the_library_computes_byte_by_byte() -> None:
-    for _ in range(500):
-        text = str(uuid4())
-        assert lane_of(text) == (library_murmur2(text.encode()) & 0x7FFFFFFF) % PARTITIONS
-
-
-def test_lanes_are_used_evenly() -> None:
-    counts = [0] * PARTITIONS
-    for _ in range(12_000):
-        counts[lane_of(str(uuid4()))] += 1
-    assert min(counts) > 800
 
 
 def test_ids_are_version_7_and_sort_by_the_time_they_were_made() -> None:

@@ -12,9 +12,10 @@ from uuid import uuid4
 import pytest
 
 from shared import consumer, relay
-from shared.envelope import NO_TRACE, Outgoing, Record, headers_of, lane_of, new_id
+from shared.envelope import NO_TRACE, Outgoing, Record, headers_of, new_id
 from shared.events import SUBMISSIONS, SubmissionHeartbeat
 from shared.kafka import KafkaSettings
+from shared.lanes import lane_of
 from shared.outbox import stage
 from tests.fixtures.databases import MakePool
 from tests.fixtures.waiting import wait_until

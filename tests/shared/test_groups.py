@@ -15,9 +15,10 @@ from aiokafka.errors import KafkaError, NodeNotReadyError
 from deploy.local.ports import free_port
 from shared import reading, subscription
 from shared.database import NotReady
-from shared.envelope import Record, lane_of
+from shared.envelope import Record
 from shared.events import PARTITIONS, SUBMISSIONS
 from shared.kafka import KafkaSettings, cluster_id, ensure_topics, find_shortened, pin_to_present
+from shared.lanes import lane_of
 from shared.subscription import Subscription
 from tests.fixtures.waiting import wait_until
 from tests.shared import world

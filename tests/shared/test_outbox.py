@@ -11,8 +11,9 @@ import asyncpg
 import pytest
 
 from shared import cursors, outbox
-from shared.envelope import Outgoing, lane_of, new_id
+from shared.envelope import Outgoing, new_id
 from shared.events import SubmissionHeartbeat
+from shared.lanes import lane_of
 from shared.outbox import Wake, stage
 from tests.fixtures.waiting import wait_until
 from tests.shared import world

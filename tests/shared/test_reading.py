@@ -13,8 +13,9 @@ from aiokafka.errors import CommitFailedError
 
 from shared import reading
 from shared.ahead import Ahead, Batch
-from shared.envelope import Record, lane_of
+from shared.envelope import Record
 from shared.events import SUBMISSIONS
+from shared.lanes import lane_of
 from shared.reading import COMMIT_EVERY_S
 from tests.fixtures.waiting import wait_until
 from tests.shared import world

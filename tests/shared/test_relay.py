@@ -11,9 +11,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from shared import relay
-from shared.envelope import lane_of
 from shared.events import PARTITIONS, STATE, SUBMISSIONS, WithdrawalRequested
 from shared.kafka import KafkaSettings
+from shared.lanes import lane_of
 from shared.outbox import CHANNEL, Wake, stage
 from shared.packing import StateRecord
 from tests.fixtures.waiting import wait_until

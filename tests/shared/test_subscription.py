@@ -17,9 +17,10 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from faststream import AckPolicy
 
 from shared import reading, subscription, unreadable
-from shared.envelope import Record, lane_of
+from shared.envelope import Record
 from shared.events import PARTITIONS, SUBMISSIONS
 from shared.kafka import KafkaSettings, ensure_topics
+from shared.lanes import lane_of
 from shared.subscription import Subscription
 from tests.fixtures.waiting import wait_until
 from tests.shared import world

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from shared.envelope import Outgoing, lane_of, new_id
+from shared.envelope import Outgoing, new_id
 from shared.events import LIFECYCLE
+from shared.lanes import lane_of
 from shared.outbox import stage
 from tests.fixtures.waiting import wait_until
 from tests.shared.world import WITHDRAWN

@@ -225,6 +225,7 @@ async def _receive(service: Service, code: str, rows: Sequence[Any]) -> bool:
     async with service.pool().acquire() as tx, tx.transaction():
         work = await store.open_work(tx, service, ids, may_receive=agencies, procedures=[code])
         if work.modes.get(code) != "opening":
+            await work.save_and_tell(tx)  # the codes that were reserved
             return False
         for row in rows:
             dossier = work.dossiers[row["dossier_id"]]

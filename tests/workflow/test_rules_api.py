@@ -269,6 +269,21 @@ async def test_a_procedure_closed_again_while_its_queue_is_received_stops_there(
     assert states == ["in_progress", "recorded", "recorded"]
 
 
+async def test_a_procedure_closed_again_while_its_queue_is_received_skips_no_code(desk: Desk, monkeypatch: Any) -> None:
+    monkeypatch.setattr(commands, "BATCH", 1)
+    await recorded(desk, 3)
+    await desk.set_mode(BUSINESS, "open")
+    assert await commands._receive_some(desk.service, BUSINESS)
+    rows = await commands._list_recorded(desk.pool, BUSINESS, [])
+    await desk.set_mode(BUSINESS, "record_only")
+    assert not await commands._receive(desk.service, BUSINESS, rows)
+    await desk.set_mode(BUSINESS, "open")
+    while await commands._receive_some(desk.service, BUSINESS):
+        pass
+    codes = await desk.pool.fetch("select dossier_code from dossiers order by dossier_code")
+    assert [row[0][-4:] for row in codes] == ["0001", "0002", "0003"]
+
+
 async def test_a_procedure_closed_again_with_nothing_left_to_receive_stays_closed(desk: Desk) -> None:
     await desk.set_mode(BUSINESS, "open")
     await desk.set_mode(BUSINESS, "record_only")

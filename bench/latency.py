@@ -93,7 +93,7 @@ async def moments(place: Ground, ids: Sequence[UUID]) -> Moments:
         "sent": await _times(
             place.dsn["intake"],
             "select dossier_id, extract(epoch from sent_at)::float8 as at from proof.events"
-            " where dossier_id = any($1::uuid[])",
+            " where dossier_id = any($1::uuid[]) and sent_at is not null",
             ids,
         ),
         "received": await recorded(workflow, "DossierReceived", ids),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,9 +45,9 @@ class Owned:
     sent_to: int
 
 
-async def begin_epoch(tx: Tx, lanes: Sequence[int]) -> dict[int, Owned]:
+async def begin_epoch(pool: Pool, lanes: Sequence[int]) -> dict[int, Owned]:
     """Count the epochs up; the former owner's cursor updates miss from now on."""
-    rows = await tx.fetch(
+    rows = await pool.fetch(
         "update lanes set epoch = epoch + 1 where lane = any($1::smallint[]) returning lane, epoch, sent_to",
         list(lanes),
     )
@@ -64,12 +65,12 @@ async def confirm(tx: Tx, lanes: Mapping[int, Owned]) -> None:
         raise NotOurs("a lane has a new owner")
 
 
-async def next_chunks(tx: Tx, after: Mapping[int, int], limit: int, most_bytes: int) -> dict[int, list[Any]]:
+async def next_chunks(pool: Pool, after: Mapping[int, int], limit: int, most_bytes: int) -> dict[int, list[Any]]:
     """Each lane's next events after an id, by id. Lanes that have none are not in the answer.
 
     At most `limit` of a lane; and none after `most_bytes` of their data, whatever the size of the last.
     """
-    rows = await tx.fetch(
+    rows = await pool.fetch(
         """
         select e.lane, e.id, e.topic::text as topic, e.dossier_id, e.key, e.sequence, e.ce_id, e.type, e.trace_id,
                e.data, e.recorded_at
@@ -95,7 +96,7 @@ async def next_chunks(tx: Tx, after: Mapping[int, int], limit: int, most_bytes: 
 ADVANCE = """
   with s as (
     select * from unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[], $9::int[], $10::float8[],
-      $11::float8[], $12::float8[]) as s (lane, epoch, from_id, to_id, events, recorded_from, recorded_to, sent_at)
+      $11::float8[], $12::float8[]) as s (lane, epoch, from_id, to_id, events, recorded_from, recorded_to, ago)
   ), ends as (
     select lane, epoch, max(to_id) as to_id from s group by lane, epoch
   ), m as (
@@ -113,15 +114,17 @@ ADVANCE = """
     on conflict (topic, partition) do update set last_offset = excluded.last_offset
   ), logged as (
     insert into sent (lane, from_id, to_id, events, recorded_from, recorded_to, sent_at)
-    select lane, from_id, to_id, events, to_timestamp(recorded_from), to_timestamp(recorded_to), to_timestamp(sent_at)
+    select lane, from_id, to_id, events, to_timestamp(recorded_from), to_timestamp(recorded_to),
+           clock_timestamp() - ago * interval '1 second'
       from s join moved using (lane)
   )
   select (select count(*) from moved) as moved, lost.* from (select) as once left join lost on true
 """
-"""One statement and so one transaction. A lane is its partitions' number in every topic."""
+"""One statement and so one transaction, its times by PostgreSQL's clock. A lane is its partitions' number in every
+topic."""
 
 
-async def advance(tx: Tx, sent: Sequence[Sent]) -> str:
+async def advance(pool: Pool, sent: Sequence[Sent]) -> str:
     """Remember acknowledged chunks, of a lane in their order. Returns why the broker must have lost something, or an
     empty string.
 
@@ -139,14 +142,15 @@ async def advance(tx: Tx, sent: Sequence[Sent]) -> str:
             for topic, at, first, last in row.marks:
                 marks[topic, at] = (marks[topic, at][0] if (topic, at) in marks else first, last)
             part += 1
-        if lost := await _advance(tx, left[:part], marks):
+        if lost := await _advance(pool, left[:part], marks):
             return lost
         left = left[part:]
     return ""
 
 
-async def _advance(tx: Tx, sent: Sequence[Sent], marks: Mapping[tuple[str, int], tuple[int, int]]) -> str:
-    found = await tx.fetchrow(
+async def _advance(pool: Pool, sent: Sequence[Sent], marks: Mapping[tuple[str, int], tuple[int, int]]) -> str:
+    now = time.time()
+    found = await pool.fetchrow(
         ADVANCE,
         [row.lane for row in sent],
         [row.epoch for row in sent],
@@ -159,11 +163,12 @@ async def _advance(tx: Tx, sent: Sequence[Sent], marks: Mapping[tuple[str, int],
         [row.count for row in sent],
         [min(row.recorded) for row in sent],
         [max(row.recorded) for row in sent],
-        [row.sent_at for row in sent],
+        [max(now - row.sent_at, 0.0) for row in sent],
     )
     assert found is not None
     if found["topic"] is not None:
-        await start_over(tx)
+        async with pool.acquire() as tx:
+            await start_over(tx)
         place = f"{found['topic']}-{found['partition']}"
         return f"{place} acknowledged offset {found['first']} after {found['last_offset']}"
     if found["moved"] != len({row.lane for row in sent}):

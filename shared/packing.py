@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -12,22 +11,13 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from shared.envelope import headers_of
+from shared.states import StateRecord
 
 BATCH_BYTES = 900_000
 """Of one batch before it is compressed; with its request it fits a broker's usual limit of 1,048,588."""
 MANY = 50
 """Records from which on a batch is compressed: they repeat each other, a few would cost more than they save. Large ones
 are not, however many: unpacked, what a broker hands out at once would fill the memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class StateRecord:
-    """A record for a compacted topic, built from the current row when sent; never stored."""
-
-    topic: str
-    key: str
-    headers: list[tuple[str, bytes]]
-    value: bytes | None
 
 
 def _wire(row: Any) -> tuple[bytes, bytes | None, list[tuple[str, bytes]], int | None]:
@@ -67,10 +57,14 @@ def pack(rows: Sequence[Any]) -> tuple[BatchBuilder, int]:
     return batch, packed
 
 
+class Shortened(Exception):
+    """The broker gave an offset that it had given before: what it had acknowledged in between is gone."""
+
+
 async def send(producer: Any, lane: int, rows: Mapping[str, Sequence[Any]]) -> tuple[tuple[str, int, int, int], ...]:
     """Send one lane's rows, topic -> rows: of each topic one batch after the other, topics side by side.
 
-    For each topic (topic, partition, first offset, last offset) of what the broker acknowledged.
+    For each topic (topic, partition, first offset, last offset) of what the broker acknowledged. Raises Shortened.
     """
     acknowledged: dict[str, tuple[int, int]] = {}
     at = dict.fromkeys(rows, 0)
@@ -82,7 +76,9 @@ async def send(producer: Any, lane: int, rows: Mapping[str, Sequence[Any]]) -> t
         for topic, done in zip(packed, await asyncio.gather(*coming), strict=True):
             if done.offset < 0:
                 raise KafkaError("acknowledged without an offset: what became of it is unknown")
-            first, _ = acknowledged.get(topic, (done.offset, 0))
+            first, last = acknowledged.get(topic, (done.offset, -1))
+            if done.offset <= last:
+                raise Shortened(f"{topic}-{lane} acknowledged offset {done.offset} after {last}")
             acknowledged[topic] = first, done.offset + packed[topic] - 1
             at[topic] += packed[topic]
         at = {topic: begin for topic, begin in at.items() if begin < len(rows[topic])}

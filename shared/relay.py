@@ -8,12 +8,10 @@ means "unknown": the lane is sent again from its cursor.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
-from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -25,7 +23,8 @@ from shared.faults import fault_point
 from shared.kafka import KafkaSettings, abort, cluster_id, ensure_topics, find_shortened, pin
 from shared.metrics import DeliveryMetrics, StageMetrics, observe_all
 from shared.outbox import CHANNEL, Wake
-from shared.packing import StateRecord, send
+from shared.packing import Shortened, send
+from shared.states import StateOf, StateRecord, build_states
 
 if TYPE_CHECKING:
     import asyncpg
@@ -50,7 +49,6 @@ ANSWER_S = 5.0
 """How long a database or a broker that is watched may be silent: a frozen one must not hold the watch up."""
 
 
-StateOf = Callable[["Pool", Sequence[UUID]], Awaitable[list[StateRecord]]]
 Flying: TypeAlias = "dict[asyncio.Task[cursors.Sent], int]"
 """Sends under way, and of which lane."""
 
@@ -95,10 +93,7 @@ class Relay:
             try:
                 await self._own_and_send()
             except BrokerLost as lost:
-                log.warning(
-                    "the broker has lost what it had acknowledged: sending again from the oldest event", why=str(lost)
-                )
-                self._metrics.refills.inc()
+                self._say_lost(lost)
             except Exception as error:
                 expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
                 log.warning("relay starts again", error=repr(error)[:200], exc_info=None if expected else error)
@@ -108,6 +103,10 @@ class Relay:
                 self._set_connected(False)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
+
+    def _say_lost(self, lost: BrokerLost) -> None:
+        log.warning("the broker has lost what it had acknowledged: sending again from the oldest event", why=str(lost))
+        self._metrics.refills.inc()
 
     def _set_connected(self, connected: bool) -> None:
         self.connected = connected
@@ -156,7 +155,11 @@ class Relay:
     async def _session(
         self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer, over: asyncio.Future[None]
     ) -> None:
-        """Send until the lock's connection has ended, or `over` is done."""
+        """Send until the lock's connection has ended, or `over` is done.
+
+        Of that connection nothing else is asked while it has all lanes than whether it lives: waiting for one that is
+        dead would keep us from noticing.
+        """
 
         def ended(_: Any) -> None:
             if not over.done():
@@ -174,15 +177,17 @@ class Relay:
                 dirty |= await self._take_lanes(owner)
                 if idle := self._idle(dirty, flying):
                     after = {lane: self._owned[lane].sent_to for lane in idle}
-                    chunks = await cursors.next_chunks(owner, after, CHUNK, CHUNK_BYTES)
+                    chunks = await cursors.next_chunks(self._pool(), after, CHUNK, CHUNK_BYTES)
                     # A full chunk means there may be more; whoever commits after this look wakes us again.
                     dirty -= {lane for lane in idle if not _is_full(chunks.get(lane, ()))}
-                    states = await self._build_states(row for rows in chunks.values() for row in rows)
+                    states = await build_states(
+                        self._pool(), self._state_of, self._source, (row for rows in chunks.values() for row in rows)
+                    )
                     for lane, rows in chunks.items():
                         flying[asyncio.create_task(self._send(producer, lane, rows, states[lane]))] = lane
                 self._collect(flying)
                 if self._unsaved and clock() >= self._save_at:
-                    await self._save(owner)
+                    await self._save()
                 if not self._idle(dirty, flying):
                     dirty |= await self._wait(over, flying)
                 if (now := clock()) >= watch:
@@ -196,9 +201,7 @@ class Relay:
             for task in flying:
                 task.cancel()
             await asyncio.gather(*flying, return_exceptions=True)
-            with contextlib.suppress(Exception):  # then the next owner sends them again
-                async with asyncio.timeout(ANSWER_S):
-                    await self._save(owner)
+            await self._save_at_last()
 
     def _idle(self, dirty: set[int], flying: Flying) -> set[int]:
         """Our lanes that have something to send and nothing under way."""
@@ -233,7 +236,7 @@ class Relay:
         rows = await owner.fetch("select lane from unnest($1::int[]) as lane where pg_try_advisory_lock(2, lane)", free)
         taken = [row["lane"] for row in rows]
         if taken:
-            self._owned |= await cursors.begin_epoch(owner, taken)
+            self._owned |= await cursors.begin_epoch(self._pool(), taken)
             log.info("lanes taken", lanes=taken)
         return set(taken)
 
@@ -246,34 +249,19 @@ class Relay:
             by_topic[row["topic"]].append(row)
         for state in states:
             by_topic[state.topic].append(state)
-        # A deadline, for an idempotent producer never gives up by itself (docs/brokers.md, 6).
-        async with asyncio.timeout(SEND_DEADLINE_S):
-            marks = await send(producer, lane, by_topic)
+        epoch = self._owned[lane].epoch
+        try:
+            # A deadline, for an idempotent producer never gives up by itself (docs/brokers.md, 6).
+            async with asyncio.timeout(SEND_DEADLINE_S):
+                marks = await send(producer, lane, by_topic)
+        except Shortened as lost:
+            async with self._pool().acquire() as tx:
+                await cursors.confirm(tx, {lane: self._owned[lane]})
+                await cursors.start_over(tx)
+            raise BrokerLost(str(lost)) from lost
         fault_point("relay-after-send", real)
         recorded = tuple(row["recorded_at"].timestamp() for row in rows)
-        return cursors.Sent(
-            lane, self._owned[lane].epoch, rows[0]["id"], rows[-1]["id"], marks, recorded, time.time(), real
-        )
-
-    async def _build_states(self, rows: Iterable[Any]) -> dict[int, list[StateRecord]]:
-        """Lane -> its dossiers of these rows as they are now.
-
-        A lane sends one chunk after the other, so no older state follows a newer one. A mistake in building them must
-        not stop the facts: the next change tells.
-        """
-        states: dict[int, list[StateRecord]] = defaultdict(list)
-        changed = {row["dossier_id"]: row["lane"] for row in rows if row["topic"] == self._source}
-        if self._state_of is None or not changed:
-            return states
-        try:
-            for state in await self._state_of(self._pool(), list(changed)):
-                states[changed[UUID(state.key)]].append(state)
-        except Exception as error:
-            if is_passing(error):
-                raise
-            log.exception("states not told", dossiers=len(changed))
-            states.clear()
-        return states
+        return cursors.Sent(lane, epoch, rows[0]["id"], rows[-1]["id"], marks, recorded, time.time(), real)
 
     def _collect(self, flying: Flying) -> None:
         """Of what has ended: its lane may go on. Raises what a send has raised."""
@@ -297,10 +285,21 @@ class Relay:
         self._stages.entered.labels("relay", "all").inc(count)
         self._stages.left.labels("relay", "sent").inc(count)
 
-    async def _save(self, owner: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _save(self) -> None:
         """Remember what was acknowledged. Raises BrokerLost, and NotOurs."""
+        # Taken out first: what became of a commit may be unknown, and saved twice it would look like a loss.
         sent, self._unsaved = self._unsaved, []
-        lost = await cursors.advance(owner, sent)
+        lost = await cursors.advance(self._pool(), sent)
         fault_point("relay-after-cursor", sum(row.real for row in sent))
         if lost:
             raise BrokerLost(lost)
+
+    async def _save_at_last(self) -> None:
+        """At the end of a session, whatever ended it. What cannot be saved is sent again by the next owner."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._save()
+        except BrokerLost as lost:
+            self._say_lost(lost)
+        except Exception as error:  # noqa: BLE001 - what ended the session is what counts
+            log.info("places not saved", error=type(error).__name__)

@@ -28,11 +28,12 @@ from shared.metrics import DeliveryMetrics, StageMetrics
 from shared.office import OfficeClock
 from shared.openapi import gather_schemas
 from shared.outbox import Wake
-from shared.relay import Relay, StateOf
+from shared.relay import Relay
 from shared.sealed import Sealer
 from shared.serving import serve
 from shared.settings import Settings
 from shared.stages import targets
+from shared.states import StateOf
 from shared.subscription import Subscription
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from shared.body import dumps
 from shared.envelope import headers_of, new_id
 from shared.events import STATE
 from shared.office import wall_now
-from shared.packing import StateRecord
-from shared.relay import StateOf
 from shared.service import Background, Service
+from shared.states import StateOf, StateRecord
 
 from . import board, commands, dossiers_api, feed, rules_api, tasks_api
 from .rulebook import Rulebook, keep_fresh, office_day, seed

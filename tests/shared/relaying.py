@@ -31,17 +31,22 @@ class Sender:
     def __init__(self, dsn: str, pool: Pool, kafka: KafkaSettings, **more: Any) -> None:
         self.wake = Wake()
         self.wake.pool = pool
+        self._metrics = DeliveryMetrics(CollectorRegistry(), service="intake")
         self.relay = Relay(
             service="intake",
             dsn=dsn,
             pool=lambda: pool,
             kafka=kafka,
             wake=self.wake,
-            metrics=DeliveryMetrics(CollectorRegistry(), service="intake"),
+            metrics=self._metrics,
             stages=StageMetrics(CollectorRegistry()),
             **more,
         )
         self._task = asyncio.create_task(self.relay.run())
+
+    @property
+    def refills(self) -> int:
+        return int(self._metrics.refills._value.get())
 
     @property
     def lanes(self) -> set[int]:
@@ -81,5 +86,4 @@ async def sent_row(pool: Pool, dossier_id: UUID, offset: int, after: cursors.Sen
 
 
 async def advance(pool: Pool, *sent: cursors.Sent) -> str:
-    async with pool.acquire() as tx:
-        return await cursors.advance(tx, sent)
+    return await cursors.advance(pool, sent)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from shared.envelope import new_id
 from shared.events import NOTICES, SUBMISSIONS
 from shared.kafka import KafkaSettings, ensure_topics
-from shared.packing import MANY, pack, send
+from shared.packing import MANY, Shortened, pack, send
 from tests.fixtures.waiting import wait_until
 
 
@@ -52,6 +54,26 @@ def test_a_short_batch_is_sent_as_it_is() -> None:
 
 def test_large_records_are_sent_as_they_are_however_many() -> None:
     assert DefaultRecordBatch(bytes_of(rows(MANY, 20_000))).compression_type == DefaultRecordBatch.CODEC_NONE
+
+
+async def test_an_offset_given_before_between_two_batches_of_a_chunk_is_a_loss(
+    producer: AIOKafkaProducer, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log became shorter between the two: the first is gone, and only its offset shows it."""
+    await ensure_topics(kafka)
+    hand_in, given = producer.send_batch, list[int]()
+
+    async def shortened(batch: Any, topic: str, *, partition: int) -> asyncio.Future[Any]:
+        done = await (await hand_in(batch, topic, partition=partition))
+        given.append(done.offset)
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_result(done._replace(offset=given[0]))
+        return answer
+
+    monkeypatch.setattr(producer, "send_batch", shortened)
+    with pytest.raises(Shortened, match=f"{SUBMISSIONS}-3 acknowledged offset"):
+        await send(producer, 3, {SUBMISSIONS: rows(60, 17_000)})
+    assert len(given) == 2
 
 
 async def test_a_chunk_of_several_batches_arrives_whole_and_in_order(

@@ -11,7 +11,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from shared import cursors, relay
+from shared.events import PARTITIONS, SUBMISSIONS
 from shared.kafka import KafkaSettings, ensure_topics, find_shortened
+from shared.lanes import lane_of
+from shared.packing import Shortened
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
@@ -31,6 +34,47 @@ async def test_an_offset_not_above_the_last_one_means_that_the_broker_lost_somet
     assert await pool.fetchval("select max(sent_to) from lanes") == 0, "every lane goes back to its oldest event"
     with pytest.raises(cursors.NotOurs):
         await advance(pool, second)
+
+
+async def test_a_loss_that_only_the_last_save_of_a_session_shows_is_refilled_and_counted(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "SAVE_S", 3_600.0)
+    _, pool, sender = await start()
+    await wait_until(lambda: len(sender.lanes) == PARTITIONS)
+    dossier_id = uuid4()
+    lane = lane_of(str(dossier_id))
+    await pool.execute("insert into broker_marks values ($1, $2, 100)", SUBMISSIONS, lane)
+    await tell_many(pool, sender, [dossier_id], [1])
+    await wait_until(lambda: sender.relay._unsaved)
+    monkeypatch.setattr(relay, "SAVE_S", 0.1)
+    await pool.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'intake-relay'")
+    await wait_until(lambda: sender.refills == 1)
+    await wait_until(lambda: everything_sent(pool), 20)
+
+
+async def test_a_loss_within_one_send_is_refilled_and_counted(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, shortened = relay.send, 1
+
+    async def shortened_once(*said: Any) -> Any:
+        nonlocal shortened
+        marks = await send(*said)
+        if shortened:
+            shortened -= 1
+            raise Shortened("an offset given before")
+        return marks
+
+    _, pool, sender = await start()
+    dossier_id = uuid4()
+    await tell_many(pool, sender, [dossier_id], [1])
+    await wait_until(lambda: everything_sent(pool))
+    monkeypatch.setattr(relay, "send", shortened_once)
+    await tell_many(pool, sender, [dossier_id], [2])
+    await wait_until(lambda: sender.refills == 1)
+    await wait_until(lambda: everything_sent(pool), 20)
+    assert [event.sequence for event in await read_topic(kafka)] == [1, 2, 1, 2]
 
 
 async def test_what_the_broker_lost_is_sent_again_from_the_oldest_event(start: Any, kafka: KafkaSettings) -> None:

@@ -15,7 +15,7 @@ from shared.events import PARTITIONS, STATE, SUBMISSIONS, WithdrawalRequested
 from shared.kafka import KafkaSettings
 from shared.lanes import lane_of
 from shared.outbox import CHANNEL, Wake, stage
-from shared.packing import StateRecord
+from shared.states import StateRecord
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import Any
 from uuid import uuid4
 
@@ -68,6 +70,26 @@ async def test_when_one_topic_fails_the_producer_of_the_others_ends_before_anyth
     await wait_until(lambda: everything_sent(pool), 20)
     assert steps == ["sent", "ended", "sent"]
     assert first_sightings(await read_topic(kafka)) == {dossier_id: [1]}
+
+
+async def test_with_a_silent_connection_and_much_to_send_it_ends_as_soon_as_at_rest(
+    start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL gives its lanes to another meanwhile: waiting for that connection, it would go on for a minute."""
+    monkeypatch.setattr(relay, "ANSWER_S", 0.5)
+    monkeypatch.setattr(relay, "WATCH_S", 0.2)
+    _, pool, sender = await start()
+    await wait_until(lambda: len(sender.lanes) == PARTITIONS)
+    dossier_id = uuid4()
+    silent = await pool.fetchval("select pid from pg_stat_activity where application_name = 'intake-relay'")
+    os.kill(silent, signal.SIGSTOP)
+    try:
+        await tell_many(pool, sender, [dossier_id], [1])
+        await wait_until(lambda: not sender.relay.connected, 10)
+    finally:
+        os.kill(silent, signal.SIGCONT)
+    await wait_until(lambda: everything_sent(pool), 20)
+    assert set(first_sightings(await read_topic(kafka))) == {dossier_id}
 
 
 async def test_a_relay_that_hangs_loses_its_lanes_and_one_that_only_rests_keeps_them(

@@ -209,8 +209,7 @@ async def test_the_relay_arrives_and_leaves_by_what_was_recorded_and_sent(desk: 
         )
         for row in sent
     ]
-    async with desk.pool.acquire() as tx:
-        assert not await cursors.advance(tx, chunks)
+    assert not await cursors.advance(desk.pool, chunks)
     relay = (await desk.figures())["relay"]
     assert relay["left"] == sum(row["count"] for row in sent)
     assert relay["arrived"] == await desk.pool.fetchval(

@@ -54,9 +54,9 @@ async def begin_epoch(pool: Pool, lanes: Sequence[int]) -> dict[int, Owned]:
     return {row["lane"]: Owned(row["epoch"], row["sent_to"]) for row in rows}
 
 
-async def confirm(tx: Tx, lanes: Mapping[int, Owned]) -> None:
+async def confirm(pool: Pool, lanes: Mapping[int, Owned]) -> None:
     """Raises NotOurs when a lane has a new owner, or was sent back to its oldest event."""
-    ours = await tx.fetchval(
+    ours = await pool.fetchval(
         "select count(*) from lanes join unnest($1::smallint[], $2::bigint[]) as o (lane, epoch) using (lane, epoch)",
         list(lanes),
         [lane.epoch for lane in lanes.values()],

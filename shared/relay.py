@@ -157,8 +157,8 @@ class Relay:
     ) -> None:
         """Send until the lock's connection has ended, or `over` is done.
 
-        With all lanes ours, that connection is asked nothing but whether it lives: waiting for one that is dead would keep
-        us from noticing, and each that reads tables costs PostgreSQL three megabytes.
+        With all lanes ours, that connection is asked nothing but whether it lives: waiting for one that is dead would
+        keep us from noticing, and each that reads tables costs PostgreSQL three megabytes.
         """
 
         def ended(_: Any) -> None:

@@ -27,7 +27,7 @@ from shared.events import PARTITIONS, TOPICS
 
 BROKER = "broker"
 SETTLE_S = 75.0
-"""At rest: so long after everything was ready. Connections that the start needed are closed after 60 s unused."""
+"""At rest: so long after everything was ready. Connections that the start needed are closed after 15 s unused."""
 LOADED = 20_000
 """Dossiers of the loaded run."""
 

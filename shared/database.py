@@ -62,7 +62,7 @@ async def open_pool(dsn: str, *, name: str, size: int) -> Pool:
         min_size=1,
         max_size=size,
         reset=_leave_as_it_is,
-        max_inactive_connection_lifetime=60,
+        max_inactive_connection_lifetime=15,
         command_timeout=60,
         timeout=5,
         server_settings={"application_name": name, **SESSION},

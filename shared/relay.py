@@ -158,7 +158,7 @@ class Relay:
         """Send until the lock's connection has ended, or `over` is done.
 
         With all lanes ours, that connection is asked nothing but whether it lives: waiting for one that is dead would
-        keep us from noticing, and each that reads tables costs PostgreSQL three megabytes.
+        keep us from noticing.
         """
 
         def ended(_: Any) -> None:

@@ -14,11 +14,11 @@ from bench.ground import STAGED, Ground, Stalled, one
 from bench.workload import BIRTH, BIRTHS, BUSY, submissions
 from services.intake import store
 from services.intake.store import NewSubmission
-from shared.envelope import Outgoing, new_id
-from shared.outbox import CHANNEL, stage
+from shared.contract.envelope import Outgoing, new_id
+from shared.outbox.publish import CHANNEL, stage
 
 if TYPE_CHECKING:
-    from shared.database import Tx
+    from shared.postgres.pool import Tx
 
 TICK_S = 0.01
 """Whatever is due is committed, in one transaction, no more often than this."""

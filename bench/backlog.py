@@ -35,11 +35,11 @@ from deploy.local.postgres import Postgres
 from deploy.local.processes import end, spawn
 from deploy.machine import commit, machine
 from services.workflow.procedures import shipped
-from shared.envelope import new_id
-from shared.events import SUBMISSIONS
-from shared.lanes import lane_of
-from shared.office import OfficeClock
-from shared.sealed import Sealer
+from shared.clock import OfficeClock
+from shared.contract.envelope import new_id
+from shared.contract.events import SUBMISSIONS
+from shared.contract.partitions import lane_of
+from shared.privacy.sealed import Sealer
 
 RESULT = Path(__file__).parent / "results" / "backlog.json"
 COPIED = 5_000

@@ -18,7 +18,7 @@ from typing import Any
 
 import uvloop
 
-from shared.envelope import new_id
+from shared.contract.envelope import new_id
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from bench.ground import Ground, ground
 from bench.parts import Figures, Options
 from deploy.demo.conduct import pss_mb
 from deploy.local.stack import Stack
-from shared.events import PARTITIONS, TOPICS
+from shared.contract.events import PARTITIONS, TOPICS
 
 BROKER = "broker"
 SETTLE_S = 75.0

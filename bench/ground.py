@@ -17,10 +17,10 @@ from bench.workload import submissions
 from deploy.local import call, ports
 from deploy.local.stack import Stack
 from services.intake import store
-from shared.envelope import Outgoing, new_id
-from shared.office import OfficeClock
-from shared.outbox import stage
-from shared.sealed import Sealer
+from shared.clock import OfficeClock
+from shared.contract.envelope import Outgoing, new_id
+from shared.outbox.publish import stage
+from shared.privacy.sealed import Sealer
 
 SERVICES = ("intake", "workflow", "idlookup", "notify")
 HEALTHY = {"latency_p50_s": 0.0, "latency_p95_s": 0.0, "capacity_per_s": 100_000.0, "hang": False, "down": False}

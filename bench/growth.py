@@ -24,7 +24,7 @@ from bench.ground import SERVICES, Ground, Stalled, ground, one
 from bench.parts import Figures, Options
 from bench.seeding import Seeding, twin
 from bench.workload import AGENCIES
-from shared.tracking import tracking_secret
+from shared.privacy.tracking import tracking_secret
 
 SIZES, SHORT_SIZES = (10_000, 100_000, 1_000_000), (2_000, 10_000)
 ASKED, SHORT_ASKED = 300, 60

@@ -22,7 +22,7 @@ from services.intake import api, store
 from services.intake.acceptance import Acceptance, _Waiting
 from services.intake.store import NewSubmission, StoredSubmission
 from shared import service
-from shared.office import OfficeClock
+from shared.clock import OfficeClock
 from shared.settings import Settings
 from shared.submission import rules
 

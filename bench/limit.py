@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from bench.ground import Ground, one
-from shared.database import migrate
+from shared.postgres.pool import migrate
 
 ROWS = 500
 CONNECTIONS = 2

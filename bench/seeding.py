@@ -18,7 +18,7 @@ import asyncpg
 from bench import throughput
 from bench.ground import SERVICES, Ground, Stalled, one
 from deploy.local import call
-from shared.lanes import lane_of
+from shared.contract.partitions import lane_of
 
 PATTERN = 200
 """Dossiers that are really worked."""

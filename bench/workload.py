@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any
 
 from services.intake.store import NewSubmission
-from shared.envelope import new_id
-from shared.events import DossierSubmitted, SubmittedComponent
-from shared.lanes import DossierIds
-from shared.sealed import Sealer
+from shared.contract.envelope import new_id
+from shared.contract.events import DossierSubmitted, SubmittedComponent
+from shared.contract.partitions import DossierIds
+from shared.privacy.sealed import Sealer
 
 PLAIN, BIRTH = "1.004873", "1.001193"
 BIRTHS = 10

@@ -18,26 +18,31 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
-from shared import body, collector, database, faults, gauges, logs, parked, problems
-from shared.access import Access
-from shared.consumer import Consumer, Handler, Work
-from shared.envelope import Received
-from shared.events import Fact
-from shared.kafka import KafkaSettings
-from shared.metrics import DeliveryMetrics, StageMetrics
-from shared.office import OfficeClock
-from shared.openapi import gather_schemas
-from shared.outbox import Wake
-from shared.relay import Relay
-from shared.sealed import Sealer
-from shared.serving import serve
+from shared import fault_points
+from shared.clock import OfficeClock
+from shared.contract.envelope import Received
+from shared.contract.events import Fact
+from shared.contract.stages import targets
+from shared.http import body, problems
+from shared.http.access import Access
+from shared.http.openapi import gather_schemas
+from shared.http.server import serve
+from shared.inbox import parked
+from shared.inbox.consumer import Consumer, Handler, Work
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.subscription import Subscription
+from shared.outbox import gauges
+from shared.outbox.publish import Wake
+from shared.outbox.relay import Relay
+from shared.outbox.state_records import StateOf
+from shared.postgres import pool as database
+from shared.privacy.sealed import Sealer
 from shared.settings import Settings
-from shared.stages import targets
-from shared.states import StateOf
-from shared.subscription import Subscription
+from shared.telemetry import gc_timer, logs
+from shared.telemetry.metrics import DeliveryMetrics, StageMetrics
 
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.postgres.pool import Pool, Tx
 
 log = structlog.get_logger(__name__)
 
@@ -122,7 +127,7 @@ def build(
     every `refresh_s` to set gauges.
     """
     logs.configure(settings.service, settings.log_level)
-    faults.arm(settings.fault, settings.fault_file)
+    fault_points.arm(settings.fault, settings.fault_file)
     service = Service(settings)
 
     async def prepare(tasks: list[asyncio.Task[None]]) -> None:
@@ -190,10 +195,10 @@ def build(
 
 
 def run(app: FastAPI) -> None:
-    """Serve until SIGTERM or SIGINT; what was asked is answered first (`shared.serving`)."""
+    """Serve until SIGTERM or SIGINT; what was asked is answered first (`shared.http.server`)."""
     service: Service = app.state.service
     said = service.settings
-    collector.by_the_clock()
+    gc_timer.by_the_clock()
     serve(app, host=said.host, port=said.port, drain_s=said.drain_s, on_stop=lambda: setattr(service, "stopping", True))
 
 
@@ -266,11 +271,18 @@ def _fail_loudly(task: asyncio.Task[None]) -> None:
 async def _refresh(service: Service, refreshers: Sequence[Background]) -> None:
     while True:
         try:
-            await gauges.refresh(service)
+            await gauges.refresh(
+                service.pool(),
+                service.delivery,
+                service.stages,
+                relay_target_s=service.targets["relay"],
+                relay_connected=service.relay is not None and service.relay.connected,
+                topics=service.subscription.topics if service.subscription else (),
+            )
             for refresher in refreshers:
                 await refresher(service)
             service.delivery.refreshed.set_to_current_time()
-            collector.look()
+            gc_timer.look()
         except Exception as error:
             if not database.is_passing(error):
                 log.exception("gauges not refreshed")

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     """Wall seconds between "not ready" and the closed door at a stop: longer than a load balancer needs to notice."""
 
     fault: str = ""
-    """Tests only: where this process is to die (`shared.faults`)."""
+    """Tests only: where this process is to die (`shared.fault_points`)."""
     fault_file: str = ""
 
     registry_url: str = ""

@@ -21,18 +21,20 @@ from deploy.docs import access
 from services.idlookup import store as idlookup_store
 from services.intake import store as intake_store
 from services.notify import store as notify_store
-from services.workflow import board, commands, dossiers_api
-from shared import cursors, heads
-from shared.access import Access
-from shared.events import LIFECYCLE, PARTITIONS, SUBMISSIONS
-from shared.office import wall_now
-from shared.writes import Writes
+from services.workflow import commands, dossiers_api
+from services.workflow.stages import board
+from shared.clock import wall_now
+from shared.contract.events import LIFECYCLE, PARTITIONS, SUBMISSIONS
+from shared.http.access import Access
+from shared.inbox import positions
+from shared.outbox import progress
+from shared.postgres.writes import Writes
 from tests.fixtures.databases import Databases
 from tests.fixtures.services import TOKENS
 from tests.fixtures.waiting import wait_until
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 PLANS: list[str] = []
 SOMEBODY = UUID(int=5)
@@ -181,13 +183,13 @@ async def test_the_timers_that_are_due(seeded: Any) -> None:
 
 async def test_the_relays_next_events(seeded: Any) -> None:
     one: Seeded = await seeded("workflow")
-    asked = cursors.next_chunks(one.pool, dict.fromkeys(range(PARTITIONS), 0), 500, 10**6)
+    asked = progress.next_chunks(one.pool, dict.fromkeys(range(PARTITIONS), 0), 500, 10**6)
     assert_reads(await one.plans_of(asked), "events_pkey", "events")
 
 
 async def test_what_the_outbox_still_holds(seeded: Any) -> None:
     one: Seeded = await seeded("workflow")
-    assert_reads(await one.plans_of(cursors.pending(one.pool)), "events_pkey", "events")
+    assert_reads(await one.plans_of(progress.pending(one.pool)), "events_pkey", "events")
 
 
 async def test_how_many_events_the_relay_was_given_and_has_sent(seeded: Any) -> None:
@@ -227,7 +229,7 @@ async def test_the_heads_that_a_batch_locks(seeded: Any) -> None:
 
     async def lock() -> None:
         async with one.pool.acquire() as tx, tx.transaction():
-            await heads.lock(tx, [(SUBMISSIONS, SOMEBODY)])
+            await positions.lock(tx, [(SUBMISSIONS, SOMEBODY)])
 
     assert_reads(await one.plans_of(lock()), "heads_pkey", "heads")
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from deploy.docs import access
-from shared.access import ROLES, Access
+from shared.http.access import ROLES, Access
 from tests.fixtures.services import TOKENS
 
 SERVICES = sorted(access.WIRING)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bench.peers.place import Place, said_on_the_command_line
 from bench.peers.statements import for_sqlalchemy, named
 from bench.peers.steps import Said, ask, step
-from shared.sealed import Sealer
+from shared.privacy.sealed import Sealer
 
 NAME = "DBOS"
 WORKERS = ("one", "two")

@@ -21,11 +21,11 @@ from faststream.kafka import KafkaBroker
 
 from bench.peers.place import Place, said_on_the_command_line
 from bench.peers.steps import Said, ask, found, note, receive, take_up, tell
-from shared.events import PARTITIONS
-from shared.sealed import Sealer
+from shared.contract.events import PARTITIONS
+from shared.privacy.sealed import Sealer
 
 if TYPE_CHECKING:
-    from shared.database import Tx
+    from shared.postgres.pool import Tx
 
 NAME = "naive FastStream"
 WORKERS = ("workflow", "idlookup", "notify")

@@ -17,7 +17,7 @@ from pgqueuer.queries import Queries
 
 from bench.peers.place import Place, said_on_the_command_line
 from bench.peers.steps import HEARD, Said, ask, step
-from shared.sealed import Sealer
+from shared.privacy.sealed import Sealer
 
 NAME = "pgqueuer"
 WORKERS = ("one", "two")

@@ -15,7 +15,7 @@ from procrastinate import App, PsycopgConnector
 from bench.peers.place import Place, said_on_the_command_line
 from bench.peers.statements import for_psycopg, named
 from bench.peers.steps import Said, ask, step
-from shared.sealed import Sealer
+from shared.privacy.sealed import Sealer
 
 NAME = "procrastinate"
 WORKERS = ("one", "two")

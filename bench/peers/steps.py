@@ -17,18 +17,18 @@ from pydantic import BaseModel
 
 from services.notify import rules
 from services.workflow import lifecycle, tables
+from services.workflow.clock.calendar import WorkingCalendar
 from services.workflow.lifecycle import Decision, Dossier, Moment
 from services.workflow.procedures import shipped
-from services.workflow.working_calendar import WorkingCalendar
-from shared.envelope import new_id
-from shared.events import DossierSubmitted, Fact, IdNumberFound, IdNumberWanted, NoticeSent, NoticeWanted
-from shared.lanes import lane_of
-from shared.office import VIETNAM, wall_now
-from shared.sealed import Sealer
-from shared.writes import Writes
+from shared.clock import VIETNAM, wall_now
+from shared.contract.envelope import new_id
+from shared.contract.events import DossierSubmitted, Fact, IdNumberFound, IdNumberWanted, NoticeSent, NoticeWanted
+from shared.contract.partitions import lane_of
+from shared.postgres.writes import Writes
+from shared.privacy.sealed import Sealer
 
 if TYPE_CHECKING:
-    from shared.database import Tx
+    from shared.postgres.pool import Tx
 
 CALENDAR = WorkingCalendar()
 PENDING_S = 0.005

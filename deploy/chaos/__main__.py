@@ -25,8 +25,8 @@ from deploy.local.commands.up import until_stopped
 from deploy.local.stack import EMBEDDED, Stack
 from deploy.machine import commit, machine
 from deploy.verify import Report, exit_code, run
-from shared.faults import FAULT_POINTS
-from shared.office import VIETNAM
+from shared.clock import VIETNAM
+from shared.fault_points import FAULT_POINTS
 
 APACHE = "apache"
 SETTLE_S = 180.0

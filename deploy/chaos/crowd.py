@@ -14,7 +14,7 @@ import httpx2
 from deploy.chaos.answers import Given
 from deploy.demo.people import body
 from deploy.demo.week import Arrival
-from shared.office import VIETNAM
+from shared.clock import VIETNAM
 
 MIX = ("1.001193", "2.000908", "2.000815", "2.000635", "1.000656", "1.001776", "1.001193")
 """Births twice: they go through every process."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from shared.office import OfficeClock
+from shared.clock import OfficeClock
 
 OPEN = ((hour(7, 30), hour(11, 30)), (hour(13, 30), hour(17, 0)))
 

@@ -21,7 +21,7 @@ from deploy.local.commands import options
 from deploy.local.commands.up import until_stopped
 from deploy.local.stack import EMBEDDED, Stack
 from deploy.verify import Report, exit_code, run
-from shared.office import OfficeClock
+from shared.clock import OfficeClock
 
 DATA = Path(".hoso-demo")
 SPEED = 3000.0

@@ -17,7 +17,7 @@ from deploy.demo import officers
 from deploy.demo.centre import Centre
 from deploy.demo.week import WEDNESDAY, Week, arrivals
 from deploy.verify import bottleneck
-from shared.office import OfficeClock
+from shared.clock import OfficeClock
 
 HEALTHY = {
     "latency_p50_s": 0.04,

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from deploy.demo.centre import Centre
 from deploy.demo.people import body
 from deploy.demo.week import Arrival
-from shared.office import VIETNAM
+from shared.clock import VIETNAM
 
 NAMESPACE = UUID("6f0f8f2e-0000-4000-8000-486f736f3132")
 STAFF = {"counter": 4, "specialist": 3, "records_clerk": 1}

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shared.office import VIETNAM
-from shared.stages import MACHINE, NAMES
+from shared.clock import VIETNAM
+from shared.contract.stages import MACHINE, NAMES
 
 DAYS = ("thứ Hai", "thứ Ba", "thứ Tư", "thứ Năm", "thứ Sáu", "thứ Bảy", "Chủ nhật")
 

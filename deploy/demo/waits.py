@@ -21,7 +21,7 @@ import asyncpg
 
 from deploy.demo.centre import OPEN
 from deploy.demo.week import DAYS, TUESDAY, WEDNESDAY, Week
-from shared.office import VIETNAM, OfficeClock
+from shared.clock import VIETNAM, OfficeClock
 
 HEALTHY_DAY, SLOW_DAY = TUESDAY, WEDNESDAY
 REGISTRY_STAGES = ("identity_check", "id_number")

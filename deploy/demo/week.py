@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
-from shared.office import VIETNAM
+from shared.clock import VIETNAM
 
 DAYS = 5
 MONDAY, TUESDAY, WEDNESDAY = 0, 1, 2

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from services.idlookup import desk as idlookup
+from services.idlookup import app as idlookup
 from services.idlookup.settings import IdlookupSettings
 from services.intake import api as intake
 from services.notify import api as notify
 from services.notify.settings import NotifySettings
 from services.workflow import api as workflow
-from shared.access import ROLES
+from shared.http.access import ROLES
 from shared.service import Service, build
 from shared.settings import Settings
 

@@ -11,9 +11,9 @@ import sys
 from datetime import datetime
 from typing import Any
 
-from services.workflow.deadlines import explain
+from services.workflow.clock.calendar import WorkingCalendar
+from services.workflow.clock.deadlines import explain
 from services.workflow.procedures import shipped
-from services.workflow.working_calendar import WorkingCalendar
 
 
 def worked_out(code: str, received: datetime) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The event catalogue as a page, as AsyncAPI 3.0 and as JSON Schemas, all from `shared.events`."""
+"""The event catalogue as a page, as AsyncAPI 3.0 and as JSON Schemas, all from `shared.contract.events`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from shared.events import CATALOGUE, COMPACTED, LIFECYCLE, PARTITIONS, PRODUCER, PUBLIC, STATE, TOPICS, Fact
+from shared.contract.events import CATALOGUE, COMPACTED, LIFECYCLE, PARTITIONS, PRODUCER, PUBLIC, STATE, TOPICS, Fact
 
 ABOUT = {
     "dossier.lifecycle.v1": "The public facts, in order per dossier.",
@@ -79,7 +79,7 @@ def page() -> str:
     lines = [
         "# Events",
         "",
-        "Generated from `shared/events.py` by `make docs`; do not edit.",
+        "Generated from `shared/contract/events.py` by `make docs`; do not edit.",
         "",
         f"CloudEvents 1.0 in Kafka's binary mode. Key = dossier id; {PARTITIONS} partitions a topic; partition =",
         "murmur2 of the key, as Java clients compute it. Delivery is at least once: `ce_id` says what you have seen,",

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from deploy.local.keys import Keys
-from shared.access import ROLES
-from shared.office import OfficeClock
+from shared.clock import OfficeClock
+from shared.http.access import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
 """Where services, shared and deploy lie."""

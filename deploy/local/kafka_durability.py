@@ -12,8 +12,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from deploy.local.findings import Finding, Level
-from shared.events import COMPACTED, LIFECYCLE, TOPICS
-from shared.kafka import KafkaSettings, never_create_topics
+from shared.contract.events import COMPACTED, LIFECYCLE, TOPICS
+from shared.kafka.settings import KafkaSettings, never_create_topics
 
 KEPT = ("retention.ms", "retention.bytes")
 ASKED = ("min.insync.replicas", "unclean.leader.election.enable", "default.replication.factor", *KEPT)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deploy.local.keys import write_private
 from deploy.local.trouble import Trouble
-from shared.office import VIETNAM, OfficeClock
+from shared.clock import VIETNAM, OfficeClock
 
 TICK_S = 2.0
 """How often `seen` must be called while the stack runs."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .api import build
-from .book import Book
-from .faults import serve
+from deploy.registry_simulator.api import build
+from deploy.registry_simulator.book import Book
+from deploy.registry_simulator.faults import serve
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .book import Book
-from .faults import BadInput, Faulty, answer, control, read_object, refuse
-from .registry import Registry
+from deploy.registry_simulator.book import Book
+from deploy.registry_simulator.faults import BadInput, Faulty, answer, control, read_object, refuse
+from deploy.registry_simulator.registry import Registry
 
 BATCH = 1000
 """Requests or keys in one call, at most."""

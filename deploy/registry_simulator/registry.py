@@ -19,9 +19,9 @@ from uuid import uuid4
 
 import orjson
 
-from .book import Book
-from .faults import BadInput
-from .numbers import agrees, head_of, number_for, person_in, why_refused
+from deploy.registry_simulator.book import Book
+from deploy.registry_simulator.faults import BadInput
+from deploy.registry_simulator.numbers import agrees, head_of, number_for, person_in, why_refused
 
 PENDING, ISSUED, DUPLICATE, TECHNICAL = "pending", "issued", "duplicate-suspected", "technical-error"
 FORGETTABLE = {PENDING, DUPLICATE, TECHNICAL}

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from deploy.registry_simulator.book import Book
 from deploy.registry_simulator.faults import serve
-
-from .api import build
+from deploy.sms_gateway.api import build
 
 
 def main() -> None:

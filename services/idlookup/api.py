@@ -11,16 +11,15 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from shared.access import Caller, allow
-from shared.body import dumps, read_object
-from shared.openapi import takes
-from shared.outbox import stage
-from shared.problems import Problem, bad_cursor, not_found, read_strictly
-from shared.sealed import Sealer, Tampered
+from services.idlookup import numbers, resolving
+from shared.http.access import Caller, allow
+from shared.http.body import dumps, read_object
+from shared.http.openapi import takes
+from shared.http.problems import Problem, bad_cursor, not_found, read_strictly
+from shared.outbox.publish import stage
+from shared.postgres.writes import Writes
+from shared.privacy.sealed import Sealer, Tampered
 from shared.service import Service
-from shared.writes import Writes
-
-from . import numbers, resolving
 
 States = Literal["waiting", "calling", "pending", "found", "matched", "mismatched", "duplicate", "refused", "stopped"]
 Reader = Annotated[Caller, Depends(allow("specialist", "signatory", "records_clerk", "centre_director", "ops"))]

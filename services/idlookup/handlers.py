@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shared.consumer import Handler, Unappliable
-from shared.envelope import Outgoing, Received, new_id
-from shared.events import (
+from services.idlookup.store import RequestWork
+from shared.contract.envelope import Outgoing, Received, new_id
+from shared.contract.events import (
     IDNUMBER_REQUESTS,
     Fact,
     IdCheckWanted,
@@ -13,9 +13,8 @@ from shared.events import (
     RequestHeartbeat,
     ResultHeartbeat,
 )
-from shared.sealed import Tampered
-
-from .store import RequestWork
+from shared.inbox.consumer import Handler, Unappliable
+from shared.privacy.sealed import Tampered
 
 TOPICS = (IDNUMBER_REQUESTS,)
 SEALED_AS = {"issue": "subject", "verify": "person"}

@@ -10,8 +10,8 @@ import httpx2
 import orjson
 import structlog
 
-from .breaker import Breaker
-from .rules import LOST, SENT, TECHNICAL, UNREACHABLE, Answer
+from services.idlookup.breaker import Breaker
+from services.idlookup.rules import LOST, SENT, TECHNICAL, UNREACHABLE, Answer
 
 log = structlog.get_logger(__name__)
 

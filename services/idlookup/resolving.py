@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from shared.envelope import Outgoing
-from shared.events import IdNumberFound
-from shared.writes import Writes
-
-from . import store
+from services.idlookup import store
+from shared.contract.envelope import Outgoing
+from shared.contract.events import IdNumberFound
+from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.postgres.pool import Pool, Tx
 
 
 async def list_requests(pool: Pool, state: str | None, after: tuple[datetime, UUID] | None, limit: int) -> list[Any]:

@@ -8,7 +8,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from shared.events import IdCheckAnswered, IdNumberDuplicateSuspected, IdNumberFound, IdNumberRefused, RequestResult
+from shared.contract.events import (
+    IdCheckAnswered,
+    IdNumberDuplicateSuspected,
+    IdNumberFound,
+    IdNumberRefused,
+    RequestResult,
+)
 
 FIRST_LOOK_S = 0.02
 LAST_LOOK_S = 5.0

@@ -11,14 +11,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from shared.envelope import Outgoing, Received, new_id
-from shared.events import IdNumberStillPending, RequestResult
-from shared.writes import Writes
-
-from .rules import NO_LONGER_WANTED, Next, Request
+from services.idlookup.rules import NO_LONGER_WANTED, Next, Request
+from shared.contract.envelope import Outgoing, Received, new_id
+from shared.contract.events import IdNumberStillPending, RequestResult
+from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.postgres.pool import Pool, Tx
 
 COLUMNS = tuple(column.name for column in fields(Request))
 OPEN = "state in ('waiting', 'calling', 'pending')"

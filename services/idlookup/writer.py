@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shared.database import is_passing
-from shared.faults import fault_point
-from shared.office import OfficeClock, wall_now
-from shared.outbox import Wake, stage
-from shared.sealed import Sealer
-from shared.writes import Writes
-
-from . import numbers, rules, store
-from .meter import Meter
-from .rules import Answer, Request
-from .store import Settled
+from services.idlookup import numbers, rules, store
+from services.idlookup.metrics import Meter
+from services.idlookup.rules import Answer, Request
+from services.idlookup.store import Settled
+from shared.clock import OfficeClock, wall_now
+from shared.fault_points import fault_point
+from shared.outbox.publish import Wake, stage
+from shared.postgres.pool import is_passing
+from shared.postgres.writes import Writes
+from shared.privacy.sealed import Sealer
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 log = structlog.get_logger(__name__)
 

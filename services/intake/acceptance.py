@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from shared.database import is_passing
-from shared.envelope import Outgoing, new_id
-from shared.faults import fault_point
-from shared.outbox import stage
+from services.intake import store
+from services.intake.store import NewSubmission, StoredSubmission
+from shared.contract.envelope import Outgoing, new_id
+from shared.fault_points import fault_point
+from shared.outbox.publish import stage
+from shared.postgres.pool import is_passing
 from shared.service import Service
-
-from . import store
-from .store import NewSubmission, StoredSubmission
 
 GROUP = 200
 """Submissions in one transaction at most."""

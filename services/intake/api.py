@@ -10,27 +10,26 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from shared.access import ROLES, Caller, allow
-from shared.body import digest, dumps, read_object
-from shared.envelope import Outgoing, new_id, trace_of
-from shared.events import (
+from services.intake import citizen_requests, contents, handlers, store
+from services.intake.acceptance import Acceptance
+from services.intake.catalogue import Catalogue
+from shared.clock import VIETNAM, wall_now
+from shared.contract.envelope import Outgoing, new_id, trace_of
+from shared.contract.events import (
     SubmissionHeartbeat,
     SupplementSubmitted,
     WithdrawalRequested,
 )
-from shared.lanes import DossierIds
-from shared.office import VIETNAM, wall_now
-from shared.openapi import takes
-from shared.outbox import stage
-from shared.problems import Problem, not_found
+from shared.contract.partitions import DossierIds
+from shared.http.access import ROLES, Caller, allow
+from shared.http.body import digest, dumps, read_object
+from shared.http.idempotency import Key, KeyedRoute
+from shared.http.openapi import takes
+from shared.http.problems import Problem, not_found
+from shared.outbox.publish import stage
+from shared.privacy.tracking import is_tracking_secret, tracking_secret
 from shared.service import Background, Listening, Service
 from shared.submission import rules
-from shared.tracking import is_tracking_secret, tracking_secret
-
-from . import contents, handlers, store, telling
-from .acceptance import Acceptance
-from .catalogue import Catalogue
-from .keys import Key, KeyedRoute
 
 HEARTBEAT_S = 60.0
 REQUESTERS = {"x-roles": ["counter", "system"], "x-secret": True}
@@ -130,7 +129,9 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
                 raise
             return answer(earlier, 200)
         dossier_id, trace_id = ids.next(time.monotonic()), trace_of(request.headers.get("traceparent"))
-        fact = telling.submitted(service.sealer, dossier_id, submission, procedure["version"], office_now, caller.role)
+        fact = citizen_requests.submitted(
+            service.sealer, dossier_id, submission, procedure["version"], office_now, caller.role
+        )
         new = store.NewSubmission(dossier_id, caller.name, key, digest(body), fact, trace_id)
         stored = await acceptance.accept(new)
         if stored.dossier_id == new.dossier_id:
@@ -196,7 +197,7 @@ def _requests(service: Service, catalogue: Catalogue) -> APIRouter:
             rules.check_supplement(given, procedure, known={part["code"] for part in store.components_of(row)})
         fact = SupplementSubmitted(
             office_at=office_now,
-            components=telling.components(given.components),
+            components=citizen_requests.components(given.components),
             sealed_note=None if given.note is None else service.sealer.seal(dossier_id, "note", given.note),
         )
         return await _request(service, caller, key, dossier_id, "supplement", digest(body), fact)

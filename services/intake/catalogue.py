@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from services.intake import store
 from shared.submission.rules import ProcedureRules
 
-from . import store
-
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 
 class Catalogue:

@@ -12,18 +12,17 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from shared.body import dumps, int_or_zero
-from shared.envelope import new_id
-from shared.events import ComponentStored
-from shared.openapi import takes
-from shared.outbox import stage
-from shared.problems import Problem, not_found
+from services.intake import store
+from shared.contract.envelope import new_id
+from shared.contract.events import ComponentStored
+from shared.http.body import dumps, int_or_zero
+from shared.http.openapi import takes
+from shared.http.problems import Problem, not_found
+from shared.outbox.publish import stage
 from shared.service import Service
 
-from . import store
-
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.postgres.pool import Pool, Tx
 
 BINARY = {"type": "string", "format": "binary"}
 MEDIA = ("application/pdf", "application/octet-stream", "image/jpeg", "image/png", "image/tiff")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from shared.consumer import Handler
-from shared.envelope import Received
-from shared.events import PROCEDURES, Fact, ProcedurePublished
-
-from .store import ProcedureWork
+from services.intake.store import ProcedureWork
+from shared.contract.envelope import Received
+from shared.contract.events import PROCEDURES, Fact, ProcedurePublished
+from shared.inbox.consumer import Handler
 
 TOPICS = (PROCEDURES,)
 

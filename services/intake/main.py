@@ -1,9 +1,8 @@
 """Intake: takes dossiers in, never loses one, and needs nobody but its own database to do so."""
 
+from services.intake import api
 from shared.service import build, run
 from shared.settings import Settings
-
-from . import api
 
 if __name__ == "__main__":
     settings = Settings(service="intake")

@@ -11,12 +11,12 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from shared.envelope import Outgoing, Received, new_id
-from shared.events import DossierSubmitted, Fact, ProcedurePublished, SubmittedComponent
-from shared.writes import Writes
+from shared.contract.envelope import Outgoing, Received, new_id
+from shared.contract.events import DossierSubmitted, Fact, ProcedurePublished, SubmittedComponent
+from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.postgres.pool import Pool, Tx
 
 
 PARTS = TypeAdapter(Sequence[SubmittedComponent])

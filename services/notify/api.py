@@ -10,18 +10,17 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from shared.access import Caller, allow
-from shared.body import dumps
-from shared.problems import bad_cursor, not_found
-from shared.sealed import Tampered
+from services.notify import handlers, queries, rules, store
+from services.notify.channels import Absent, Channel, Gateway, Mail
+from services.notify.metrics import Meter
+from services.notify.sender import Sender
+from services.notify.settings import NotifySettings
+from services.notify.texts import Subject, Texts
+from shared.http.access import Caller, allow
+from shared.http.body import dumps
+from shared.http.problems import bad_cursor, not_found
+from shared.privacy.sealed import Tampered
 from shared.service import Background, Listening, Service
-
-from . import handlers, ledger, rules, store
-from .channels import Absent, Channel, Gateway, Mail
-from .meter import Meter
-from .sender import Sender
-from .settings import NotifySettings
-from .texts import Subject, Texts
 
 States = Literal["due", "sending", "sent", "failed", "listed"]
 Ledger = Annotated[
@@ -106,7 +105,7 @@ def _notices(service: Service) -> APIRouter:
         after: After = None,
     ) -> Response:
         """Which notice went out on which channel. Never a contact, never a text."""
-        rows = await ledger.list_notices(service.pool(), dossier_id, state, _place(after), limit)
+        rows = await queries.list_notices(service.pool(), dossier_id, state, _place(after), limit)
         return _page([dict(row) for row in rows], limit)
 
     return routes
@@ -124,9 +123,9 @@ def _call_list(service: Service, texts: Texts) -> APIRouter:
         after: After = None,
     ) -> Response:
         """Who is to be called, by residential area. Each reading of a contact is written down."""
-        rows = await ledger.list_calls(service.pool(), agency, _place(after), limit)
+        rows = await queries.list_calls(service.pool(), agency, _place(after), limit)
         calls = [_call(service, texts, row) for row in rows]
-        await ledger.add_readings(
+        await queries.add_readings(
             service.pool(), [row["dossier_id"] for row in rows], caller.role, caller.officer, f"call-list {format}"
         )
         calls.sort(key=lambda call: (call["residential_area"] == "", call["residential_area"], call["full_name"]))
@@ -142,7 +141,7 @@ def _call_list(service: Service, texts: Texts) -> APIRouter:
     @routes.post("/{notice_id}/done")
     async def done(caller: CallMaker, notice_id: UUID) -> dict[str, Any]:
         """The person was reached. Saying so again changes nothing."""
-        row = await ledger.finish_call(service.pool(), notice_id, caller.officer)
+        row = await queries.finish_call(service.pool(), notice_id, caller.officer)
         if row is None:
             raise not_found("Không có cuộc gọi nào như vậy.", "There is no such call.", "unknown-call")
         return {"notice_id": notice_id, "state": "listed", "done_at": row["done_at"], "done_by": row["done_by"]}

@@ -15,10 +15,9 @@ from urllib.parse import quote
 import aiosmtplib
 import orjson
 
-from shared.body import dumps
-
-from .lines import Lines
-from .rules import Answer
+from services.notify.connections import Lines
+from services.notify.rules import Answer
+from shared.http.body import dumps
 
 SLOTS = 64
 """Messages under way at the gateway at once."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from shared.consumer import Handler, Unappliable
-from shared.envelope import Received, new_id
-from shared.events import NOTICE_REQUESTS, Fact, NoticeRequestHeartbeat, NoticeWanted
-from shared.sealed import Tampered
-
-from . import rules
-from .store import Notice, NoticeWork
+from services.notify import rules
+from services.notify.store import Notice, NoticeWork
+from shared.contract.envelope import Received, new_id
+from shared.contract.events import NOTICE_REQUESTS, Fact, NoticeRequestHeartbeat, NoticeWanted
+from shared.inbox.consumer import Handler, Unappliable
+from shared.privacy.sealed import Tampered
 
 TOPICS = (NOTICE_REQUESTS,)
 

@@ -1,9 +1,8 @@
 """Notify: tells people that something happened to their dossier, once on each channel it is given."""
 
+from services.notify import api
+from services.notify.settings import NotifySettings
 from shared.service import build, run
-
-from . import api
-from .settings import NotifySettings
 
 if __name__ == "__main__":
     settings = NotifySettings(service="notify")

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shared.database import is_passing
-from shared.faults import fault_point
-from shared.outbox import Wake, stage
-from shared.sealed import Sealer, Tampered
-
-from . import rules, store
-from .channels import Channel, Letter
-from .meter import Meter
-from .store import Notice, Settled
-from .texts import Subject, Texts
+from services.notify import rules, store
+from services.notify.channels import Channel, Letter
+from services.notify.metrics import Meter
+from services.notify.store import Notice, Settled
+from services.notify.texts import Subject, Texts
+from shared.fault_points import fault_point
+from shared.outbox.publish import Wake, stage
+from shared.postgres.pool import is_passing
+from shared.privacy.sealed import Sealer, Tampered
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 log = structlog.get_logger(__name__)
 

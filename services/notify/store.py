@@ -10,15 +10,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from shared.envelope import Outgoing, new_id
-from shared.events import NoticeFailed, NoticeHeartbeat, NoticeOutcome, NoticeSent
-from shared.writes import Writes
-
-from .meter import Meter
-from .rules import CALL_LIST, Settlement
+from services.notify.metrics import Meter
+from services.notify.rules import CALL_LIST, Settlement
+from shared.contract.envelope import Outgoing, new_id
+from shared.contract.events import NoticeFailed, NoticeHeartbeat, NoticeOutcome, NoticeSent
+from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.postgres.pool import Pool, Tx
 
 
 class Notice(NamedTuple):

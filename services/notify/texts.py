@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import BaseLoader, DictLoader, StrictUndefined, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from shared.office import VIETNAM
+from shared.clock import VIETNAM
 
 FILES = ("sms.txt.j2", "email_subject.txt.j2", "email.txt.j2", "call_list.txt.j2", "call_list.html.j2")
 

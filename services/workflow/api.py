@@ -9,18 +9,18 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from shared.body import dumps
-from shared.envelope import headers_of, new_id
-from shared.events import STATE
-from shared.office import wall_now
+from services.workflow import commands, dossiers_api, feed, rules_api, tasks_api
+from services.workflow.catalogue import Rulebook, keep_fresh, office_day, seed
+from services.workflow.stages import board
+from shared.clock import wall_now
+from shared.contract.envelope import headers_of, new_id
+from shared.contract.events import STATE
+from shared.http.body import dumps
+from shared.outbox.state_records import StateOf, StateRecord
 from shared.service import Background, Service
-from shared.states import StateOf, StateRecord
-
-from . import board, commands, dossiers_api, feed, rules_api, tasks_api
-from .rulebook import Rulebook, keep_fresh, office_day, seed
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 BACKGROUND: tuple[Background, ...] = (keep_fresh, commands.fire_timers, commands.open_procedures)
 ON_READY: tuple[Background, ...] = (seed,)

@@ -9,18 +9,17 @@ from uuid import UUID
 
 import structlog
 
-from shared.access import Caller
-from shared.problems import Problem, not_found
+from services.workflow import lifecycle, store
+from services.workflow.catalogue import Rulebook, lock_mode, set_mode
+from services.workflow.lifecycle import Decision, Dossier, Refused, Task
+from services.workflow.store import Work
+from services.workflow.stuck import Stuck
+from shared.http.access import Caller
+from shared.http.problems import Problem, not_found
 from shared.service import Service
 
-from . import lifecycle, store
-from .lifecycle import Decision, Dossier, Refused, Task
-from .rulebook import Rulebook, lock_mode, set_mode
-from .store import Work
-from .stuck import Stuck
-
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.postgres.pool import Pool, Tx
 
 log = structlog.get_logger(__name__)
 

@@ -10,16 +10,15 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from shared.access import ROLES, Caller, allow
-from shared.body import dumps, read_object
-from shared.events import LIFECYCLE
-from shared.openapi import takes
-from shared.problems import Problem, not_found, read_strictly
+from services.workflow import commands
+from services.workflow.lifecycle import Dossier
+from shared.contract.events import LIFECYCLE
+from shared.http.access import ROLES, Caller, allow
+from shared.http.body import dumps, read_object
+from shared.http.openapi import takes
+from shared.http.problems import Problem, not_found, read_strictly
+from shared.privacy.tracking import is_tracking_secret
 from shared.service import Service
-from shared.tracking import is_tracking_secret
-
-from . import commands
-from .lifecycle import Dossier
 
 
 class Result(BaseModel):

@@ -17,11 +17,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from shared.access import Caller, allow
-from shared.body import dumps
-from shared.envelope import cloud_event
-from shared.events import LIFECYCLE, PARTITIONS
-from shared.problems import bad_cursor
+from shared.contract.envelope import cloud_event
+from shared.contract.events import LIFECYCLE, PARTITIONS
+from shared.http.access import Caller, allow
+from shared.http.body import dumps
+from shared.http.problems import bad_cursor
 from shared.service import Service
 
 LOOK_EVERY_S = 0.2

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from shared.consumer import Handler, Unappliable
-from shared.envelope import Outgoing, Received, new_id
-from shared.events import (
+from services.workflow import lifecycle, store
+from services.workflow.catalogue import Rulebook
+from services.workflow.store import Work
+from shared.clock import VIETNAM
+from shared.contract.envelope import Outgoing, Received, new_id
+from shared.contract.events import (
     IDNUMBER_RESULTS,
     NOTICES,
     SUBMISSIONS,
@@ -33,15 +36,11 @@ from shared.events import (
     SupplementSubmitted,
     WithdrawalRequested,
 )
-from shared.office import VIETNAM
+from shared.inbox.consumer import Handler, Unappliable
 from shared.service import Listening, Service
 
-from . import lifecycle, store
-from .rulebook import Rulebook
-from .store import Work
-
 if TYPE_CHECKING:
-    from shared.database import Tx
+    from shared.postgres.pool import Tx
 
 TOPICS = (SUBMISSIONS, IDNUMBER_RESULTS, NOTICES)
 

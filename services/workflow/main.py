@@ -1,10 +1,9 @@
 """Workflow: the only one that decides a dossier's status; the others answer what they are asked."""
 
-from shared.events import LIFECYCLE
+from services.workflow import api, handlers
+from shared.contract.events import LIFECYCLE
 from shared.service import build, run
 from shared.settings import Settings
-
-from . import api, handlers
 
 if __name__ == "__main__":
     run(

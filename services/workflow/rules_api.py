@@ -10,18 +10,17 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from shared.access import Caller, allow
-from shared.body import dumps, read_object
-from shared.office import VIETNAM
-from shared.openapi import takes
-from shared.problems import Problem, bad_cursor, broken_rule, not_found, read_strictly
+from services.workflow.catalogue import Rulebook, put_calendar, put_procedure
+from services.workflow.clock.calendar import CalendarRules
+from services.workflow.clock.deadlines import explain
+from services.workflow.procedures import GROUPS, Procedure
+from shared.clock import VIETNAM
+from shared.http.access import Caller, allow
+from shared.http.body import dumps, read_object
+from shared.http.openapi import takes
+from shared.http.problems import Problem, bad_cursor, broken_rule, not_found, read_strictly
 from shared.service import Service
 from shared.submission.rules import ProcedureRules, accept
-
-from .deadlines import explain
-from .procedures import GROUPS, Procedure
-from .rulebook import Rulebook, put_calendar, put_procedure
-from .working_calendar import CalendarRules
 
 Ruler = Annotated[Caller, Depends(allow("centre_director", "ops"))]
 Anyone = Annotated[Caller, Depends(allow())]

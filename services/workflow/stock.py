@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from shared.office import VIETNAM
-from shared.writes import Writes
+from shared.clock import VIETNAM
+from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
-    from shared.database import Tx
+    from shared.postgres.pool import Tx
 
 Day = tuple[str, date]
 """(agency, day): each has a running number of its own."""

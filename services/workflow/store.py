@@ -8,22 +8,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from shared.envelope import Outgoing, new_id
-from shared.events import NoticeWanted
-from shared.office import VIETNAM, wall_now
-from shared.outbox import append
+from services.workflow import tables
+from services.workflow.catalogue import Rulebook
+from services.workflow.lifecycle import Decision, Dossier, Moment, Task
+from services.workflow.procedures import Procedure
+from services.workflow.stock import Blanks, Codes, Day, lock_blanks, lock_modes_and_codes
+from shared.clock import VIETNAM, wall_now
+from shared.contract.envelope import Outgoing, new_id
+from shared.contract.events import NoticeWanted
+from shared.contract.stages import MACHINE
+from shared.outbox.publish import append
+from shared.postgres.writes import Writes
 from shared.service import Service
-from shared.stages import MACHINE
-from shared.writes import Writes
-
-from . import tables
-from .lifecycle import Decision, Dossier, Moment, Task
-from .procedures import Procedure
-from .rulebook import Rulebook
-from .stock import Blanks, Codes, Day, lock_blanks, lock_modes_and_codes
 
 if TYPE_CHECKING:
-    from shared.database import Tx
+    from shared.postgres.pool import Tx
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from shared.database import is_passing
+from shared.postgres.pool import is_passing
 
 log = structlog.get_logger(__name__)
 

@@ -7,9 +7,8 @@ from uuid import UUID
 
 import orjson
 
-from shared.writes import Writes
-
-from .lifecycle import OUTCOMES, Decision, Dossier, Task
+from services.workflow.lifecycle import OUTCOMES, Decision, Dossier, Task
+from shared.postgres.writes import Writes
 
 
 def save_dossiers(writes: Writes, rows: Sequence[Dossier], stored: Container[UUID]) -> None:

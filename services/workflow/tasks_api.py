@@ -13,14 +13,13 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from shared.access import Caller, allow
-from shared.body import dumps, read_object
-from shared.openapi import fields, takes
-from shared.problems import Problem, about, bad_cursor
+from services.workflow import commands
+from shared.contract.stages import STAGES
+from shared.http.access import Caller, allow
+from shared.http.body import dumps, read_object
+from shared.http.openapi import fields, takes
+from shared.http.problems import Problem, about, bad_cursor
 from shared.service import Service
-from shared.stages import STAGES
-
-from . import commands
 
 OFFICERS = ("counter", "specialist", "signatory", "records_clerk", "centre_director")
 Officer = Annotated[Caller, Depends(allow(*OFFICERS))]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import date, datetime
 from typing import Any
 
-from shared.office import VIETNAM
-from shared.problems import Problem
+from shared.clock import VIETNAM
+from shared.http.problems import Problem
 from shared.submission.form import (
     MOST_COMPLAINTS,
     AssistedBy,

@@ -16,7 +16,7 @@ from tests.fixtures.databases import MakePool
 from tests.fixtures.waiting import wait_until
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 DOSSIER, TASK, KEY = uuid4(), uuid4(), "chaos-1-1-w"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from deploy.chaos.plan import EVERYBODY, KINDS, blows, steps
-from shared.faults import FAULT_POINTS
+from shared.fault_points import FAULT_POINTS
 
 
 def test_the_same_seed_is_the_same_schedule_and_another_is_another() -> None:

@@ -19,7 +19,7 @@ from deploy.chaos.hand import Score
 from deploy.verify.report import Report
 from deploy.verify.stream import Stream
 from deploy.verify.zeros import Zero, Zeros
-from shared.faults import FAULT_POINTS
+from shared.fault_points import FAULT_POINTS
 from tests.chaos.test_answers import Databases, databases_of_a_campaign
 from tests.fixtures.outside import outside
 

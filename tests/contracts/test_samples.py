@@ -14,9 +14,9 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from jsonschema import Draft202012Validator
 
 from deploy.docs import events as documents
-from shared.envelope import Record, cloud_event, headers_of, new_id, parse
-from shared.events import CATALOGUE, COMPACTED, PUBLIC, STATE, Fact, Heartbeat
-from shared.lanes import lane_of
+from shared.contract.envelope import Record, cloud_event, headers_of, new_id, parse
+from shared.contract.events import CATALOGUE, COMPACTED, PUBLIC, STATE, Fact, Heartbeat
+from shared.contract.partitions import lane_of
 
 SAMPLES = Path(__file__).parent / "samples"
 STATE_NAME = "DossierState"

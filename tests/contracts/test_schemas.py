@@ -16,7 +16,7 @@ import jsoncompat
 import pytest
 
 from deploy.docs import events as documents
-from shared.events import CATALOGUE, COMPACTED, PARTITIONS, TOPICS
+from shared.contract.events import CATALOGUE, COMPACTED, PARTITIONS, TOPICS
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "docs" / "schemas"

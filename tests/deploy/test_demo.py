@@ -15,8 +15,8 @@ from deploy.demo.conduct import Look, Watched
 from deploy.demo.waits import SLOW_DAY, compare, longest_wait, read, working_seconds
 from deploy.demo.week import ALIKE, DAYS, TUESDAY, WEDNESDAY, Arrival, Week, arrivals
 from deploy.local import cli
-from shared.envelope import new_id
-from shared.office import VIETNAM, OfficeClock
+from shared.clock import VIETNAM, OfficeClock
+from shared.contract.envelope import new_id
 from tests.fixtures.databases import MakePool
 
 WEEK = Week()

@@ -23,12 +23,12 @@ from deploy.local.doctor import _broker, examine
 from deploy.local.kafka_durability import Cluster, Topic, judge
 from deploy.local.postgres import Postgres
 from deploy.local.trouble import Trouble
-from services.workflow.deadlines import explain
+from services.workflow.clock.calendar import WorkingCalendar
+from services.workflow.clock.deadlines import explain
 from services.workflow.procedures import shipped
-from services.workflow.working_calendar import WorkingCalendar
-from shared.access import unauthorized
-from shared.events import LIFECYCLE, STATE, SUBMISSIONS
-from shared.problems import Problem
+from shared.contract.events import LIFECYCLE, STATE, SUBMISSIONS
+from shared.http.access import unauthorized
+from shared.http.problems import Problem
 
 OPS = "a-token-for-operations"
 VERDICT = {

@@ -23,7 +23,7 @@ from deploy.local.office_clock import postpone, read_time, set_clock
 from deploy.local.postgres import Postgres
 from deploy.local.stack import Stack
 from deploy.local.trouble import Trouble
-from shared.office import OfficeClock
+from shared.clock import OfficeClock
 
 STAND_IN = str(Path(__file__).with_name("embedded_stand_in.py"))
 NAMES = ["intake", "workflow", "idlookup", "notify", "registry", "sms"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from services.idlookup.limiter import STALE_S, Window
-from shared.envelope import new_id
+from shared.contract.envelope import new_id
 
 
 class Clock:

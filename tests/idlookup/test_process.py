@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from shared.envelope import new_id
-from shared.events import RequestHeartbeat
-from shared.kafka import KafkaSettings
+from shared.contract.envelope import new_id
+from shared.contract.events import RequestHeartbeat
+from shared.kafka.settings import KafkaSettings
 from tests.fixtures.databases import MakePool
 from tests.fixtures.outside import Outside
 from tests.fixtures.services import ServiceProcess, StartService

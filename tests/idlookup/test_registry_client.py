@@ -13,7 +13,7 @@ import pytest_asyncio
 from deploy.local.ports import free_port
 from services.idlookup.breaker import Breaker
 from services.idlookup.registry import ASK_BATCH, SEND_BATCH, Registry
-from shared.envelope import new_id
+from shared.contract.envelope import new_id
 from tests.fixtures.outside import Outside
 from tests.fixtures.waiting import wait_until
 from tests.idlookup.wanting import SUBJECT

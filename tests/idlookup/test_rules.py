@@ -18,8 +18,8 @@ from services.idlookup.rules import (
     must_send,
     pause_in,
 )
-from shared.envelope import NO_TRACE, new_id
-from shared.events import IdCheckAnswered, IdNumberDuplicateSuspected, IdNumberFound, IdNumberRefused
+from shared.contract.envelope import NO_TRACE, new_id
+from shared.contract.events import IdCheckAnswered, IdNumberDuplicateSuspected, IdNumberFound, IdNumberRefused
 
 NOW = datetime(2026, 2, 2, 9, 0, tzinfo=UTC)
 ISSUE = Request(

@@ -12,21 +12,21 @@ from uuid import UUID
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from services.idlookup import desk
+from services.idlookup import app
 from services.idlookup.settings import IdlookupSettings
-from shared.consumer import Consumer
-from shared.envelope import NO_TRACE, Record, headers_of, new_id
-from shared.events import IDNUMBER_REQUESTS, Fact, IdCheckWanted, IdNumberNoLongerWanted, IdNumberWanted
-from shared.kafka import KafkaSettings
-from shared.lanes import lane_of
-from shared.office import VIETNAM
-from shared.sealed import Sealer
+from shared.clock import VIETNAM
+from shared.contract.envelope import NO_TRACE, Record, headers_of, new_id
+from shared.contract.events import IDNUMBER_REQUESTS, Fact, IdCheckWanted, IdNumberNoLongerWanted, IdNumberWanted
+from shared.contract.partitions import lane_of
+from shared.inbox.consumer import Consumer
+from shared.kafka.settings import KafkaSettings
+from shared.privacy.sealed import Sealer
 from shared.service import Service
 from tests.fixtures.services import SEAL_KEYS, settings_of
 from tests.fixtures.waiting import wait_until
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 PACKAGES = ("shared", "services.idlookup")
 AT = datetime(2026, 2, 2, 9, 0, tzinfo=VIETNAM)
@@ -145,8 +145,8 @@ class Lookup:
         self.pool = pool
         self.service = Service(IdlookupSettings(**{**names, **said}))
         self.service._pool = pool
-        desk.routers(self.service)
-        heard = desk.listening(self.service)
+        app.routers(self.service)
+        heard = app.listening(self.service)
         self.consumer = Consumer(
             pool=lambda: pool,
             open_work=heard.open_work,
@@ -160,7 +160,7 @@ class Lookup:
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(desk.call_for_ever(self.service))
+        task = asyncio.create_task(app.call_for_ever(self.service))
         try:
             yield
             assert not task.done(), task.exception()

@@ -14,14 +14,14 @@ import pytest_asyncio
 
 from deploy.local.ports import free_port
 from services.workflow.procedures import shipped
-from shared import database
-from shared.kafka import KafkaSettings
+from shared.kafka.settings import KafkaSettings
+from shared.postgres import pool as database
 from tests.fixtures.databases import Databases
 from tests.fixtures.services import ServiceProcess, StartService
 from tests.fixtures.waiting import wait_until
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 PACKAGES = ("shared", "services.intake")
 BIRTH = "1.001193"

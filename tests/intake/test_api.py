@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from services.workflow.procedures import shipped
-from shared.lanes import STAY_S, lane_of
+from shared.contract.partitions import STAY_S, lane_of
 from tests.intake.conftest import BIRTH, CLOSED, DOCUMENTS, NOT_YET, Intake, assert_problem, example
 
 PATH = "/v1/dossiers"

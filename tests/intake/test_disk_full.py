@@ -13,7 +13,7 @@ import pytest_asyncio
 from deploy.local.ports import free_port
 from deploy.local.postgres import Postgres
 from services.workflow.procedures import shipped
-from shared import database
+from shared.postgres import pool as database
 from tests.fixtures.databases import QUICK
 from tests.fixtures.disk import SEGMENT, let_files_grow_to
 from tests.fixtures.services import ServiceProcess, StartService

@@ -8,8 +8,8 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.responses import PlainTextResponse, Response
 
-from services.intake.keys import Key, KeyedRoute
-from shared import problems
+from shared.http import problems
+from shared.http.idempotency import Key, KeyedRoute
 
 
 async def endpoint(request: Request, key: Key) -> Response:

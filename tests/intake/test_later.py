@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from shared.envelope import new_id
+from shared.contract.envelope import new_id
 from tests.fixtures.waiting import wait_until
 from tests.intake.conftest import Intake, assert_problem, example
 

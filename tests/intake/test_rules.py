@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from services.intake.catalogue import Catalogue
 from services.workflow.procedures import shipped
-from shared.office import VIETNAM
-from shared.problems import Problem
+from shared.clock import VIETNAM
+from shared.http.problems import Problem
 from shared.submission import rules
 from shared.submission.rules import ProcedureRules
 

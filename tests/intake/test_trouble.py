@@ -13,9 +13,9 @@ from deploy.local.ports import free_port
 from deploy.local.postgres import Postgres
 from services.intake import contents, store
 from services.workflow.procedures import shipped
-from shared import database
-from shared.envelope import new_id
-from shared.kafka import KafkaSettings
+from shared.contract.envelope import new_id
+from shared.kafka.settings import KafkaSettings
+from shared.postgres import pool as database
 from tests.fixtures.databases import QUICK, MakePool
 from tests.fixtures.services import ServiceProcess, StartService
 from tests.fixtures.waiting import wait_until

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from services.intake.catalogue import Catalogue
 from services.intake.handlers import on_procedure_published
 from services.intake.store import ProcedureWork
-from shared.envelope import Received, Record, headers_of, new_id, parse
-from shared.events import PROCEDURES, ProcedurePublished
-from shared.lanes import lane_of
-from shared.office import wall_now
-from shared.writes import Writes
+from shared.clock import wall_now
+from shared.contract.envelope import Received, Record, headers_of, new_id, parse
+from shared.contract.events import PROCEDURES, ProcedurePublished
+from shared.contract.partitions import lane_of
+from shared.postgres.writes import Writes
 from tests.fixtures.databases import MakePool
 from tests.intake.conftest import BIRTH, DOCUMENTS, OFFICE0, PACKAGES
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 TODAY = datetime.fromisoformat(OFFICE0).date()
 

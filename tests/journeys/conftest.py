@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from deploy.local import ports
 from deploy.local.stack import EMBEDDED, Stack
-from shared.office import VIETNAM
+from shared.clock import VIETNAM
 from tests.fixtures.brokers import Apache, Embedded, Given
 from tests.journeys.town import Town
 

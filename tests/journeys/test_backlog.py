@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from bench.backlog import HEARD, SENT, fill, peak_rss_mb, values
-from shared.kafka import KafkaSettings
+from shared.kafka.settings import KafkaSettings
 from tests.fixtures.databases import MakePool
 from tests.fixtures.services import StartService
 from tests.fixtures.waiting import wait_until

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.local.program import Program
 from deploy.local.stack import Stack
-from shared.faults import FAULT_POINTS
+from shared.fault_points import FAULT_POINTS
 from tests.fixtures.waiting import wait_until
 from tests.journeys.town import BIRTH, COPY, Town
 

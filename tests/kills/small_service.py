@@ -10,20 +10,22 @@ import os
 
 from prometheus_client import CollectorRegistry
 
-from shared import database, faults, logs
-from shared.consumer import Consumer
-from shared.events import SUBMISSIONS
-from shared.kafka import KafkaSettings
-from shared.metrics import DeliveryMetrics, StageMetrics
-from shared.outbox import Wake
-from shared.relay import Relay
-from shared.subscription import Subscription
+from shared import fault_points
+from shared.contract.events import SUBMISSIONS
+from shared.inbox.consumer import Consumer
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.subscription import Subscription
+from shared.outbox.publish import Wake
+from shared.outbox.relay import Relay
+from shared.postgres import pool as database
+from shared.telemetry import logs
+from shared.telemetry.metrics import DeliveryMetrics, StageMetrics
 from tests.shared import world
 
 
 async def main() -> None:
     logs.configure("workflow", "INFO")
-    faults.arm(os.environ.get("HOSO_FAULT", ""), os.environ.get("HOSO_FAULT_FILE", ""))
+    fault_points.arm(os.environ.get("HOSO_FAULT", ""), os.environ.get("HOSO_FAULT_FILE", ""))
     dsn = os.environ["HOSO_DATABASE"]
     kafka = KafkaSettings(os.environ["HOSO_KAFKA"], os.environ["HOSO_KAFKA_FLAVOUR"])
     pool = await database.open_pool(dsn, name="workflow", size=6)

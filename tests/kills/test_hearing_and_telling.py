@@ -14,15 +14,15 @@ from uuid import UUID, uuid4
 import pytest
 
 from deploy.local.processes import spawn, tail
-from shared.events import LIFECYCLE
-from shared.kafka import KafkaSettings
+from shared.contract.events import LIFECYCLE
+from shared.kafka.settings import KafkaSettings
 from tests.fixtures.services import ROOT
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
     from tests.fixtures.databases import MakePool
 
 STEPS = [

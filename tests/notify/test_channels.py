@@ -13,7 +13,7 @@ from asyncpg import InterfaceError
 from deploy.local.ports import free_port
 from services.notify.channels import Gateway, Mail
 from services.notify.rules import Answer, Patience
-from shared.envelope import new_id
+from shared.contract.envelope import new_id
 from tests.fixtures.databases import MakePool
 from tests.fixtures.waiting import wait_until
 from tests.notify.conftest import MailServer, SmsGateway

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from shared.envelope import Record, new_id
-from shared.kafka import KafkaSettings
+from shared.contract.envelope import Record, new_id
+from shared.kafka.settings import KafkaSettings
 from tests.fixtures.databases import MakePool
 from tests.fixtures.services import ServiceProcess, StartService
 from tests.fixtures.waiting import wait_until

@@ -12,8 +12,8 @@ from jinja2.exceptions import SecurityError
 from services.notify.texts import Subject, Texts
 from services.workflow.lifecycle.pen import NOTICES, OTHER_NOTICES
 from services.workflow.procedures import shipped
-from shared import events
-from shared.office import VIETNAM
+from shared.clock import VIETNAM
+from shared.contract import events
 
 CODE = "H44.99-250825-0001"
 DUE = datetime(2025, 8, 27, 17, 0, tzinfo=VIETNAM)

@@ -14,22 +14,22 @@ from prometheus_client import CollectorRegistry
 
 from services.notify import handlers, rules
 from services.notify.channels import Channel, Letter
-from services.notify.meter import Meter
+from services.notify.metrics import Meter
 from services.notify.sender import Sender
 from services.notify.store import NoticeWork
 from services.notify.texts import Texts
-from shared.consumer import Consumer
-from shared.envelope import NO_TRACE, Record, headers_of, new_id
-from shared.events import NOTICE_REQUESTS, Fact, NoticeWanted
-from shared.lanes import lane_of
-from shared.metrics import DeliveryMetrics, StageMetrics
-from shared.office import VIETNAM
-from shared.outbox import Wake
-from shared.sealed import Sealer
+from shared.clock import VIETNAM
+from shared.contract.envelope import NO_TRACE, Record, headers_of, new_id
+from shared.contract.events import NOTICE_REQUESTS, Fact, NoticeWanted
+from shared.contract.partitions import lane_of
+from shared.inbox.consumer import Consumer
+from shared.outbox.publish import Wake
+from shared.privacy.sealed import Sealer
+from shared.telemetry.metrics import DeliveryMetrics, StageMetrics
 from tests.fixtures.services import SEAL_KEYS
 
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.postgres.pool import Pool, Tx
 
 PHONE = "0912 345 678"
 EMAIL = "nguoi-nop@vidu.invalid"

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 
-from shared.kafka import KafkaSettings, ensure_topics
+from shared.kafka.settings import KafkaSettings, ensure_topics
 from tests.shared import world
 from tests.shared.listening import Listener
 from tests.shared.relaying import Sender
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
     from tests.fixtures.databases import MakePool
 
 

@@ -10,16 +10,16 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
 
-from shared.envelope import Record
-from shared.events import SUBMISSIONS
-from shared.kafka import KafkaSettings
-from shared.subscription import Subscription
+from shared.contract.envelope import Record
+from shared.contract.events import SUBMISSIONS
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.subscription import Subscription
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.world import effects
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 
 class Listener:

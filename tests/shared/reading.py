@@ -9,9 +9,9 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from shared.envelope import Received, parse, records_from
-from shared.events import PARTITIONS, SUBMISSIONS
-from shared.kafka import KafkaSettings
+from shared.contract.envelope import Received, parse, records_from
+from shared.contract.events import PARTITIONS, SUBMISSIONS
+from shared.kafka.settings import KafkaSettings
 
 
 async def read_topic(kafka: KafkaSettings, topic: str = SUBMISSIONS) -> list[Received]:

@@ -10,18 +10,18 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry
 
-from shared import cursors
-from shared.events import SUBMISSIONS
-from shared.kafka import KafkaSettings
-from shared.lanes import lane_of
-from shared.metrics import DeliveryMetrics, StageMetrics
-from shared.outbox import Wake
-from shared.relay import Relay
+from shared.contract.events import SUBMISSIONS
+from shared.contract.partitions import lane_of
+from shared.kafka.settings import KafkaSettings
+from shared.outbox import progress
+from shared.outbox.publish import Wake
+from shared.outbox.relay import Relay
+from shared.telemetry.metrics import DeliveryMetrics, StageMetrics
 from tests.shared import world
 from tests.shared.reading import read_topic
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
     from tests.fixtures.brokers import Apache, Embedded, Given
 
 
@@ -59,7 +59,7 @@ class Sender:
 
 
 async def everything_sent(pool: Pool) -> bool:
-    return not (await cursors.pending(pool))[0]
+    return not (await progress.pending(pool))[0]
 
 
 async def tell_many(pool: Pool, sender: Sender, dossiers: Sequence[UUID], sequences: Sequence[int]) -> None:
@@ -73,17 +73,17 @@ async def has_come(kafka: KafkaSettings, number: int) -> bool:
 
 async def knows(pool: Pool, broker: Embedded | Apache | Given) -> bool:
     """Whether the relay has met the cluster that is there now."""
-    return await cursors.is_known_cluster(pool, broker.cluster_id)
+    return await progress.is_known_cluster(pool, broker.cluster_id)
 
 
-async def sent_row(pool: Pool, dossier_id: UUID, offset: int, after: cursors.Sent | None = None) -> cursors.Sent:
+async def sent_row(pool: Pool, dossier_id: UUID, offset: int, after: progress.Sent | None = None) -> progress.Sent:
     """As if the next event of the dossier's lane, or the one `after` another, had been acknowledged at `offset`."""
     lane = lane_of(str(dossier_id))
     at = await pool.fetchrow("select epoch, sent_to from lanes where lane = $1", lane)
     assert at is not None
-    row = (await cursors.next_chunks(pool, {lane: after.to_id if after else at["sent_to"]}, 1, 10**6))[lane][0]
-    return cursors.Sent(lane, at["epoch"], row["id"], row["id"], ((SUBMISSIONS, lane, offset, offset),), (0.0,), 0.0)
+    row = (await progress.next_chunks(pool, {lane: after.to_id if after else at["sent_to"]}, 1, 10**6))[lane][0]
+    return progress.Sent(lane, at["epoch"], row["id"], row["id"], ((SUBMISSIONS, lane, offset, offset),), (0.0,), 0.0)
 
 
-async def advance(pool: Pool, *sent: cursors.Sent) -> str:
-    return await cursors.advance(pool, sent)
+async def advance(pool: Pool, *sent: progress.Sent) -> str:
+    return await progress.advance(pool, sent)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from shared.envelope import Received, Record, headers_of, new_id, parse
-from shared.events import SUBMISSIONS, Fact, WithdrawalRequested
-from shared.lanes import lane_of
+from shared.contract.envelope import Received, Record, headers_of, new_id, parse
+from shared.contract.events import SUBMISSIONS, Fact, WithdrawalRequested
+from shared.contract.partitions import lane_of
 
 NOON = datetime(2026, 2, 13, 12, 0, tzinfo=UTC)
 _offsets = itertools.count()

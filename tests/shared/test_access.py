@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.access import officer_of
+from shared.http.access import officer_of
 
 NAME = "Nguyễn Thị Ánh Đào"
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from shared.body import LIMIT, digest, dumps, parse_object, read_object
-from shared.problems import Problem
+from shared.http.body import LIMIT, digest, dumps, parse_object, read_object
+from shared.http.problems import Problem
 
 REFUSED = [
     (b"", 400, "not-json"),

@@ -10,18 +10,18 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from shared.brake import Brake
-from shared.consumer import _Braked
-from shared.envelope import Received, Record
-from shared.events import SUBMISSIONS, SubmissionHeartbeat, WithdrawalRequested
-from shared.writes import Writes
+from shared.contract.envelope import Received, Record
+from shared.contract.events import SUBMISSIONS, SubmissionHeartbeat, WithdrawalRequested
+from shared.inbox.consumer import _Braked
+from shared.inbox.parking_breaker import Brake
+from shared.postgres.writes import Writes
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.telling import NOON, record, stranger
 from tests.shared.world import doubles, effects, held, parked
 
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.postgres.pool import Pool, Tx
 
 
 # ---- in order, once ----------------------------------------------------------------------------------------------

@@ -11,18 +11,18 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from shared import heads, journal, parked
-from shared.consumer import Consumer, Handler, Unappliable
-from shared.envelope import Received, Record, parse
-from shared.events import LIFECYCLE, SUBMISSIONS, DossierWithdrawn, Fact, WithdrawalRequested
-from shared.outbox import stage
-from shared.problems import Problem
+from shared.contract.envelope import Received, Record, parse
+from shared.contract.events import LIFECYCLE, SUBMISSIONS, DossierWithdrawn, Fact, WithdrawalRequested
+from shared.http.problems import Problem
+from shared.inbox import parked, positions, store
+from shared.inbox.consumer import Consumer, Handler, Unappliable
+from shared.outbox.publish import stage
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.telling import record
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
     from tests.fixtures.databases import MakePool
 
 
@@ -112,7 +112,7 @@ async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
     try:
         async with pool.acquire() as tx, tx.transaction():
             row = await parked._settle(tx, number, "replayed", "ops")
-            await consumer.resume(tx, parse(journal.record_from(row)))
+            await consumer.resume(tx, parse(store.record_from(row)))
     except (Problem, Unappliable):
         return
     await consumer.drain((SUBMISSIONS, row["dossier_id"]))
@@ -127,7 +127,7 @@ async def test_consumers_that_meet_the_same_new_dossiers_in_any_order_do_not_dea
     batch = [record(dossier_id, sequence) for dossier_id in dossiers]
     consumers = [world.consumer(pool, handlers={}) for _ in range(6)]
     async with pool.acquire() as tx, tx.transaction():
-        await heads.lock(tx, [(SUBMISSIONS, dossiers[30])])
+        await positions.lock(tx, [(SUBMISSIONS, dossiers[30])])
         all_of_them = asyncio.gather(*(consumer.apply(batch) for consumer in consumers))
         await wait_until(lambda: pool.fetchval("select count(*) >= 6 from pg_locks where not granted"))
     await asyncio.wait_for(all_of_them, 20)
@@ -143,9 +143,9 @@ async def test_a_person_who_settles_a_record_waits_for_its_dossier_before_touchi
     await consumer.apply([record(dossier_id, 1), impostor])
     number = await pool.fetchval("select id from parked")
     async with pool.acquire() as tx, tx.transaction():
-        await heads.lock(tx, [(SUBMISSIONS, dossier_id)])
+        await positions.lock(tx, [(SUBMISSIONS, dossier_id)])
         replaying = asyncio.create_task(replay(pool, consumer, number))
         await wait_until(lambda: pool.fetchval("select count(*) > 0 from pg_locks where not granted"))
-        await journal.park(tx, impostor, parse(impostor), "identity-conflict", "", blocks=False)
+        await store.park(tx, impostor, parse(impostor), "identity-conflict", "", blocks=False)
     await replaying
     assert await deadlocks(pool) == 0

@@ -16,7 +16,7 @@ from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.envelope import (
+from shared.contract.envelope import (
     MAX_VALUE,
     Malformed,
     Record,
@@ -28,7 +28,7 @@ from shared.envelope import (
     records_from,
     trace_of,
 )
-from shared.events import CATALOGUE, COMPACTED, PROCEDURES, SUBMISSIONS, ProcedurePublished
+from shared.contract.events import CATALOGUE, COMPACTED, PROCEDURES, SUBMISSIONS, ProcedurePublished
 from tests.shared.telling import NOON, record, told
 
 

@@ -13,13 +13,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, NodeNotReadyError
 
 from deploy.local.ports import free_port
-from shared import reading, subscription
-from shared.database import NotReady
-from shared.envelope import Record
-from shared.events import PARTITIONS, SUBMISSIONS
-from shared.kafka import KafkaSettings, cluster_id, ensure_topics, find_shortened, pin_to_present
-from shared.lanes import lane_of
-from shared.subscription import Subscription
+from shared.contract.envelope import Record
+from shared.contract.events import PARTITIONS, SUBMISSIONS
+from shared.contract.partitions import lane_of
+from shared.kafka import batch_reader, subscription
+from shared.kafka.settings import KafkaSettings, cluster_id, ensure_topics, find_shortened, pin_to_present
+from shared.kafka.subscription import Subscription
+from shared.postgres.pool import NotReady
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.listening import Listener, all_heard, send
@@ -27,7 +27,7 @@ from tests.shared.telling import record
 from tests.shared.world import doubles, parked
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
     from tests.fixtures.brokers import Apache, Embedded, Given
 
 
@@ -136,13 +136,13 @@ async def test_a_place_in_a_lost_cluster_is_not_told_to_the_one_after_it(
         told.append(places)
 
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
-    monkeypatch.setattr(reading, "COMMIT_EVERY_S", 1e9)
+    monkeypatch.setattr(batch_reader, "COMMIT_EVERY_S", 1e9)
     listener, former, dossier_id = listen(), [uuid4() for _ in range(20)], uuid4()
     await send(producer, [record(one, 1) for one in former])
     await all_heard(pool, [(one, 1) for one in former])
     assert not told
     await broker.lose_everything()
-    monkeypatch.setattr(reading, "COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr(batch_reader, "COMMIT_EVERY_S", 0.0)
     await wait_until(lambda: listener.subscription._cluster == broker.cluster_id, 40, what="the new one is read")
     again = kafka.producer("test")
     await again.start()
@@ -259,7 +259,7 @@ async def test_one_broker_of_several_may_be_silent_when_the_cluster_is_asked_for
             raise NodeNotReadyError
         return await ask(client)
 
-    monkeypatch.setattr("shared.kafka.cluster_id", sometimes)
+    monkeypatch.setattr("shared.kafka.settings.cluster_id", sometimes)
     producer = kafka.producer("test")
     await producer.start()
     try:

@@ -10,9 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
-from shared import kafka as ours
-from shared.events import COMPACTED, LIFECYCLE, PARTITIONS, STATE, SUBMISSIONS, TOPICS
-from shared.kafka import KafkaSettings, WrongTopics, ensure_topics
+from shared.contract.events import COMPACTED, LIFECYCLE, PARTITIONS, STATE, SUBMISSIONS, TOPICS
+from shared.kafka import settings as ours
+from shared.kafka.settings import KafkaSettings, WrongTopics, ensure_topics
 
 
 async def configs(kafka: KafkaSettings) -> dict[str, dict[str, str]]:

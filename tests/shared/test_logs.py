@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from shared.logs import as_line, mask_numbers
+from shared.telemetry.logs import as_line, mask_numbers
 
 SCRIPT = """
 import logging, sys
 import structlog
-from shared import logs
+from shared.telemetry import logs
 logs.configure("intake", "INFO")
 log = structlog.get_logger("t")
 log.info("said", number="079123456789", text="phone 0912345678 of A", dossier_id="019c5b2e-7f00-7abc-8def-001234567890")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from shared.metrics import DeliveryMetrics, observe_all
+from shared.telemetry.metrics import DeliveryMetrics, observe_all
 
 VALUES = [0.0, 0.005, 0.0051, 1.0, 7.5, 1e9, 0.005]
 

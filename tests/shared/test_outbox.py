@@ -10,27 +10,27 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from shared import cursors, outbox
-from shared.envelope import Outgoing, new_id
-from shared.events import SubmissionHeartbeat
-from shared.lanes import lane_of
-from shared.outbox import Wake, stage
+from shared.contract.envelope import Outgoing, new_id
+from shared.contract.events import SubmissionHeartbeat
+from shared.contract.partitions import lane_of
+from shared.outbox import progress, publish
+from shared.outbox.publish import Wake, stage
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.relaying import advance, sent_row
 from tests.shared.telling import NOON, told
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 WRITERS = 8
 EACH = 60
 
 
-@pytest.fixture(params=[1, outbox.MANY], ids=["by COPY", "in one statement"], autouse=True)
+@pytest.fixture(params=[1, publish.MANY], ids=["by COPY", "in one statement"], autouse=True)
 def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """From how many events on they go by COPY: every promise holds either way."""
-    monkeypatch.setattr(outbox, "MANY", request.param)
+    monkeypatch.setattr(publish, "MANY", request.param)
 
 
 def outgoing(dossier_id: UUID, sequence: int, note: str = "") -> Outgoing:
@@ -161,10 +161,10 @@ async def test_the_oldest_event_stays_readable_after_everything_was_sent(pool: P
     sent = await sent_row(pool, dossier_id, 0)
     assert await advance(pool, sent) == ""
     assert await pool.fetchval("select sent_at is not null from proof.events") is True
-    assert await cursors.meet_cluster(pool, "one") is False
-    assert await cursors.meet_cluster(pool, "two") is True
+    assert await progress.meet_cluster(pool, "one") is False
+    assert await progress.meet_cluster(pool, "two") is True
     back = await pool.fetchval("select sent_to from lanes where lane = $1", lane)
-    (row,) = (await cursors.next_chunks(pool, {lane: back}, 10, 10**6))[lane]
+    (row,) = (await progress.next_chunks(pool, {lane: back}, 10, 10**6))[lane]
     assert row["id"] == sent.from_id
 
 
@@ -173,8 +173,8 @@ async def test_a_lane_of_large_events_is_taken_in_small_chunks(pool: Pool) -> No
     dossier_id = uuid4()
     await world.tell(pool, *((dossier_id, n) for n in range(1, 11)), note="x" * 300_000)
     lanes = {lane_of(str(dossier_id)): 0}
-    assert [len(rows) for rows in (await cursors.next_chunks(pool, lanes, 2_000, 1_000_000)).values()] == [4]
-    assert [len(rows) for rows in (await cursors.next_chunks(pool, lanes, 2_000, 1)).values()] == [1]
+    assert [len(rows) for rows in (await progress.next_chunks(pool, lanes, 2_000, 1_000_000)).values()] == [4]
+    assert [len(rows) for rows in (await progress.next_chunks(pool, lanes, 2_000, 1)).values()] == [1]
 
 
 # ---- waking the relay ------------------------------------------------------------------------------------------------
@@ -189,14 +189,14 @@ async def notifications(pool: Pool, wake: Wake, lanes: set[int], times: int = 1)
         heard += 1
 
     async with pool.acquire() as listener:
-        await listener.add_listener(outbox.CHANNEL, count)
+        await listener.add_listener(publish.CHANNEL, count)
         for _ in range(times):
             wake(lanes)
         await wait_until(lambda: heard or not (lanes - wake.owns()))
         marker = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_later(0.25, marker.set_result, None)
         await marker
-        await listener.remove_listener(outbox.CHANNEL, count)
+        await listener.remove_listener(publish.CHANNEL, count)
     return heard
 
 
@@ -211,7 +211,7 @@ async def test_many_commits_cause_one_notify_and_own_lanes_none(pool: Pool) -> N
 async def test_between_two_notifies_of_a_process_there_is_a_pause_however_often_it_commits(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "NOTIFY_EVERY_S", 0.2)
+    monkeypatch.setattr(publish, "NOTIFY_EVERY_S", 0.2)
     wake, heard_at = Wake(), list[float]()
     wake.pool = pool
 
@@ -223,9 +223,9 @@ async def test_between_two_notifies_of_a_process_there_is_a_pause_however_often_
         return len(heard_at) >= 2
 
     async with pool.acquire() as listener:
-        await listener.add_listener(outbox.CHANNEL, hear)
+        await listener.add_listener(publish.CHANNEL, hear)
         await wait_until(commit_until_two_are_heard, every_s=0.001)
-        await listener.remove_listener(outbox.CHANNEL, hear)
+        await listener.remove_listener(publish.CHANNEL, hear)
     assert heard_at[1] - heard_at[0] > 0.1
 
 
@@ -238,9 +238,9 @@ async def test_a_wake_up_from_elsewhere_is_not_passed_on(pool: Pool) -> None:
         wake.heard({1})
 
     async with pool.acquire() as listener:
-        await listener.add_listener(outbox.CHANNEL, answer)
+        await listener.add_listener(publish.CHANNEL, answer)
         assert await notifications(pool, wake, {5}) == 1
-        await listener.remove_listener(outbox.CHANNEL, answer)
+        await listener.remove_listener(publish.CHANNEL, answer)
     assert 1 in wake.take()
 
 

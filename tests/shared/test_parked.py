@@ -13,20 +13,22 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 
-from shared import envelope, parked, problems
-from shared.access import Access
-from shared.body import dumps
-from shared.consumer import Consumer, Unappliable
-from shared.envelope import Received
-from shared.events import PROCEDURES, SUBMISSIONS, ProcedurePublished, WithdrawalRequested
-from shared.outbox import Wake
+from shared.contract import envelope
+from shared.contract.envelope import Received
+from shared.contract.events import PROCEDURES, SUBMISSIONS, ProcedurePublished, WithdrawalRequested
+from shared.http import problems
+from shared.http.access import Access
+from shared.http.body import dumps
+from shared.inbox import parked
+from shared.inbox.consumer import Consumer, Unappliable
+from shared.outbox.publish import Wake
 from tests.fixtures.services import TOKENS
 from tests.shared import world
 from tests.shared.telling import record, stranger
 from tests.shared.world import effects, held
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
     from tests.fixtures.databases import MakePool
 
 

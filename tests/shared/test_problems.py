@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI, Header, Query
 
-from shared import problems
-from shared.database import NotReady
-from shared.problems import Problem, not_found
+from shared.http import problems
+from shared.http.problems import Problem, not_found
+from shared.postgres.pool import NotReady
 
 SECRET = "079123456789"
 RAISED: dict[str, Exception] = {

@@ -10,18 +10,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from shared import cursors, relay
-from shared.events import PARTITIONS, SUBMISSIONS
-from shared.kafka import KafkaSettings, ensure_topics, find_shortened
-from shared.lanes import lane_of
-from shared.packing import Shortened
+from shared.contract.events import PARTITIONS, SUBMISSIONS
+from shared.contract.partitions import lane_of
+from shared.kafka.settings import KafkaSettings, ensure_topics, find_shortened
+from shared.outbox import progress, relay
+from shared.outbox.batches import Shortened
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
 from tests.shared.relaying import advance, everything_sent, has_come, knows, sent_row, tell_many
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
     from tests.fixtures.brokers import Apache, Embedded, Given
 
 
@@ -32,7 +32,7 @@ async def test_an_offset_not_above_the_last_one_means_that_the_broker_lost_somet
     second = await sent_row(pool, dossier_id, 7)
     assert "acknowledged offset 7 after 7" in await advance(pool, second)
     assert await pool.fetchval("select max(sent_to) from lanes") == 0, "every lane goes back to its oldest event"
-    with pytest.raises(cursors.NotOurs):
+    with pytest.raises(progress.NotOurs):
         await advance(pool, second)
 
 
@@ -101,10 +101,10 @@ async def test_a_log_that_is_shorter_than_acknowledged_is_noticed_at_the_next_co
     await tell_many(pool, first, [uuid4()], [1])
     await wait_until(lambda: everything_sent(pool))
     await first.stop()
-    assert await find_shortened(kafka, await cursors.list_marks(pool)) == ""
+    assert await find_shortened(kafka, await progress.list_marks(pool)) == ""
     await pool.execute("update broker_marks set last_offset = 1000")
     if kafka.flavour == "tansu":
-        assert await find_shortened(kafka, await cursors.list_marks(pool)) == ""
+        assert await find_shortened(kafka, await progress.list_marks(pool)) == ""
         return
     await start(dsn, pool)
     await wait_until(lambda: pool.fetchval("select count(*) = 1 from broker_marks where last_offset = 1"), 20)

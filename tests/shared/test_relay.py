@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from shared import relay
-from shared.events import PARTITIONS, STATE, SUBMISSIONS, WithdrawalRequested
-from shared.kafka import KafkaSettings
-from shared.lanes import lane_of
-from shared.outbox import CHANNEL, Wake, stage
-from shared.states import StateRecord
+from shared.contract.events import PARTITIONS, STATE, SUBMISSIONS, WithdrawalRequested
+from shared.contract.partitions import lane_of
+from shared.kafka.settings import KafkaSettings
+from shared.outbox import relay
+from shared.outbox.publish import CHANNEL, Wake, stage
+from shared.outbox.state_records import StateRecord
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
@@ -24,7 +24,7 @@ from tests.shared.telling import told
 from tests.shared.test_outbox import outgoing
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 
 async def test_every_event_arrives_in_order_in_the_partition_of_its_dossier(start: Any, kafka: KafkaSettings) -> None:

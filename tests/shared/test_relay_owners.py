@@ -7,17 +7,17 @@ from uuid import uuid4
 
 import pytest
 
-from shared import cursors, relay
-from shared.database import open_connection
-from shared.events import PARTITIONS
-from shared.kafka import KafkaSettings
+from shared.contract.events import PARTITIONS
+from shared.kafka.settings import KafkaSettings
+from shared.outbox import progress, relay
+from shared.postgres.pool import open_connection
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
 from tests.shared.relaying import advance, everything_sent, sent_row, tell_many
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
     from tests.fixtures.databases import MakePool
 
 
@@ -115,8 +115,8 @@ async def test_a_former_owner_cannot_move_the_cursor(pool: Pool) -> None:
     dossier_id = uuid4()
     await world.tell(pool, (dossier_id, 1))
     mine = await sent_row(pool, dossier_id, 0)
-    await cursors.begin_epoch(pool, [mine.lane])
-    with pytest.raises(cursors.NotOurs):
+    await progress.begin_epoch(pool, [mine.lane])
+    with pytest.raises(progress.NotOurs):
         await advance(pool, mine)
     assert await pool.fetchval("select max(sent_to) from lanes") == 0
     assert await pool.fetchval("select count(*) from sent") == 0
@@ -128,9 +128,9 @@ async def test_a_former_owners_late_acknowledgement_does_not_look_like_a_loss(po
     dossier_id = uuid4()
     await world.tell(pool, (dossier_id, 1))
     late = await sent_row(pool, dossier_id, 5)
-    await cursors.begin_epoch(pool, [late.lane])
+    await progress.begin_epoch(pool, [late.lane])
     assert await advance(pool, await sent_row(pool, dossier_id, 6)) == ""
-    with pytest.raises(cursors.NotOurs):
+    with pytest.raises(progress.NotOurs):
         await advance(pool, late)
     assert await pool.fetchval("select sent_to from lanes where lane = $1", late.lane) == late.to_id
     assert await pool.fetchval("select last_offset from broker_marks") == 6

@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 from aiokafka.errors import KafkaError
 
-from shared import relay
-from shared.events import PARTITIONS
-from shared.kafka import KafkaSettings
+from shared.contract.events import PARTITIONS
+from shared.kafka.settings import KafkaSettings
+from shared.outbox import relay
 from tests.fixtures.waiting import wait_until
 from tests.shared.reading import first_sightings, read_topic
 from tests.shared.relaying import everything_sent, has_come, tell_many

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.envelope import Received, fingerprint
-from shared.events import SUBMISSIONS
-from shared.sequence import Head, Pair, Spot, plan
+from shared.contract.envelope import Received, fingerprint
+from shared.contract.events import SUBMISSIONS
+from shared.inbox.sequence import Head, Pair, Spot, plan
 from tests.shared.telling import received
 
 DOSSIERS = [UUID(int=number) for number in range(1, 4)]
@@ -19,7 +19,7 @@ EVENTS = {(d, n): received(d, n) for d in DOSSIERS for n in range(1, LENGTH + 1)
 
 
 class Memory:
-    """What journal.py keeps in the database, as plain dictionaries."""
+    """What store.py keeps in the database, as plain dictionaries."""
 
     def __init__(self, poison: set[tuple[UUID, int]] = frozenset()) -> None:  # type: ignore[assignment]
         self.heads: dict[Pair, Head] = defaultdict(Head)
@@ -173,7 +173,7 @@ def test_one_at_a_time_a_held_event_comes_before_the_one_that_came_now() -> None
 
 
 def test_a_type_nobody_knows_is_parked_and_what_follows_it_is_held() -> None:
-    from shared.envelope import parse
+    from shared.contract.envelope import parse
     from tests.shared.telling import record
 
     dossier_id = uuid4()

@@ -16,12 +16,12 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from faststream import AckPolicy
 
-from shared import reading, subscription, unreadable
-from shared.envelope import Record
-from shared.events import PARTITIONS, SUBMISSIONS
-from shared.kafka import KafkaSettings, ensure_topics
-from shared.lanes import lane_of
-from shared.subscription import Subscription
+from shared.contract.envelope import Record
+from shared.contract.events import PARTITIONS, SUBMISSIONS
+from shared.contract.partitions import lane_of
+from shared.kafka import batch_reader, corrupt, subscription
+from shared.kafka.settings import KafkaSettings, ensure_topics
+from shared.kafka.subscription import Subscription
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.listening import all_heard, send
@@ -29,7 +29,7 @@ from tests.shared.telling import record, stranger
 from tests.shared.world import doubles, held, parked
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 
 def test_the_subscriber_is_declared_so_that_nothing_is_acknowledged_before_it_is_done() -> None:
@@ -168,7 +168,7 @@ async def test_positions_that_moved_before_an_error_go_back(
     async def read_all() -> bool:
         nonlocal raised
         try:
-            rows = await unreadable.fetch(consumer, timeout_ms=20, max_records=500)
+            rows = await corrupt.fetch(consumer, timeout_ms=20, max_records=500)
             read.extend((row.partition, row.offset) for row in rows)
         except CorruptRecordException:
             raised += 1
@@ -218,7 +218,7 @@ async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
     await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.fetch_wait_ms, 10, what="it hurries")
     await all_heard(pool, [(dossier_id, 1)])
     await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it rests again")
-    listener.subscription._reading._pace(listener.subscription._subscriber.consumer, reading.PLENTY)
+    listener.subscription._reading._pace(listener.subscription._subscriber.consumer, batch_reader.PLENTY)
     assert fetcher._fetch_max_wait_ms == kafka.rest_wait_ms
 
 
@@ -263,7 +263,7 @@ def test_positions_without_an_assignment_are_none() -> None:
         class _subscription:
             subscription = None
 
-    positions = unreadable._Positions(NotYet())
+    positions = corrupt._Positions(NotYet())
     assert positions.of == {}
     positions.restore()
 
@@ -279,7 +279,7 @@ def test_an_error_after_a_rebalance_begins_at_what_was_told() -> None:
         class _coordinator:
             request_rejoin = staticmethod(lambda: joined.append(True))
 
-    positions = unreadable._Positions(Consumer())
+    positions = corrupt._Positions(Consumer())
     positions.restore_or_rejoin()
     assert not joined
     Consumer._subscription.subscription = SimpleNamespace(assignment=SimpleNamespace(tps=[]))

@@ -8,17 +8,17 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry
 
-from shared.brake import Brake
-from shared.consumer import Consumer, Handler, Unappliable
-from shared.envelope import Outgoing, Received, new_id
-from shared.events import DossierWithdrawn, Fact, SubmissionHeartbeat, WithdrawalRequested
-from shared.metrics import DeliveryMetrics
-from shared.outbox import Wake, stage
-from shared.writes import Writes
+from shared.contract.envelope import Outgoing, Received, new_id
+from shared.contract.events import DossierWithdrawn, Fact, SubmissionHeartbeat, WithdrawalRequested
+from shared.inbox.consumer import Consumer, Handler, Unappliable
+from shared.inbox.parking_breaker import Brake
+from shared.outbox.publish import Wake, stage
+from shared.postgres.writes import Writes
+from shared.telemetry.metrics import DeliveryMetrics
 from tests.shared.telling import NOON, told
 
 if TYPE_CHECKING:
-    from shared.database import Pool, Tx
+    from shared.postgres.pool import Pool, Tx
 
 TABLE = """
 create table effects (id bigint generated always as identity, dossier_id uuid, sequence int,

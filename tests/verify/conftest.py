@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from shared.kafka import KafkaSettings
+from shared.kafka.settings import KafkaSettings
 from tests.fixtures.databases import Databases
 from tests.verify.world import SPEAKER, World
 

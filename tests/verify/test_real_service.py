@@ -12,9 +12,9 @@ import pytest
 from deploy import verify
 from deploy.verify.databases import BECAME, QUERIES, SAID
 from deploy.verify.stream import read_record
-from shared.envelope import NO_TRACE, headers_of, new_id
-from shared.events import CATALOGUE, COMPACTED, Heartbeat
-from shared.kafka import KafkaSettings
+from shared.contract.envelope import NO_TRACE, headers_of, new_id
+from shared.contract.events import CATALOGUE, COMPACTED, Heartbeat
+from shared.kafka.settings import KafkaSettings
 from tests.fixtures.databases import Databases, MakePool
 from tests.fixtures.services import StartService
 from tests.fixtures.waiting import wait_until

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from deploy import verify
 from deploy.local.ports import free_port
-from shared.kafka import KafkaSettings
+from shared.kafka.settings import KafkaSettings
 from tests.verify.world import HEALTHY, LIFECYCLE, SUBMISSIONS, World
 
 

@@ -14,13 +14,14 @@ import httpx2
 import pytest_asyncio
 
 from deploy.local.ports import free_port
-from services.workflow import api, board, handlers
-from services.workflow.rulebook import seed
-from shared.consumer import Consumer
-from shared.envelope import Record, new_id
-from shared.events import Fact
-from shared.kafka import KafkaSettings
-from shared.office import OfficeClock
+from services.workflow import api, handlers
+from services.workflow.catalogue import seed
+from services.workflow.stages import board
+from shared.clock import OfficeClock
+from shared.contract.envelope import Record, new_id
+from shared.contract.events import Fact
+from shared.inbox.consumer import Consumer
+from shared.kafka.settings import KafkaSettings
 from shared.service import Service, build
 from shared.settings import Settings
 from tests.fixtures.databases import MakePool
@@ -29,7 +30,7 @@ from tests.shared.telling import record
 from tests.workflow.lifecycle_scenes import AGENCY, rules, submission
 
 if TYPE_CHECKING:
-    from shared.database import Pool
+    from shared.postgres.pool import Pool
 
 PACKAGES = ("shared", "services.workflow")
 

@@ -13,12 +13,12 @@ from uuid import UUID
 import orjson
 
 from services.workflow import lifecycle
+from services.workflow.clock.calendar import WorkingCalendar
 from services.workflow.lifecycle import Decision, Dossier, Moment, Task, Telling
 from services.workflow.procedures import Procedure, shipped
-from services.workflow.working_calendar import WorkingCalendar
-from shared import events
-from shared.events import Fact, LifecycleFact, NoticeWanted
-from shared.office import VIETNAM
+from shared.clock import VIETNAM
+from shared.contract import events
+from shared.contract.events import Fact, LifecycleFact, NoticeWanted
 
 CALENDAR = WorkingCalendar()
 AGENCY = "H44.XXX"

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.workflow import public_holidays
-from services.workflow.deadlines import due, explain
+from services.workflow.clock import holidays
+from services.workflow.clock.calendar import CalendarRules, WorkingCalendar
+from services.workflow.clock.deadlines import due, explain
 from services.workflow.procedures import TimeLimit
-from services.workflow.working_calendar import CalendarRules, WorkingCalendar
-from shared.office import VIETNAM
+from shared.clock import VIETNAM
 
 CALENDAR = WorkingCalendar()
 
@@ -127,7 +127,7 @@ def test_a_storm_day_entered_by_the_centre_moves_the_due_date() -> None:
 
 
 def test_the_library_still_misses_the_swap_that_is_shipped_as_an_override() -> None:
-    library = public_holidays.from_library([2026])[2026]
+    library = holidays.from_library([2026])[2026]
     assert date(2026, 1, 2) not in library.off
     assert date(2026, 1, 10) not in library.worked
     assert not CALENDAR.is_working_day(date(2026, 1, 2))
@@ -135,8 +135,8 @@ def test_the_library_still_misses_the_swap_that_is_shipped_as_an_override() -> N
 
 
 def test_the_holiday_table_is_what_the_library_says() -> None:
-    text = resources.files("services.workflow").joinpath("public_holidays.json").read_text(encoding="utf-8")
-    kept, fresh = json.loads(text), json.loads(public_holidays.table_text())
+    text = resources.files("services.workflow").joinpath("holidays.json").read_text(encoding="utf-8")
+    kept, fresh = json.loads(text), json.loads(holidays.table_text())
     assert kept["off"] == fresh["off"]
     assert kept["worked"] == fresh["worked"]
 

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.workflow import api
-from shared.envelope import new_id
-from shared.tracking import tracking_secret
+from shared.contract.envelope import new_id
+from shared.privacy.tracking import tracking_secret
 from tests.workflow.conftest import Desk, problem
 from tests.workflow.lifecycle_scenes import BIRTH, COPIES, LAND
 

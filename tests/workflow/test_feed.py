@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from shared.envelope import Outgoing, new_id
-from shared.events import LIFECYCLE
-from shared.lanes import lane_of
-from shared.outbox import stage
+from shared.contract.envelope import Outgoing, new_id
+from shared.contract.events import LIFECYCLE
+from shared.contract.partitions import lane_of
+from shared.outbox.publish import stage
 from tests.fixtures.waiting import wait_until
 from tests.shared.world import WITHDRAWN
 from tests.workflow.conftest import Desk

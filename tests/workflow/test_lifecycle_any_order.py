@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from services.workflow import lifecycle
 from services.workflow.lifecycle import Dossier, Refused, Task
-from shared.events import LIFECYCLE, LifecycleFact
-from shared.stages import MACHINE
+from shared.contract.events import LIFECYCLE, LifecycleFact
+from shared.contract.stages import MACHINE
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES, LAND, Centre, rules, steps
 
 PROCEDURES = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared import events
+from shared.contract import events
 from tests.workflow.lifecycle_scenes import BIRTH, COPIES, Centre, rules
 
 LINKED_DEATH = "2.002913"

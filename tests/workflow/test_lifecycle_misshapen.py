@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared import events
+from shared.contract import events
 from tests.workflow.test_lifecycle_number import birth, held_birth
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from services.workflow.lifecycle import Refused
-from shared import events
+from shared.contract import events
 from tests.workflow.lifecycle_scenes import BIRTH, LAND, Centre, at, rules, steps
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from services.workflow.lifecycle import OUTCOMES, Refused
 from services.workflow.procedures import shipped
-from shared import events
+from shared.contract import events
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES, LAND, Centre, at, rules
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from services.workflow import lifecycle
 from services.workflow.lifecycle import Refused
-from shared import events
+from shared.contract import events
 from tests.workflow.lifecycle_scenes import BIRTH, LAND, Centre, at, rules, steps
 
 DEATH = "1.000656"

@@ -7,10 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from services.workflow import commands, handlers, store
+from services.workflow.catalogue import look_at_rules
 from services.workflow.procedures import shipped
-from services.workflow.rulebook import look_at_rules
-from shared.envelope import parse
-from shared.events import WithdrawalRequested
+from shared.contract.envelope import parse
+from shared.contract.events import WithdrawalRequested
 from tests.fixtures.waiting import wait_until
 from tests.workflow.conftest import Desk, problem
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES

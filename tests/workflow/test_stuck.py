@@ -10,7 +10,7 @@ import pytest
 from services.workflow import commands, lifecycle
 from services.workflow.lifecycle import Decision, Dossier
 from services.workflow.stuck import Stuck
-from shared.envelope import new_id
+from shared.contract.envelope import new_id
 from tests.workflow.conftest import Desk
 from tests.workflow.lifecycle_scenes import BUSINESS
 from tests.workflow.test_rules_api import recorded

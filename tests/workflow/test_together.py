@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 from services.workflow import commands, store
-from services.workflow.rulebook import seed
-from shared.envelope import new_id
-from shared.events import IdNumberFound, WithdrawalRequested
-from shared.office import VIETNAM
-from shared.writes import Writes
+from services.workflow.catalogue import seed
+from shared.clock import VIETNAM
+from shared.contract.envelope import new_id
+from shared.contract.events import IdNumberFound, WithdrawalRequested
+from shared.postgres.writes import Writes
 from tests.fixtures.databases import MakePool
 from tests.fixtures.services import TOKENS, ServiceProcess, StartService
 from tests.fixtures.waiting import wait_until

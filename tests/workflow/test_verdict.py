@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.workflow.verdict import StageFigures, verdict
-from shared.office import VIETNAM
-from shared.stages import MACHINE, STAGES, TARGETS
+from services.workflow.stages.verdict import StageFigures, verdict
+from shared.clock import VIETNAM
+from shared.contract.stages import MACHINE, STAGES, TARGETS
 
 TUESDAY = datetime(2025, 8, 26, 9, 12, tzinfo=VIETNAM)
 FIELDS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import date
 
-from services.workflow.rulebook import Rulebook, look_at_rules, seed
+from services.workflow.catalogue import Rulebook, look_at_rules, seed
 from tests.fixtures.waiting import wait_until
 from tests.workflow.conftest import Desk
 from tests.workflow.lifecycle_scenes import COPIES

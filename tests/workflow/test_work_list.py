@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
-from shared.events import IDNUMBER_REQUESTS, IdNumberFound, SupplementSubmitted, WithdrawalRequested
+from shared.contract.events import IDNUMBER_REQUESTS, IdNumberFound, SupplementSubmitted, WithdrawalRequested
 from tests.workflow.conftest import Desk, problem
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES
 

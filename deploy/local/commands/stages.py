@@ -15,7 +15,7 @@ from deploy.local import endpoints
 from deploy.local.call import call
 from deploy.local.commands import options
 from deploy.local.trouble import Trouble
-from shared.stages import NAMES
+from shared.contract.stages import NAMES
 
 REFRESH_S = 2.0
 TRENDS = {"growing": "tăng / growing", "stuck": "đứng / stuck", "draining": "giảm / draining"}

@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from services.workflow.lifecycle import reception, registry, steps
+from services.workflow.lifecycle.outcomes import OUTCOMES, Outcome, find_outcome
+from services.workflow.lifecycle.pen import Pen
+from services.workflow.lifecycle.state import ENDED, RETURNED, STATES, Decision, Dossier, Moment, Refused, Task, Telling
 from services.workflow.procedures import Procedure
-from shared import events
-from shared.events import Fact
-
-from . import reception, registry, steps
-from .outcomes import OUTCOMES, Outcome, find_outcome
-from .pen import Pen
-from .state import ENDED, RETURNED, STATES, Decision, Dossier, Moment, Refused, Task, Telling
+from shared.contract import events
+from shared.contract.events import Fact
 
 __all__ = [
     "ENDED", "OUTCOMES", "STATES", "Decision", "Dossier", "Moment", "Outcome", "Refused", "Task", "Telling",

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from services.workflow.deadlines import due
+from services.workflow.clock.deadlines import due
+from services.workflow.lifecycle.state import Decision, Dossier, Moment, Task, Telling
 from services.workflow.procedures import Procedure
-from shared.events import (
+from shared.contract.events import (
     Fact,
     IdCheckWanted,
     IdNumberIssued,
@@ -18,8 +19,6 @@ from shared.events import (
     LifecycleFact,
     NoticeWanted,
 )
-
-from .state import Decision, Dossier, Moment, Task, Telling
 
 NOTICES = {
     "DossierRecorded": "recorded",

@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from shared.events import (
+from services.workflow.lifecycle import state, steps
+from services.workflow.lifecycle.pen import Pen
+from services.workflow.lifecycle.state import Dossier, Refused, Task
+from shared.clock import VIETNAM
+from shared.contract.events import (
     ClockPaused,
     ClockRestarted,
     ComponentStored,
@@ -20,11 +24,6 @@ from shared.events import (
     SupplementSubmitted,
     WithdrawalRequested,
 )
-from shared.office import VIETNAM
-
-from . import state, steps
-from .pen import Pen
-from .state import Dossier, Refused, Task
 
 RECEPTION_HOURS = 8.0
 """Working hours to answer what was filed online (decree 45/2020, mark C)."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from shared.events import (
+from services.workflow.lifecycle import state, steps
+from services.workflow.lifecycle.pen import Pen
+from services.workflow.lifecycle.state import Task
+from shared.contract.events import (
     IdCheckAnswered,
     IdNumberDelayed,
     IdNumberDuplicateSuspected,
@@ -11,10 +14,6 @@ from shared.events import (
     IdNumberRefused,
     IdNumberStillPending,
 )
-
-from . import state, steps
-from .pen import Pen
-from .state import Task
 
 REGISTRY_TASK_HOURS = 4.0
 MISSHAPEN = frozenset({"length", "not-digits"})

@@ -11,9 +11,9 @@ from uuid import UUID
 
 import orjson
 
+from services.workflow.clock.calendar import WorkingCalendar
 from services.workflow.procedures import Procedure
-from services.workflow.working_calendar import WorkingCalendar
-from shared.events import Fact
+from shared.contract.events import Fact
 
 RECORDED = "recorded"
 AWAITING_RECEPTION = "awaiting_reception"

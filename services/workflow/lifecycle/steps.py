@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.workflow.lifecycle import state
+from services.workflow.lifecycle.pen import Pen
+from services.workflow.lifecycle.state import AWAITED, Dossier, Refused, Task
 from services.workflow.procedures import Procedure, Step
-from shared.events import (
+from shared.contract.events import (
     ClockPaused,
     ClockResumed,
     ConsultationAnswered,
@@ -20,10 +23,6 @@ from shared.events import (
     StepReturned,
     StepStarted,
 )
-
-from . import state
-from .pen import Pen
-from .state import AWAITED, Dossier, Refused, Task
 
 PAYMENT_HOURS = 40.0
 MOST_CHARACTERS = {"number": 60, "book": 60, "signed_by": 120, "signed_as": 4, "signature": 20}

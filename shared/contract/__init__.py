@@ -1,0 +1,1 @@
+"""What services say to each other: the facts, their envelope, the stages, and which partition a dossier has."""

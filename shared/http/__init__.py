@@ -1,0 +1,1 @@
+"""HTTP: who is calling, strict JSON bodies, problem+json, the OpenAPI document, and the server."""

@@ -1,0 +1,229 @@
+"""Listening to the broker: one FastStream subscriber for all of a service's topics, connected in the background.
+
+FastStream runs the loop, `batch_reader.py` has what one consumer reads, `Consumer.apply` does the work. FastStream's
+defaults lose messages, so nothing here is left to a default: batches, NACK_ON_ERROR (an error fetches the batch again),
+earliest, a literal group id, roundrobin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaAckableMessage
+
+from shared.contract.envelope import Record
+from shared.kafka.batch_reader import LISTEN_MS, MAX_RECORDS, Reading
+from shared.kafka.settings import ASK_S, KafkaSettings, cluster_id, ensure_topics, pin_to_present, stop_reading
+from shared.postgres.pool import is_passing
+from shared.telemetry.metrics import DeliveryMetrics
+
+if TYPE_CHECKING:
+    from shared.postgres.pool import Pool
+
+log = structlog.get_logger(__name__)
+
+FETCH_BYTES, FETCH_BYTES_OF_ONE = 16_777_216, 1_048_576
+"""What the broker may hand out at once, in all and of one partition."""
+WATCH_S = 1.0
+SILENCE_S = 10.0
+MAX_POLL_MS = 300_000
+GAP_PATIENCE_S = 30.0
+MOST_GAP_PATIENCE_S = 3_600.0
+
+
+class Subscription:
+    """Feeds `apply` with records of `topics` for the group `service`, until stopped."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        topics: Sequence[str],
+        kafka: KafkaSettings,
+        pool: Callable[[], Pool],
+        apply: Callable[[Sequence[Record]], Awaitable[None]],
+        metrics: DeliveryMetrics,
+        unhurried: bool = False,
+    ) -> None:
+        self._service, self.topics, self._kafka = service, tuple(topics), kafka
+        self._pool, self._apply, self._metrics = pool, apply, metrics
+        self._unhurried = unhurried
+        self.connected = False
+        self._reading = self._begin()
+        self._cluster: str | None = None
+        self._subscriber: Any = None
+
+    def _begin(self) -> Reading:
+        """Each consumer's own: what was applied of one cluster's log says nothing about another's."""
+        return Reading(kafka=self._kafka, apply=self._apply, unhurried=self._unhurried)
+
+    def broker(self) -> tuple[KafkaBroker, Any]:
+        """A FastStream broker with the one subscriber."""
+        reading = self._reading = self._begin()
+        broker = KafkaBroker(
+            self._kafka.addresses,
+            client_id=f"{self._service}-consumer",
+            apply_types=False,
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            metadata_max_age_ms=5_000,
+            graceful_timeout=15.0,
+            logger=None,
+        )
+        subscriber = broker.subscriber(
+            *self.topics,
+            group_id=self._service,
+            batch=True,
+            max_records=MAX_RECORDS,
+            batch_timeout_ms=LISTEN_MS,
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            auto_offset_reset="earliest",
+            session_timeout_ms=self._kafka.session_timeout_ms,
+            heartbeat_interval_ms=self._kafka.heartbeat_ms,
+            rebalance_timeout_ms=self._kafka.session_timeout_ms * 3,
+            max_poll_interval_ms=MAX_POLL_MS,
+            fetch_max_wait_ms=self._kafka.fetch_wait_ms,
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=FETCH_BYTES_OF_ONE,
+            partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            listener=_Rewinder(self),
+            parser=reading.wrap,
+            decoder=_decode,
+            title=f"{self._service}:records",
+        )
+        subscriber(reading.apply_batch)
+        subscriber.get_msg = reading.take  # type: ignore[method-assign] # FastStream has no hook between
+        self._subscriber = subscriber
+        return broker, subscriber
+
+    async def run(self) -> None:
+        """Connect, listen, and do it again whenever the broker goes away or is another one; until cancelled."""
+        pause = 0.1
+        while True:
+            try:
+                await ensure_topics(self._kafka)
+                broker, subscriber = self.broker()
+                try:
+                    await broker.start()
+                    pause = 0.1
+                    await self._watch(subscriber)
+                finally:
+                    self.connected = False
+                    try:
+                        await stop_reading(broker, subscriber.consumer, self._kafka)
+                    finally:
+                        await self._reading.ahead.drop()
+            except Exception as error:
+                expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
+                log.warning("listening starts again", error=repr(error)[:200], exc_info=None if expected else error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    async def _watch(self, subscriber: Any) -> None:
+        """Until nobody reads, the cluster is another one, or nobody answers for long. Raises TimeoutError."""
+        another = await pin_to_present(subscriber.consumer._client)
+        silent_since: float | None = None
+        gaps_looked_at, gap_patience = time.monotonic(), GAP_PATIENCE_S
+        while True:
+            if all(task.done() for task in subscriber.tasks) or subscriber.consumer._fetcher.error_future.done():
+                log.error("nobody reads any more: listening begins anew")
+                return
+            try:
+                async with asyncio.timeout(ASK_S):
+                    found = await cluster_id(subscriber.consumer._client)
+                subscriber.consumer._coordinator.check_errors()
+                assigned = set(subscriber.consumer.assignment())
+                if assigned and found != self._cluster:
+                    await self.rewind_if_new(assigned)
+                self.connected = bool(assigned)
+                self._measure(subscriber.consumer)
+                if time.monotonic() - gaps_looked_at > gap_patience:
+                    gaps_looked_at = time.monotonic()
+                    gap_patience = await self._look_for_gaps(assigned, gap_patience)
+                silent_since = None
+            except Exception as error:  # noqa: BLE001 - whatever it is, the broker or the group's membership is gone
+                self.connected = False
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since > SILENCE_S:
+                    log.warning("the broker does not answer", error=type(error).__name__)
+                    return
+            await asyncio.wait({another}, timeout=WATCH_S)
+            if another.done():
+                log.warning("the broker is another one now")
+                return
+
+    async def _look_for_gaps(self, assigned: set[TopicPartition], patience_s: float) -> float:
+        """An event held for long misses an earlier one: read the log again from the start, repeats cost little.
+
+        Returns how many seconds to wait before the next look: longer each time that it did not help.
+        """
+        try:
+            old = await self._pool().fetchval(
+                "select count(*) from held"
+                " where reason = 'gap' and held_at < clock_timestamp() - $1 * interval '1 second'",
+                GAP_PATIENCE_S,
+            )
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            return patience_s  # the database is away: no reason to leave the group
+        if not old:
+            return GAP_PATIENCE_S
+        log.error("events wait for earlier ones that have not come: reading again from the oldest record", held=old)
+        await self._reading.begin_again(self._subscriber.consumer, assigned)
+        return min(patience_s * 2, MOST_GAP_PATIENCE_S)
+
+    async def rewind_if_new(self, assigned: set[TopicPartition]) -> None:
+        """On a cluster that is not the one we heard last, the committed offsets mean nothing: begin at the oldest.
+
+        Both memories count: another instance may have written the new cluster down before this one noticed it.
+        """
+        consumer = self._subscriber.consumer
+        found = await cluster_id(consumer._client)
+        written = await self._pool().fetchval("select cluster_id from broker_cluster where side = 'consumer'")
+        if {self._cluster, written} - {None, found} and assigned:
+            log.warning("listening from the oldest record of a new cluster", partitions=len(assigned))
+            await self._reading.begin_again(self._subscriber.consumer, assigned)
+        if written != found:
+            await self._pool().execute(
+                "insert into broker_cluster (side, cluster_id) values ('consumer', $1)"
+                " on conflict (side) do update set cluster_id = excluded.cluster_id, seen_at = clock_timestamp()",
+                found,
+            )
+        self._cluster = found
+
+    def _measure(self, consumer: Any) -> None:
+        """Lag from the consumer's position, beyond what is fetched; age from what is fetched and not applied."""
+        now = time.time()
+        for partition in consumer.assignment():
+            high = consumer.highwater(partition)
+            fetched = consumer._subscription.subscription.assignment.state_value(partition)
+            if high is not None and fetched is not None and fetched.has_valid_position:
+                self._metrics.lag.labels(partition.topic, str(partition.partition)).set(max(high - fetched.position, 0))
+        for topic in self.topics:
+            self._metrics.oldest_unprocessed.labels(topic).set(self._reading.oldest(topic, now))
+
+
+async def _decode(message: KafkaAckableMessage) -> Any:
+    return message.raw_message
+
+
+class _Rewinder(ConsumerRebalanceListener):  # type: ignore[misc]
+    """At each assignment, ask whether this is still the cluster whose offsets we know."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        pass
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._subscription.rewind_if_new(assigned)

@@ -1,0 +1,54 @@
+"""The compacted topic's records: a dossier as it is now, built when it is sent and never stored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import structlog
+
+from shared.postgres.pool import is_passing
+
+if TYPE_CHECKING:
+    from shared.postgres.pool import Pool
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StateRecord:
+    """A record for a compacted topic, built from the current row when sent; never stored."""
+
+    topic: str
+    key: str
+    headers: list[tuple[str, bytes]]
+    value: bytes | None
+
+
+StateOf = Callable[["Pool", Sequence[UUID]], Awaitable[list[StateRecord]]]
+
+
+async def build_states(
+    pool: Pool, state_of: StateOf | None, source: str, rows: Iterable[Any]
+) -> dict[int, list[StateRecord]]:
+    """Lane -> the dossiers of these events of the topic `source`, as they are now.
+
+    A lane sends one chunk after the other, so no older state follows a newer one. A mistake in building them must not
+    stop the facts: the next change tells.
+    """
+    states: dict[int, list[StateRecord]] = defaultdict(list)
+    changed = {row["dossier_id"]: row["lane"] for row in rows if row["topic"] == source}
+    if state_of is None or not changed:
+        return states
+    try:
+        for state in await state_of(pool, list(changed)):
+            states[changed[UUID(state.key)]].append(state)
+    except Exception as error:
+        if is_passing(error):
+            raise
+        log.exception("states not told", dossiers=len(changed))
+        states.clear()
+    return states

@@ -1,0 +1,1 @@
+"""PostgreSQL: the connection pool, migrations, and several writes in one round trip."""

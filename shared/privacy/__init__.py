@@ -1,0 +1,1 @@
+"""Personal data: sealed fields, and the citizen's tracking secret."""

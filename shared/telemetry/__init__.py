@@ -1,0 +1,1 @@
+"""Logs and metrics, and a garbage collector that runs on a timer."""

@@ -1,0 +1,242 @@
+"""The ledger on a real PostgreSQL: each notice once on each channel it is given, and every outcome told in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from services.notify import store
+from services.notify.rules import Answer, Patience
+from services.notify.sender import ALARM, PROBE_EVERY_S
+from shared.contract.envelope import new_id
+from shared.contract.events import NoticeRequestHeartbeat
+from tests.fixtures.databases import MakePool
+from tests.fixtures.waiting import wait_until
+from tests.notify.wanted import WITH_BOTH, WITH_NOTHING, WITH_PHONE, Notify, Scripted, notice_id_of, record_of, wanted
+
+PACKAGES = ("shared", "services.notify")
+
+
+def sent(_: Any) -> Answer:
+    return Answer("sent")
+
+
+@contextlib.asynccontextmanager
+async def sending(notify: Notify) -> AsyncIterator[None]:
+    task = asyncio.create_task(notify.sender.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_wanted_notice_goes_out_once_on_its_best_channel(make_pool: MakePool) -> None:
+    sms, mail = Scripted(sent), Scripted(sent)
+    notify = Notify(await make_pool(*PACKAGES), {"sms": sms, "email": mail})
+    dossier_id = new_id()
+    record = record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)
+    await notify.consumer.apply([record])
+    await notify.consumer.apply([record])
+    async with sending(notify):
+        await wait_until(lambda: all_in(notify, "sent"))
+    assert await notify.states() == [("sms", "sent")]
+    assert [letter.to for letter in sms.letters] == ["+84912345678"]
+    assert mail.letters == []
+    [(sequence, kind, data)] = await notify.told()
+    assert (sequence, kind) == (1, "NoticeSent")
+    assert json.loads(data)["notice_id"] == str(notice_id_of(record))
+
+
+async def test_whom_no_message_reaches_is_listed_for_a_call_in_the_same_transaction(make_pool: MakePool) -> None:
+    notify = Notify(await make_pool(*PACKAGES), {"sms": Scripted(sent)})
+    dossier_id = new_id()
+    await notify.consumer.apply([record_of(wanted(dossier_id, WITH_NOTHING), dossier_id, 1)])
+    assert await notify.states() == [("call_list", "listed")]
+    [(sequence, kind, data)] = await notify.told()
+    assert (sequence, kind, json.loads(data)["channel"]) == (1, "NoticeSent", "call_list")
+
+
+async def test_a_refused_message_goes_to_the_next_channel_and_both_outcomes_are_told(make_pool: MakePool) -> None:
+    sms, mail = Scripted(lambda _: Answer("refused", "gateway-422")), Scripted(sent)
+    notify = Notify(await make_pool(*PACKAGES), {"sms": sms, "email": mail})
+    dossier_id = new_id()
+    await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
+    async with sending(notify):
+        await wait_until(lambda: one_is(notify, "email", "sent"))
+    assert sorted(await notify.states()) == [("email", "sent"), ("sms", "failed")]
+    told = await notify.told()
+    assert [(row[0], row[1]) for row in told] == [(1, "NoticeFailed"), (2, "NoticeSent")]
+    assert json.loads(told[0][2])["next_channel"] == "email"
+
+
+async def test_after_its_tries_a_channel_has_failed_and_the_call_list_takes_over(make_pool: MakePool) -> None:
+    sms = Scripted(lambda _: Answer("again", "gateway-503"))
+    notify = Notify(await make_pool(*PACKAGES), {"sms": sms}, Patience(tries=3, first_pause_s=0.01))
+    dossier_id = new_id()
+    await notify.consumer.apply([record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1)])
+    async with sending(notify):
+        await wait_until(lambda: one_is(notify, "call_list", "listed"))
+    assert [letter.repeated for letter in sms.letters] == [False, True, True]
+    assert len({letter.reference for letter in sms.letters}) == 1
+    assert [row[1] for row in await notify.told()] == ["NoticeFailed", "NoticeSent"]
+
+
+async def test_a_mail_whose_outcome_is_unknown_is_never_sent_again(make_pool: MakePool) -> None:
+    """A sender died after the mail server had the message: somebody calls instead."""
+    mail = Scripted(sent, asks_to_hand_over=True)
+    notify = Notify(await make_pool(*PACKAGES), {"email": mail})
+    dossier_id = new_id()
+    await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
+    [taken] = await store.take_due(notify.pool, "email", 10, 0.0)
+    assert await store.begin_handing_over(notify.pool, taken)
+    async with sending(notify):
+        await wait_until(lambda: one_is(notify, "call_list", "listed"))
+    assert mail.letters == []
+    failed = next(row for row in await notify.rows() if row["channel"] == "email")
+    assert (failed["state"], failed["reason"]) == ("failed", "outcome-unknown")
+
+
+async def test_a_sender_that_died_before_handing_over_loses_nothing(make_pool: MakePool) -> None:
+    mail = Scripted(sent, asks_to_hand_over=True)
+    notify = Notify(await make_pool(*PACKAGES), {"email": mail})
+    dossier_id = new_id()
+    await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
+    assert await store.take_due(notify.pool, "email", 10, 0.0)
+    async with sending(notify):
+        await wait_until(lambda: all_in(notify, "sent"))
+    assert len(mail.letters) == 1
+
+
+async def test_a_late_sender_neither_sends_nor_overwrites_what_the_latest_try_found(make_pool: MakePool) -> None:
+    notify = Notify(await make_pool(*PACKAGES), {"email": Scripted(sent)})
+    dossier_id = new_id()
+    await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
+    [late] = await store.take_due(notify.pool, "email", 10, 0.0)
+    [latest] = await store.take_due(notify.pool, "email", 10, 60.0)
+    assert not await store.begin_handing_over(notify.pool, late)
+    assert await store.begin_handing_over(notify.pool, latest)
+    for notice in (late, latest):
+        settled = store.Settled(notice, store.Settlement("sent"))
+        async with notify.pool.acquire() as tx, tx.transaction():
+            outgoing, saved, _ = await store.save_settled(tx, [settled])
+        assert [row.notice for row in saved] == ([latest] if notice is latest else [])
+        assert len(outgoing) == len(saved)
+
+
+async def test_a_late_outcome_and_the_latest_in_one_transaction_leave_the_latest(make_pool: MakePool) -> None:
+    """A process that was frozen beyond its lease settles the same row twice; the old outcome may come last."""
+    notify = Notify(await make_pool(*PACKAGES), {"email": Scripted(sent)})
+    dossier_id = new_id()
+    await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
+    [late] = await store.take_due(notify.pool, "email", 10, 0.0)
+    [latest] = await store.take_due(notify.pool, "email", 10, 60.0)
+    assert await store.begin_handing_over(notify.pool, latest)
+    both = [
+        store.Settled(latest, store.Settlement("sent")),
+        store.Settled(late, store.Settlement("due", "lease-lost", 0.0)),
+    ]
+    async with notify.pool.acquire() as tx, tx.transaction():
+        outgoing, saved, _ = await store.save_settled(tx, both)
+    assert [row.notice for row in saved] == [latest]
+    assert len(outgoing) == 1
+    assert await notify.states() == [("email", "sent")]
+
+
+async def test_a_leased_row_is_taken_by_nobody_else_and_nobody_takes_more_than_asked(make_pool: MakePool) -> None:
+    notify = Notify(await make_pool(*PACKAGES), {"sms": Scripted(sent)})
+    records = []
+    for _ in range(20):
+        dossier_id = new_id()
+        records.append(record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1))
+    await notify.consumer.apply(records)
+    first = await store.take_due(notify.pool, "sms", 3, 60.0)
+    assert len(first) == 3
+    hands = [first, *await asyncio.gather(*(store.take_due(notify.pool, "sms", 5, 60.0) for _ in range(6)))]
+    taken = [row.notice_id for hand in hands for row in hand]
+    taken += [row.notice_id for row in await store.take_due(notify.pool, "sms", 100, 60.0)]
+    assert len(taken) == len(set(taken)) == 20
+    assert await store.take_due(notify.pool, "sms", 10, 60.0) == []
+
+
+async def test_a_tampered_contact_parks_its_event_and_no_other(make_pool: MakePool) -> None:
+    notify = Notify(await make_pool(*PACKAGES), {"sms": Scripted(sent)})
+    mine, other = new_id(), new_id()
+    moved = record_of(wanted(other, WITH_PHONE), mine, 1)
+    await notify.consumer.apply([moved, record_of(wanted(other, WITH_PHONE), other, 1)])
+    assert [row["dossier_id"] for row in await notify.rows()] == [other]
+    parked = await notify.pool.fetch("select dossier_id, reason from parked")
+    assert [tuple(row) for row in parked] == [(mine, "tampered")]
+
+
+async def test_many_outcomes_of_one_dossier_are_told_without_gaps(make_pool: MakePool) -> None:
+    sms = Scripted(lambda letter: Answer("sent") if hash(letter.reference) % 3 else Answer("refused", "gateway-422"))
+    notify = Notify(await make_pool(*PACKAGES), {"sms": sms})
+    dossiers = [new_id() for _ in range(5)]
+    await notify.consumer.apply([record_of(wanted(d, WITH_PHONE), d, n) for d in dossiers for n in range(1, 41)])
+    async with sending(notify):
+        await wait_until(lambda: nothing_open(notify), 30)
+    rows = await notify.pool.fetch(
+        "select dossier_id, array_agg(sequence order by id) as told, count(*) as outcomes from events"
+        " where dossier_id is not null group by 1"
+    )
+    assert len(rows) == 5
+    for row in rows:
+        assert row["told"] == list(range(1, row["outcomes"] + 1))
+    assert len(sms.letters) == 200
+
+
+async def test_a_heartbeat_goes_on_with_the_time_it_was_sent(make_pool: MakePool) -> None:
+    notify = Notify(await make_pool(*PACKAGES), {})
+    sent_at = datetime.now(UTC)
+    await notify.consumer.apply([record_of(NoticeRequestHeartbeat(sent_at=sent_at), None, 0)])
+    row = await notify.pool.fetchrow("select type, key, convert_from(data, 'UTF8') as data from events")
+    assert row is not None
+    assert (row["type"], row["key"]) == ("NoticeHeartbeat", "heartbeat")
+    assert datetime.fromisoformat(json.loads(row["data"])["sent_at"]) == sent_at
+    assert notify.beats == [sent_at]
+
+
+async def test_what_is_settled_keeps_no_contact(make_pool: MakePool) -> None:
+    notify = Notify(await make_pool(*PACKAGES), {"sms": Scripted(sent)})
+    dossier_id = new_id()
+    await notify.consumer.apply([record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1)])
+    async with sending(notify):
+        await wait_until(lambda: all_in(notify, "sent"))
+    assert [row["sealed_contact"] for row in await notify.rows()] == [None]
+
+
+async def test_a_silent_channel_is_probed_and_keeps_the_tries_of_the_rest(make_pool: MakePool) -> None:
+    """An hour without the gateway must not send a whole commune to the call list."""
+    silent = True
+    sms = Scripted(lambda _: Answer("again", "no-answer") if silent else Answer("sent"), slots=4)
+    notify = Notify(await make_pool(*PACKAGES), {"sms": sms}, Patience(tries=2, first_pause_s=0.01))
+    ids = [new_id() for _ in range(80)]
+    await notify.consumer.apply([record_of(wanted(d, WITH_PHONE), d, 1) for d in ids])
+    async with sending(notify):
+        await wait_until(lambda: len(sms.letters) >= ALARM)
+        alarmed_at = time.monotonic()
+        await wait_until(lambda: len(sms.letters) >= ALARM + sms.slots + 2)
+        assert time.monotonic() - alarmed_at > PROBE_EVERY_S / 2
+        silent = False
+        await wait_until(lambda: nothing_open(notify), 30)
+    states = await notify.states()
+    assert states.count(("sms", "sent")) > 80 - ALARM
+
+
+async def nothing_open(notify: Notify) -> bool:
+    return not await notify.pool.fetchval("select count(*) from notices where state in ('due', 'sending')")
+
+
+async def all_in(notify: Notify, state: str) -> bool:
+    return {row["state"] for row in await notify.rows()} == {state}
+
+
+async def one_is(notify: Notify, channel: str, state: str) -> bool:
+    return (channel, state) in await notify.states()

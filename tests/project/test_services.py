@@ -1,0 +1,149 @@
+"""What every service has in common: anatomy, subscribers, facts, endpoints."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+import pytest
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from faststream import AckPolicy
+from prometheus_client import CollectorRegistry
+
+from deploy.docs import access
+from services.idlookup import app
+from services.intake import api as intake
+from services.notify import api as notify
+from services.workflow import handlers as workflow
+from shared.contract.events import CATALOGUE, PRODUCER, PUBLIC, TOPICS
+from shared.http.access import ROLES
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.subscription import Subscription
+from shared.telemetry.metrics import DeliveryMetrics
+from tests.project.parts import ROOT, SERVICES, modules, name_of
+
+LISTENING = {
+    "intake": intake.listening,
+    "workflow": workflow.listening,
+    "idlookup": app.listening,
+    "notify": notify.listening,
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_the_same_anatomy(service: str) -> None:
+    folder = ROOT / "services" / service
+    for name in ("__init__.py", "main.py", "api.py", "handlers.py", "store.py"):
+        assert (folder / name).is_file(), name
+    # Intake's rules are also those of the examples that workflow promises.
+    rules = {"intake": ROOT / "shared/submission/rules.py", "workflow": folder / "lifecycle/__init__.py"}
+    assert rules.get(service, folder / "rules.py").is_file()
+    numbers = sorted(int(file.name[:4]) for file in (folder / "migrations").glob("*.sql"))
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers
+    main = (folder / "main.py").read_text("utf-8")
+    assert len(main.splitlines()) <= 30
+    assert f'service="{service}"' in main
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_generated_documents_wire_a_service_as_its_main_does(service: str) -> None:
+    routers, settings = access.WIRING[service]
+    main = ast.parse((ROOT / "services" / service / "main.py").read_text("utf-8"))
+    given = {
+        keyword.arg: ast.unparse(keyword.value)
+        for node in ast.walk(main)
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+    }
+    assert given["routers"] == f"{routers.__module__.rpartition('.')[2]}.routers"
+    assert given["listening"] == f"{LISTENING[service].__module__.rpartition('.')[2]}.listening"
+    called = {node.func.id for node in ast.walk(main) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert settings.__name__ in called
+
+
+async def _apply(_: Any) -> None: ...
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_subscriber_keeps_what_it_could_not_apply(service: str) -> None:
+    listening = LISTENING[service](access.application(service).state.service)
+    subscription = Subscription(
+        service=service,
+        topics=listening.topics,
+        kafka=KafkaSettings("127.0.0.1:1", "apache"),
+        pool=lambda: pytest.fail("nothing is asked here"),
+        apply=_apply,
+        metrics=DeliveryMetrics(CollectorRegistry(), service=service),
+    )
+    broker, subscriber = subscription.broker()
+    assert broker.subscribers == [subscriber]
+    assert subscriber.ack_policy is AckPolicy.NACK_ON_ERROR
+    assert subscriber.group_id == service
+    assert type(subscriber).__name__ == "BatchSubscriber"
+    told = subscriber._connection_args
+    assert told["auto_offset_reset"] == "earliest"
+    assert told["enable_auto_commit"] is False
+    assert told["partition_assignment_strategy"] == [RoundRobinPartitionAssignor]
+    assert {topic.name for topic in subscriber.topics} == set(listening.topics) <= set(TOPICS)
+    heard = {kind.topic for kind in listening.handlers}
+    assert heard == set(listening.topics)
+    silent = {
+        kind.__name__
+        for kind in CATALOGUE.values()
+        if kind.topic in listening.topics and kind not in listening.handlers
+    }
+    assert silent == set(), f"{service} hears topics whose facts it has no handler for"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_nobody_listens_to_himself_and_handlers_are_named_after_their_fact(service: str) -> None:
+    listening = LISTENING[service](access.application(service).state.service)
+    assert [topic for topic in listening.topics if PRODUCER[topic] == service] == []
+    for kind, handler in listening.handlers.items():
+        snake = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+        takes_several = list(listening.handlers.values()).count(handler) > 1
+        assert handler.__name__ == f"on_{snake}" or (takes_several and handler.__name__.startswith("on_")), handler
+
+
+def test_there_is_one_place_that_subscribes_and_no_page_that_publishes() -> None:
+    text = {name_of(file): file.read_text("utf-8") for file in modules("services", "shared")}
+    assert [name for name, said in text.items() if ".subscriber(" in said] == ["shared/kafka/subscription.py"]
+    doors = re.compile(r"make_asyncapi_asgi|asyncapi_path|AsyncAPIRoute|try_it_out|from faststream\.asgi|StreamRouter")
+    assert [name for name, said in text.items() if doors.search(said)] == []
+    for service in SERVICES:
+        assert not [path for _, path, _, _ in access.routes_of(service) if "asyncapi" in path]
+
+
+def test_every_fact_has_a_topic_a_sample_a_schema_and_a_row() -> None:
+    page = (ROOT / "docs" / "events.md").read_text("utf-8")
+    for kind in CATALOGUE.values():
+        assert kind.topic in TOPICS
+        assert (ROOT / "tests/contracts/samples" / f"{kind.__name__}.json").is_file()
+        assert (ROOT / "docs/schemas" / f"{kind.__name__}.json").is_file()
+        assert f"| `{kind.__name__}` |" in page
+    assert [topic for topic in TOPICS if f"## `{topic}`" not in page] == []
+
+
+def test_facts_are_named_as_something_that_happened() -> None:
+    for kind in CATALOGUE.values():
+        assert not re.search(r"(Event|Changed|Message|Data)$", kind.__name__), kind.__name__
+    for topic in PUBLIC:
+        assert PRODUCER[topic] == "workflow"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_endpoint_declares_its_roles(service: str) -> None:
+    rows = list(access.routes_of(service))
+    assert len(rows) >= 6
+    for method, path, roles, secret in rows:
+        assert roles or secret, f"{method} {path} is open to nobody"
+        assert set(roles) <= set(ROLES)
+
+
+def test_the_openapi_documents_can_be_made() -> None:
+    for service in SERVICES:
+        document = access.application(service).openapi()
+        assert json.loads(json.dumps(document))["info"]["title"] == f"hoso {service}"

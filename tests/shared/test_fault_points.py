@@ -1,0 +1,114 @@
+"""A process dies at a named step only while something real is at stake there: else its death would prove nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from shared.contract.envelope import NO_TRACE, Outgoing, Record, headers_of, new_id
+from shared.contract.events import SUBMISSIONS, SubmissionHeartbeat
+from shared.contract.partitions import lane_of
+from shared.inbox import consumer
+from shared.kafka.settings import KafkaSettings
+from shared.outbox import relay
+from shared.outbox.publish import stage
+from tests.fixtures.databases import MakePool
+from tests.fixtures.waiting import wait_until
+from tests.shared import world
+from tests.shared.relaying import Sender, everything_sent
+from tests.shared.telling import NOON, record
+
+if TYPE_CHECKING:
+    pass
+
+PASSES = """
+from shared import fault_points
+fault_points.arm("relay-before-send:2", {file!r})
+for at_stake in {stakes}:
+    fault_points.fault_point("relay-before-send", at_stake)
+    print(at_stake, flush=True)
+"""
+BEAT = SubmissionHeartbeat(sent_at=NOON)
+
+
+def passes(file: Path, stakes: list[int]) -> tuple[int, list[str]]:
+    """How a process ended that passed an armed step with these at stake, and the passages it survived."""
+    done = subprocess.run(
+        [sys.executable, "-c", PASSES.format(file=str(file), stakes=stakes)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout.split()
+
+
+def test_a_process_dies_at_its_step_only_while_something_is_at_stake(tmp_path: Path) -> None:
+    file = tmp_path / "died"
+    assert passes(file, [0, 0, 5, 0, 0]) == (0, ["0", "0", "5", "0", "0"])
+    assert not file.exists()
+    assert passes(file, [0, 5, 0, 7, 1]) == (-signal.SIGKILL, ["0", "5", "0"])
+    assert file.exists()
+    assert passes(file, [5, 5, 5]) == (0, ["5", "5", "5"]), "it dies once"
+
+
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Every (step, at stake) that consumer and relay have come to."""
+    seen: list[tuple[str, int]] = []
+    for module in (consumer, relay):
+        monkeypatch.setattr(module, "fault_point", lambda name, at_stake: seen.append((name, at_stake)))
+    return seen
+
+
+def heartbeat() -> Record:
+    headers = headers_of(
+        topic=SUBMISSIONS, subject="heartbeat", sequence=0, ce_id=new_id(), type="SubmissionHeartbeat",
+        trace_id=NO_TRACE, recorded_at=NOON,
+    )  # fmt: skip
+    return Record(
+        SUBMISSIONS, lane_of("heartbeat"), 0, b"heartbeat", tuple(headers), BEAT.model_dump_json().encode(), NOON
+    )
+
+
+async def test_heartbeats_and_repeats_are_nothing_at_stake_to_a_consumer(
+    make_pool: MakePool, passed: list[tuple[str, int]]
+) -> None:
+    pool = await make_pool("shared")
+    await pool.execute(world.TABLE)
+    listener = world.consumer(pool)
+    first, second, late = record(uuid4(), 1), record(uuid4(), 1), record(uuid4(), 2)
+    for batch, at_stake in (([heartbeat(), first, second], 2), ([heartbeat(), first], 0), ([first], 0), ([late], 1)):
+        passed.clear()
+        await listener.apply(batch)
+        assert passed
+        assert {stake for _, stake in passed} == {at_stake}
+
+
+async def test_heartbeats_are_nothing_at_stake_to_a_relay(
+    make_pool: MakePool, kafka: KafkaSettings, passed: list[tuple[str, int]]
+) -> None:
+    dsn, pool = await make_pool.with_dsn("shared")
+    sender = Sender(dsn, pool, kafka)
+
+    async def say(*events: Outgoing) -> set[tuple[str, int]]:
+        """The steps that sending them led to, with what was at stake."""
+        passed.clear()
+        async with pool.acquire() as tx, tx.transaction():
+            lanes = await stage(tx, list(events))
+        sender.wake(lanes)
+        await wait_until(lambda: everything_sent(pool))
+        await wait_until(lambda: any(name == "relay-after-cursor" for name, _ in passed))
+        return set(passed)
+
+    steps = ("relay-before-send", "relay-after-send", "relay-after-cursor")
+    try:
+        beat = Outgoing(None, 0, BEAT, new_id(), key="heartbeat")
+        assert await say(beat) == {(step, 0) for step in steps}
+        told = Outgoing(uuid4(), 1, world.told(), new_id())
+        assert await say(told) == {(step, 1) for step in steps}
+    finally:
+        await sender.stop()

@@ -1,0 +1,75 @@
+"""The relay's place in each lane, at the moments between two statements at which a process may die."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from shared.outbox import progress
+from tests.shared import world
+from tests.shared.relaying import advance, sent_row
+
+if TYPE_CHECKING:
+    from shared.postgres.pool import Pool
+
+
+async def test_a_loss_noticed_by_one_who_dies_over_it_is_noticed_again(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Had the cursor moved, and the lower offset become the mark, what the broker lost would never be missed again."""
+    dossier_id = uuid4()
+    await world.tell(pool, (dossier_id, 1), (dossier_id, 2))
+    first = await sent_row(pool, dossier_id, 7)
+    assert await advance(pool, first) == ""
+    lower = await sent_row(pool, dossier_id, 3)
+
+    async def die(_: Pool) -> None:
+        raise ConnectionResetError
+
+    with monkeypatch.context() as dying:
+        dying.setattr(progress, "start_over", die)
+        with pytest.raises(ConnectionResetError):
+            await advance(pool, lower)
+    assert await pool.fetchval("select max(sent_to) from lanes") == first.to_id
+    assert await pool.fetchval("select max(last_offset) from broker_marks") == 7
+    assert "acknowledged offset 3 after 7" in await advance(pool, await sent_row(pool, dossier_id, 3))
+    assert await pool.fetchval("select max(sent_to) from lanes") == 0
+
+
+async def test_several_chunks_of_a_lane_are_remembered_together(pool: Pool) -> None:
+    dossier_id = uuid4()
+    await world.tell(pool, *((dossier_id, sequence) for sequence in (1, 2, 3)))
+    first = await sent_row(pool, dossier_id, 7)
+    second = await sent_row(pool, dossier_id, 8, after=first)
+    assert await advance(pool, first, second) == ""
+    assert await pool.fetchval("select max(sent_to) from lanes") == second.to_id
+    assert [tuple(row) for row in await pool.fetch("select from_id, to_id from sent order by to_id")] == [
+        (first.from_id, first.to_id),
+        (second.from_id, second.to_id),
+    ]
+    assert await pool.fetchval("select last_offset from broker_marks") == 8
+    assert "acknowledged offset 8 after 8" in await advance(pool, await sent_row(pool, dossier_id, 8, after=second))
+
+
+async def test_a_loss_between_two_chunks_that_are_remembered_together_is_noticed(pool: Pool) -> None:
+    dossier_id = uuid4()
+    await world.tell(pool, (dossier_id, 1), (dossier_id, 2))
+    first = await sent_row(pool, dossier_id, 7)
+    second = await sent_row(pool, dossier_id, 0, after=first)
+    assert "acknowledged offset 0 after 7" in await advance(pool, first, second)
+    assert await pool.fetchval("select max(sent_to) from lanes") == 0
+
+
+async def test_what_is_to_be_sent_again_counts_as_unsent_and_then_once(pool: Pool) -> None:
+    """Else the proof would call it quiet with everything still to be sent, and the board count a refill twice."""
+    dossier_id = uuid4()
+    await world.tell(pool, (dossier_id, 1))
+    assert await advance(pool, await sent_row(pool, dossier_id, 0)) == ""
+    assert await pool.fetchval("select count(*) from proof.events where sent_at is null") == 0
+    async with pool.acquire() as tx:
+        await progress.start_over(tx)
+    assert await pool.fetchval("select count(*) from proof.events where sent_at is null") == 1
+    assert await advance(pool, await sent_row(pool, dossier_id, 0)) == ""
+    assert await pool.fetchval("select sum(events) from sent") == 1

@@ -1,0 +1,187 @@
+"""The consumer over PostgreSQL's real errors that pass: it tries again, parks nobody, loses and doubles nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from shared.contract.envelope import Received
+from shared.postgres import pool as database
+from shared.postgres.writes import Writes
+from tests.fixtures.troubles import KINDS, trouble
+from tests.fixtures.waiting import wait_until
+from tests.shared import world
+from tests.shared.telling import record
+from tests.shared.world import doubles, effects, held, parked
+
+if TYPE_CHECKING:
+    from shared.postgres.pool import Pool, Tx
+    from tests.fixtures.databases import MakePool
+
+Place = tuple[str, "Pool"]
+
+
+@pytest_asyncio.fixture
+async def place(make_pool: MakePool) -> Place:
+    """A fresh database's address and a pool on it."""
+    dsn, pool = await make_pool.with_dsn("shared")
+    await pool.execute(world.TABLE)
+    return dsn, pool
+
+
+async def assert_all_took_effect_once(pool: Pool, dossiers: Sequence[Any]) -> None:
+    assert sorted(await effects(pool)) == sorted((dossier_id, 1) for dossier_id in dossiers)
+    assert (await parked(pool), await held(pool), await doubles(pool)) == ([], {}, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_trouble_of_the_tests_is_the_one_it_is_called_after(kind: str, place: Place) -> None:
+    dsn, pool = place
+    async with trouble(dsn, kind, "effects") as met:
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)) as raised:
+            await pool.execute("insert into effects (note) values ('')")
+        # Of a session that the server ends the client may only see that it has ended.
+        ends = {"08003", None} if kind.startswith("57P01") else set()
+        assert getattr(raised.value, "sqlstate", None) in {kind[:5], *ends}
+        assert await met.met() == 1
+    await pool.execute("insert into effects (note) values ('')")
+
+
+@pytest.mark.parametrize("table", ["effects", "heads", "applied"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_consumer_tries_the_batch_again_until_the_trouble_is_over(
+    kind: str, table: str, place: Place
+) -> None:
+    dsn, pool = place
+    dossiers = [uuid4() for _ in range(20)]
+    async with trouble(dsn, kind, table) as met:
+        applying = asyncio.create_task(world.consumer(pool).apply([record(dossier_id, 1) for dossier_id in dossiers]))
+        await met.until_met(3)
+        assert not applying.done()
+        assert (await effects(pool), await parked(pool)) == ([], [])
+    await asyncio.wait_for(applying, 20)
+    await assert_all_took_effect_once(pool, dossiers)
+
+
+class Meeting(world.Effects):
+    """Work during whose first saving something happens to its session."""
+
+    def __init__(self, happens: Callable[[Tx], Any]) -> None:
+        super().__init__()
+        self._happens = happens
+
+    async def save(self, tx: Tx, writes: Writes) -> Sequence[Any]:
+        said = await super().save(tx, writes)
+        await self._happens(tx)
+        return said
+
+
+async def assert_passes(pool: Pool, expected: tuple[str, ...], happens: Callable[[Tx], Any]) -> None:
+    """`happens` after the effects were written, the first time only, and ends in one of the `expected` errors."""
+    found: list[str] = []
+
+    async def once(tx: Tx) -> None:
+        if not found:
+            try:
+                await happens(tx)
+            except Exception as error:
+                found.append(getattr(error, "sqlstate", None) or type(error).__name__)
+                raise
+
+    async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
+        await world.open_work(tx, events)
+        return Meeting(once)
+
+    dossiers = [uuid4() for _ in range(4)]
+    batch = [record(dossier_id, 1) for dossier_id in dossiers]
+    await asyncio.wait_for(world.consumer(pool, open_work=open_work).apply(batch), 20)
+    assert len(found) == 1
+    assert found[0] in expected
+    await assert_all_took_effect_once(pool, dossiers)
+
+
+async def test_a_real_statement_timeout_passes(place: Place) -> None:
+    async def happens(tx: Tx) -> None:
+        await tx.execute("set local statement_timeout = '50ms'")
+        await tx.execute("select pg_sleep(20)")
+
+    await assert_passes(place[1], ("57014",), happens)
+
+
+async def test_a_real_lock_timeout_passes(place: Place) -> None:
+    dsn, pool = place
+    await pool.execute("create table occupied ()")
+    holder = await asyncpg.connect(dsn)
+    await holder.execute("begin; lock table occupied")
+
+    async def happens(tx: Tx) -> None:
+        await tx.execute("set local lock_timeout = '50ms'")
+        try:
+            await tx.execute("select from occupied")
+        finally:
+            await holder.close()
+
+    await assert_passes(pool, ("55P03",), happens)
+
+
+async def test_a_transaction_that_idled_too_long_passes(place: Place) -> None:
+    """As after the process was frozen, or its machine suspended."""
+    dsn, pool = place
+
+    async def happens(tx: Tx) -> None:
+        pid = await tx.fetchval("select pg_backend_pid()")
+        await tx.execute("set idle_in_transaction_session_timeout = '50ms'")
+        watcher = await asyncpg.connect(dsn)
+
+        async def ended() -> bool:
+            return not await watcher.fetchval("select count(*) from pg_stat_activity where pid = $1", pid)
+
+        await wait_until(ended)
+        await watcher.close()
+        await tx.execute("select 1")
+
+    # What it says depends on whether the client reads the server's last word before it finds the line cut.
+    await assert_passes(pool, ("25P03", "08003", "InterfaceError", "ConnectionResetError"), happens)
+
+
+async def test_a_real_deadlock_passes(place: Place) -> None:
+    dsn, pool = place
+    other = await asyncpg.connect(dsn)
+    await other.execute("set deadlock_timeout = '10s'; begin; select pg_advisory_xact_lock(88)")
+    crossing: list[asyncio.Task[Any]] = []
+
+    async def other_waits() -> bool:
+        return bool(await pool.fetchval("select count(*) from pg_locks where locktype = 'advisory' and not granted"))
+
+    async def happens(tx: Tx) -> None:
+        await tx.execute("select pg_advisory_xact_lock(99)")
+        crossing.append(asyncio.create_task(other.execute("select pg_advisory_xact_lock(99)")))
+        await wait_until(other_waits)
+        await tx.execute("select pg_advisory_xact_lock(88)")
+
+    await assert_passes(pool, ("40P01",), happens)
+    await crossing[0]
+    await other.close()
+
+
+async def test_a_real_serialization_failure_passes(place: Place) -> None:
+    """Where an administrator has made repeatable read the default."""
+    dsn, pool = place
+    await pool.execute("insert into dossiers select gen_random_uuid()")
+    await pool.execute(f"alter database {dsn.rpartition('/')[2]} set default_transaction_isolation = 'repeatable read'")
+    stricter = await database.open_pool(dsn, name="test", size=2)
+
+    async def happens(tx: Tx) -> None:
+        await pool.execute("update dossiers set heard = heard + 1 where heard = 0")
+        await tx.execute("update dossiers set heard = heard + 1")
+
+    try:
+        await assert_passes(stricter, ("40001",), happens)
+    finally:
+        stricter.terminate()

@@ -22,7 +22,7 @@ from deploy.demo.week import Week
 RESULTS = Path(__file__).parent / "results" / "week.json"
 ZEROS = ("lost", "repeated_effects", "numbers_issued_twice", "order_violations")
 BOUND = 1.10
-LEAST_WAITS = 2_000
+MIN_WAITS = 2_000
 """Of each of the two days, all runs together."""
 
 
@@ -64,8 +64,8 @@ def missed_in(figures: dict[str, Any]) -> list[str]:
     """What these figures do not show; nothing, where they show what they should."""
     found = [f"{zero} is {figures[zero]}" for zero in ZEROS if figures[zero]]
     isolation = figures["isolation"]
-    if isolation["samples"] < LEAST_WAITS:
-        found.append(f"{isolation['samples']} waits of a day are too few to speak of a p95: {LEAST_WAITS} are needed")
+    if isolation["samples"] < MIN_WAITS:
+        found.append(f"{isolation['samples']} waits of a day are too few to speak of a p95: {MIN_WAITS} are needed")
     if isolation["lower_95"] is None:
         found.append("the isolation ratio is not known")
     elif isolation["lower_95"] > BOUND:

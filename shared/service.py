@@ -28,7 +28,7 @@ from shared.http.access import Access
 from shared.http.openapi import gather_schemas
 from shared.http.server import serve
 from shared.inbox import parked
-from shared.inbox.consumer import Consumer, Handler, Work
+from shared.inbox.consumer import Consumer, Handler, UnitOfWork
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.subscription import Subscription
 from shared.outbox import gauges
@@ -52,7 +52,7 @@ class Listening:
     """What a service hears: topics, how to lock and load what a batch concerns, and who handles which fact."""
 
     topics: Sequence[str]
-    open_work: Callable[[Tx, Sequence[Received]], Awaitable[Work]]
+    open_work: Callable[[Tx, Sequence[Received]], Awaitable[UnitOfWork]]
     handlers: Mapping[type[Fact], Handler]
     unhurried: bool = False
     """Nobody waits for what it hears: the broker is asked rarely, traffic or not."""
@@ -241,7 +241,7 @@ async def _for_ever(task: Background, service: Service) -> None:
                 raise
             log.warning("a background task was cancelled from inside and starts again")
         except Exception as error:
-            if not database.is_passing(error):
+            if not database.is_transient(error):
                 log.exception("a background task failed and starts again", task=getattr(task, "__name__", str(task)))
         await asyncio.sleep(1)
 
@@ -252,7 +252,7 @@ async def _until_done(step: Callable[[], Awaitable[None]]) -> None:
             await step()
             return
         except Exception as error:
-            if not database.is_passing(error):
+            if not database.is_transient(error):
                 raise
             log.warning("tried again", error=type(error).__name__)
         await asyncio.sleep(0.5)
@@ -284,7 +284,7 @@ async def _refresh(service: Service, refreshers: Sequence[Background]) -> None:
             service.delivery.refreshed.set_to_current_time()
             gc_timer.look()
         except Exception as error:
-            if not database.is_passing(error):
+            if not database.is_transient(error):
                 log.exception("gauges not refreshed")
         await asyncio.sleep(service.settings.refresh_s)
 
@@ -304,7 +304,7 @@ def _health(service: Service) -> APIRouter:
                 raise database.NotReady(service.name)
             state, status = "ready", 200
         except Exception as error:
-            if not database.is_passing(error):
+            if not database.is_transient(error):
                 raise
             state, status = "unavailable", 503
         if service.stopping:

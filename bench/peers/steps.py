@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from services.notify import rules
 from services.workflow import lifecycle, tables
 from services.workflow.clock.calendar import WorkingCalendar
-from services.workflow.lifecycle import Decision, Dossier, Moment
+from services.workflow.lifecycle import Decision, DecisionContext, Dossier
 from services.workflow.procedures import shipped
 from shared.clock import VIETNAM, wall_now
 from shared.contract.envelope import new_id
@@ -158,9 +158,9 @@ async def step(tx: Tx, said: Said, sealer: Sealer, sealed_number: str | None = N
     return [one for one in made if one.kind in HEARD]
 
 
-def _moment(code: str = "") -> Moment:
+def _moment(code: str = "") -> DecisionContext:
     now = wall_now()
-    return Moment(
+    return DecisionContext(
         wall=now,
         office=now,
         calendar=CALENDAR,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from shared.contract.events import CATALOGUE, COMPACTED, LIFECYCLE, PARTITIONS, PRODUCER, PUBLIC, STATE, TOPICS, Fact
+from shared.contract.events import COMPACTED, EVENT_TYPES, LIFECYCLE, PARTITIONS, PRODUCER, PUBLIC, STATE, TOPICS, Fact
 
 ABOUT = {
     "dossier.lifecycle.v1": "The public facts, in order per dossier.",
@@ -44,7 +44,7 @@ STATE_FIELDS = {
 
 
 def facts_on(topic: str) -> list[type[Fact]]:
-    return [kind for kind in CATALOGUE.values() if kind.topic == topic]
+    return [kind for kind in EVENT_TYPES.values() if kind.topic == topic]
 
 
 def schema_of(kind: type[Fact]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def state_schema() -> dict[str, Any]:
 
 def schemas() -> dict[str, str]:
     """Fact name -> its JSON Schema as text, the compacted state among them: the files of `docs/schemas`."""
-    whole = {kind.__name__: schema_of(kind) for kind in CATALOGUE.values()} | {"DossierState": state_schema()}
+    whole = {kind.__name__: schema_of(kind) for kind in EVENT_TYPES.values()} | {"DossierState": state_schema()}
     return {
         name: json.dumps(schema, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
         for name, schema in sorted(whole.items())

@@ -12,13 +12,13 @@ import httpx2
 from fastapi import APIRouter
 
 from services.idlookup import api, handlers
-from services.idlookup.breaker import Breaker
-from services.idlookup.limiter import Window
-from services.idlookup.metrics import Meter
+from services.idlookup.circuit_breaker import CircuitBreaker
+from services.idlookup.metrics import RegistryMetrics
 from services.idlookup.registry import Registry
 from services.idlookup.settings import IdlookupSettings
 from services.idlookup.store import RequestWork
-from services.idlookup.worker import ASKS, SENDS, Caller
+from services.idlookup.window import Window
+from services.idlookup.worker import ASKS, SENDS, RegistryWorker
 from services.idlookup.writer import Writer
 from shared.contract.envelope import Received
 from shared.service import Background, Listening, Service
@@ -32,8 +32,8 @@ FINISH_S = 3.0
 
 
 def routers(service: Service) -> list[APIRouter]:
-    callers: dict[str, Caller] = {}
-    service.extras.update(callers=callers, meter=Meter(service.registry, service.stages))
+    callers: dict[str, RegistryWorker] = {}
+    service.extras.update(callers=callers, meter=RegistryMetrics(service.registry, service.stages))
 
     def knock(kinds: set[str]) -> None:
         for kind in kinds & callers.keys():
@@ -71,8 +71,8 @@ async def call_for_ever(service: Service) -> None:
     lines = httpx2.Limits(max_connections=2 * (SENDS + ASKS + 2), max_keepalive_connections=2 * (SENDS + ASKS + 2))
     async with httpx2.AsyncClient(base_url=said.registry_url, timeout=None, limits=lines, trust_env=False) as client:
         callers = {
-            kind: Caller(
-                registry=Registry(client, kind, Breaker(), deadline_s=said.call_deadline_s),
+            kind: RegistryWorker(
+                registry=Registry(client, kind, CircuitBreaker(), deadline_s=said.call_deadline_s),
                 window=Window(LEAST[kind], most[kind]),
                 pool=service.pool,
                 sealer=service.sealer,
@@ -105,7 +105,7 @@ async def _until_one_ends(tasks: Sequence[asyncio.Task[Any]]) -> None:
 
 async def show(service: Service) -> None:
     """Refresh the gauges."""
-    meter: Meter = service.extras["meter"]
+    meter: RegistryMetrics = service.extras["meter"]
     for kind, caller in service.extras["callers"].items():
         meter.show(kind, caller.window, caller.breaker)
 

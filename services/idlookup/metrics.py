@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
-from services.idlookup.breaker import STATES, Breaker
-from services.idlookup.limiter import Window
+from services.idlookup.circuit_breaker import STATES, CircuitBreaker
+from services.idlookup.window import Window
 from shared.telemetry.metrics import WAIT_BUCKETS, StageMetrics
 
 STAGE = {"issue": "id_number", "verify": "identity_check"}
 
 
-class Meter:
+class RegistryMetrics:
     """The registry as seen from here, by kind."""
 
     def __init__(self, registry: CollectorRegistry, stages: StageMetrics) -> None:
@@ -43,7 +43,7 @@ class Meter:
         self._duration.labels(kind, outcome).observe(seconds)
         self._stages.service.labels(STAGE[kind]).observe(seconds)
 
-    def show(self, kind: str, window: Window, breaker: Breaker) -> None:
+    def show(self, kind: str, window: Window, breaker: CircuitBreaker) -> None:
         window.free()
         self._inflight.labels(kind).set(window.standing)
         self._limit.labels(kind).set(int(window.limit))

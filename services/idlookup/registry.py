@@ -10,8 +10,8 @@ import httpx2
 import orjson
 import structlog
 
-from services.idlookup.breaker import Breaker
-from services.idlookup.rules import LOST, SENT, TECHNICAL, UNREACHABLE, Answer
+from services.idlookup.circuit_breaker import CircuitBreaker
+from services.idlookup.rules import LOST, SENT, TECHNICAL, UNREACHABLE, RegistryAnswer
 
 log = structlog.get_logger(__name__)
 
@@ -28,38 +28,38 @@ LONGEST_REASON = 80
 class Registry:
     """Calls of one kind (`issue` or `verify`), with their own breaker."""
 
-    def __init__(self, client: httpx2.AsyncClient, kind: str, breaker: Breaker, *, deadline_s: float) -> None:
+    def __init__(self, client: httpx2.AsyncClient, kind: str, breaker: CircuitBreaker, *, deadline_s: float) -> None:
         """`deadline_s`: wall seconds for one call, all of it."""
         self.kind, self.breaker = kind, breaker
         self._client, self._deadline_s = client, deadline_s
 
-    async def send(self, bodies: Sequence[dict[str, Any]]) -> dict[str, Answer]:
+    async def send(self, bodies: Sequence[dict[str, Any]]) -> dict[str, RegistryAnswer]:
         """By key: `sent`, `technical-error`, `rejected`, `lost` (it may have arrived) or `unreachable`."""
-        answers: dict[str, Answer] = {}
+        answers: dict[str, RegistryAnswer] = {}
         for part in _parts(bodies):
             answers |= await self._send_part(part)
         return answers
 
-    async def _send_part(self, bodies: Sequence[dict[str, Any]]) -> dict[str, Answer]:
+    async def _send_part(self, bodies: Sequence[dict[str, Any]]) -> dict[str, RegistryAnswer]:
         found, failure, status = await self._call("POST", "/v1/requests/batch", body={"items": list(bodies)})
         if found is not None:
             return {body["key"]: _accepted(found.get(body["key"])) for body in bodies}
         if status not in BLAMES_THE_BODY:
-            return {body["key"]: Answer(failure) for body in bodies}
+            return {body["key"]: RegistryAnswer(failure) for body in bodies}
         if len(bodies) == 1:
             log.error("the registry cannot read a request", request_key=bodies[0]["key"], status=status)
-            return {bodies[0]["key"]: Answer(TECHNICAL)}
+            return {bodies[0]["key"]: RegistryAnswer(TECHNICAL)}
         # One that it cannot read must not keep the others back.
         half = len(bodies) // 2
         return await self._send_part(bodies[:half]) | await self._send_part(bodies[half:])
 
-    async def ask(self, keys: Sequence[str]) -> dict[str, Answer]:
+    async def ask(self, keys: Sequence[str]) -> dict[str, RegistryAnswer]:
         """By key: the registry's word, or `lost`: nothing is known, and nothing was changed by asking."""
-        answers: dict[str, Answer] = {}
+        answers: dict[str, RegistryAnswer] = {}
         for first in range(0, len(keys), ASK_BATCH):
             part = keys[first : first + ASK_BATCH]
             found, _, _ = await self._call("GET", f"/v1/requests?keys={','.join(part)}")
-            answers |= {key: _told(found.get(key)) if found is not None else Answer(LOST) for key in part}
+            answers |= {key: _told(found.get(key)) if found is not None else RegistryAnswer(LOST) for key in part}
         return answers
 
     async def _call(
@@ -106,23 +106,25 @@ def _parts(bodies: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield part
 
 
-def _accepted(item: dict[str, Any] | None) -> Answer:
+def _accepted(item: dict[str, Any] | None) -> RegistryAnswer:
     if item is None:
-        return Answer(LOST)
+        return RegistryAnswer(LOST)
     if "request_id" in item:
-        return Answer(SENT)
+        return RegistryAnswer(SENT)
     if item.get("code") == "key-reused":
         # Ours are never used for another request: whatever this is, it is no verdict on the person.
         log.error("the registry says that a key was used for another request", request_key=item.get("key"))
-        return Answer(TECHNICAL)
-    return Answer("rejected", reason=_short(item.get("code", "not-accepted")))
+        return RegistryAnswer(TECHNICAL)
+    return RegistryAnswer("rejected", reason=_short(item.get("code", "not-accepted")))
 
 
-def _told(item: dict[str, Any] | None) -> Answer:
+def _told(item: dict[str, Any] | None) -> RegistryAnswer:
     if item is None:
-        return Answer(LOST)
+        return RegistryAnswer(LOST)
     number = item.get("number")
-    return Answer(str(item.get("state")), str(number) if number is not None else None, _short(item.get("reason", "")))
+    return RegistryAnswer(
+        str(item.get("state")), str(number) if number is not None else None, _short(item.get("reason", ""))
+    )
 
 
 def _short(reason: object) -> str:

@@ -58,7 +58,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RegistryAnswer:
     """What is known after a call: the registry's word, or one of ours. Its text must never reach a log."""
 
     state: str
@@ -79,7 +79,7 @@ class Next:
     reason: str | None = None
 
 
-def must_send(request: Request, known: Answer | None) -> bool:
+def must_send(request: Request, known: RegistryAnswer | None) -> bool:
     """Whether it goes out now, with the same key as always. `known`: what the registry said when asked by key."""
     if request.dropped:
         return False
@@ -89,7 +89,7 @@ def must_send(request: Request, known: Answer | None) -> bool:
     return known.state == UNKNOWN or (request.to_send and again)
 
 
-def after(request: Request, answer: Answer, now: datetime, *, chance: float, forget_after_s: float) -> Next:
+def after(request: Request, answer: RegistryAnswer, now: datetime, *, chance: float, forget_after_s: float) -> Next:
     """What becomes of a request. `chance` in 0..1 spreads the pauses; times in wall seconds."""
     age_s = max((now - request.asked_at).total_seconds(), 0.0)
     look_s, rest_s = look_again_in(age_s, chance), pause_in(request.lost, chance)

@@ -162,7 +162,7 @@ async def lock_sequences(tx: Tx, dossier_ids: Iterable[UUID]) -> dict[UUID, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class SettledRequest:
     """What became of one request after a call."""
 
     request: Request
@@ -171,7 +171,9 @@ class Settled:
     fact: RequestResult | None
 
 
-async def save_settled(tx: Tx, writes: Writes, rows: Sequence[Settled]) -> tuple[list[Outgoing], list[Settled]]:
+async def save_settled(
+    tx: Tx, writes: Writes, rows: Sequence[SettledRequest]
+) -> tuple[list[Outgoing], list[SettledRequest]]:
     """Write what became of them; returns (what to tell, what was written). Ends with `writes`.
 
     A request that somebody else has taken up meanwhile is left alone: the latest decides. One that was dropped during

@@ -15,11 +15,11 @@ import structlog
 
 from services.idlookup import rules, store
 from services.idlookup.handlers import SEALED_AS
-from services.idlookup.limiter import Window
 from services.idlookup.registry import ASK_BATCH, SEND_BATCH, Registry
-from services.idlookup.rules import LOST, PENDING, SENT, TECHNICAL, UNREACHABLE, Answer, Request
+from services.idlookup.rules import LOST, PENDING, SENT, TECHNICAL, UNREACHABLE, RegistryAnswer, Request
+from services.idlookup.window import Window
 from shared.fault_points import fault_point
-from shared.postgres.pool import is_passing
+from shared.postgres.pool import is_transient
 from shared.privacy.sealed import Sealer, Tampered
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ IDLE_S = 1.0
 """An idle caller looks this often; what arrives in this process it is told of at once."""
 
 
-class Caller:
+class RegistryWorker:
     """One kind's callers (`issue` or `verify`): their own limit, breaker and pace."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Caller:
         window: Window,
         pool: Callable[[], Pool],
         sealer: Sealer,
-        hand_on: Callable[[Request, Answer], None],
+        hand_on: Callable[[Request, RegistryAnswer], None],
         deadline_s: float,
     ) -> None:
         """`deadline_s`: wall seconds of one call."""
@@ -89,7 +89,7 @@ class Caller:
                 task.cancel()
             await asyncio.gather(watcher, taker, *under_way, return_exceptions=True)
             for *_, request in self._watched:
-                self._hand_on(request, Answer(PENDING))
+                self._hand_on(request, RegistryAnswer(PENDING))
             self._watched.clear()
 
     async def _take_for_ever(self) -> None:
@@ -114,7 +114,7 @@ class Caller:
                 taken, left = await self._take(due_in, probing)
             except Exception as error:
                 self.breaker.released()
-                if not is_passing(error):
+                if not is_transient(error):
                     raise
                 log.warning("nothing taken up", kind=self._kind, error=type(error).__name__)
                 await asyncio.sleep(IDLE_S)
@@ -188,7 +188,7 @@ class Caller:
                 opened = self._sealer.open(row.dossier_id, SEALED_AS[row.kind], row.sealed)
             except Tampered:
                 log.error("a stored request does not open any more", request_key=key)
-                answers[key] = Answer(TECHNICAL)
+                answers[key] = RegistryAnswer(TECHNICAL)
                 continue
             sent[key] = row
             bodies.append(rules.call_body(row, opened))
@@ -203,14 +203,14 @@ class Caller:
         ended = []
         for row in rows:
             key = str(row.request_key)
-            answer = answers.get(key, Answer(LOST))
+            answer = answers.get(key, RegistryAnswer(LOST))
             if key in sent and answer.state == SENT:
                 self._watch_over(replace(row, asked=True, to_send=False, lost=0), now, rules.FIRST_LOOK_S)
             else:
                 ended.append((row, answer))
         self._finish(ended)
 
-    async def _call_ask(self, rows: Sequence[Request]) -> dict[str, Answer]:
+    async def _call_ask(self, rows: Sequence[Request]) -> dict[str, RegistryAnswer]:
         fault_point("idlookup-before-call", len(rows))
         answers = await self.registry.ask([str(row.request_key) for row in rows])
         fault_point("idlookup-after-answer", len(rows))
@@ -234,7 +234,7 @@ class Caller:
                 looked_at.append(heapq.heappop(self._watched))
             rows = [request for *_, request in looked_at]
             if self.breaker.state != "closed":
-                self._finish([(row, Answer(PENDING)) for row in rows])
+                self._finish([(row, RegistryAnswer(PENDING)) for row in rows])
                 continue
             try:
                 answers = await self._call_ask(rows)
@@ -251,7 +251,7 @@ class Caller:
                     ended.append((request, answer))
             self._finish(ended)
 
-    def _finish(self, rows: Sequence[tuple[Request, Answer]]) -> None:
+    def _finish(self, rows: Sequence[tuple[Request, RegistryAnswer]]) -> None:
         """Whatever is known of them is written down by somebody else; there may be room for more."""
         no_answer = (LOST, UNREACHABLE)
         self.window.answered(

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from services.idlookup import numbers, rules, store
-from services.idlookup.metrics import Meter
-from services.idlookup.rules import Answer, Request
-from services.idlookup.store import Settled
+from services.idlookup.metrics import RegistryMetrics
+from services.idlookup.rules import RegistryAnswer, Request
+from services.idlookup.store import SettledRequest
 from shared.clock import OfficeClock, wall_now
 from shared.fault_points import fault_point
 from shared.outbox.publish import Wake, stage
-from shared.postgres.pool import is_passing
+from shared.postgres.pool import is_transient
 from shared.postgres.writes import Writes
 from shared.privacy.sealed import Sealer
 
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 BATCH = 500
 """Answers in one transaction at most."""
 LATE_BATCH = 500
-MOST_LATE_LOOK_S = 30.0
+MAX_LATE_LOOK_S = 30.0
 
 
 class Writer:
@@ -43,16 +43,16 @@ class Writer:
         sealer: Sealer,
         office: OfficeClock,
         wake: Wake,
-        meter: Meter,
+        meter: RegistryMetrics,
         pending_after_s: float,
         forget_after_s: float,
     ) -> None:
         """`pending_after_s`, `forget_after_s`: wall seconds."""
         self._pool, self._sealer, self._office, self._wake, self._meter = pool, sealer, office, wake, meter
         self._pending_after_s, self._forget_after_s = pending_after_s, forget_after_s
-        self._heard: asyncio.Queue[tuple[Request, Answer]] = asyncio.Queue()
+        self._heard: asyncio.Queue[tuple[Request, RegistryAnswer]] = asyncio.Queue()
 
-    def put(self, request: Request, answer: Answer) -> None:
+    def put(self, request: Request, answer: RegistryAnswer) -> None:
         self._heard.put_nowait((request, answer))
 
     async def finish(self, within_s: float) -> None:
@@ -69,14 +69,14 @@ class Writer:
             for _ in rows:
                 self._heard.task_done()
 
-    def _settle(self, request: Request, answer: Answer) -> Settled:
+    def _settle(self, request: Request, answer: RegistryAnswer) -> SettledRequest:
         made = rules.after(request, answer, wall_now(), chance=random.random(), forget_after_s=self._forget_after_s)
         sealed: str | None = None
         odd: tuple[str, ...] = ()
         if made.state == "found" and made.number is not None:
             sealed = self._sealer.seal(request.dossier_id, "number", made.number)
             odd = self._odd(request, made.number)
-        return Settled(request, made, sealed, rules.fact_of(request, made, sealed, odd))
+        return SettledRequest(request, made, sealed, rules.fact_of(request, made, sealed, odd))
 
     def _odd(self, request: Request, number: str) -> tuple[str, ...]:
         try:
@@ -86,14 +86,14 @@ class Writer:
             log.warning("a number was not compared", request_key=str(request.request_key), error=type(error).__name__)
             return ("not-compared",)
 
-    async def _commit_whatever_happens(self, rows: list[Settled]) -> None:
+    async def _commit_whatever_happens(self, rows: list[SettledRequest]) -> None:
         pause = 0.05
         while True:
             try:
                 await self._commit(rows)
                 return
             except Exception as error:  # noqa: BLE001 - one bad row must not keep the others unwritten
-                if not is_passing(error):
+                if not is_transient(error):
                     kind = type(error).__name__
                     break
                 log.warning("answers not written yet", rows=len(rows), error=type(error).__name__)
@@ -106,7 +106,7 @@ class Writer:
             key = str(rows[0].request.request_key)
             log.error("an answer cannot be written; it is asked for again", request_key=key, error=kind)
 
-    async def _commit(self, rows: Sequence[Settled]) -> None:
+    async def _commit(self, rows: Sequence[SettledRequest]) -> None:
         async with self._pool().acquire() as tx, tx.transaction():
             writes = Writes()
             outgoing, saved = await store.save_settled(tx, writes, rows)
@@ -123,7 +123,7 @@ class Writer:
 
     async def tell_late(self) -> None:
         """Look for late numbers for ever: once a second, or rarer when late means hours."""
-        every_s = min(max(self._pending_after_s / 20, 0.1), MOST_LATE_LOOK_S)
+        every_s = min(max(self._pending_after_s / 20, 0.1), MAX_LATE_LOOK_S)
         while True:
             try:
                 told = LATE_BATCH
@@ -141,7 +141,7 @@ class Writer:
                     self._wake(lanes)
                     told = len(outgoing)
             except Exception as error:
-                if not is_passing(error):
+                if not is_transient(error):
                     raise
                 log.warning("late numbers not told yet", error=type(error).__name__)
             await asyncio.sleep(every_s)

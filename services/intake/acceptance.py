@@ -14,7 +14,7 @@ from services.intake.store import NewSubmission, StoredSubmission
 from shared.contract.envelope import Outgoing, new_id
 from shared.fault_points import fault_point
 from shared.outbox.publish import stage
-from shared.postgres.pool import is_passing
+from shared.postgres.pool import is_transient
 from shared.service import Service
 
 GROUP = 200
@@ -52,7 +52,7 @@ class Acceptance:
                     waiting.answer.cancel()
                 raise
             except Exception as error:  # noqa: BLE001 - handed to whoever waits for the answer
-                if is_passing(error) or len(group) == 1:
+                if is_transient(error) or len(group) == 1:
                     _refuse(group, error)
                 else:
                     await self._one_by_one(service, group)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from services.intake import citizen_requests, contents, handlers, store
 from services.intake.acceptance import Acceptance
-from services.intake.catalogue import Catalogue
+from services.intake.catalogue import ProcedureCatalogue
 from shared.clock import VIETNAM, wall_now
 from shared.contract.envelope import Outgoing, new_id, trace_of
 from shared.contract.events import (
@@ -53,7 +53,7 @@ Requester = Annotated[str, Depends(_requester)]
 
 
 def routers(service: Service) -> list[APIRouter]:
-    acceptance, catalogue = Acceptance(), Catalogue()
+    acceptance, catalogue = Acceptance(), ProcedureCatalogue()
     service.extras.update(acceptance=acceptance, catalogue=catalogue)
     service.ready_when = lambda: {"procedures": len(catalogue)}
     return [
@@ -74,7 +74,7 @@ async def accept_for_ever(service: Service) -> None:
 
 async def read_procedures(service: Service) -> None:
     """Keep the compiled copy of the procedures as new as the table."""
-    catalogue: Catalogue = service.extras["catalogue"]
+    catalogue: ProcedureCatalogue = service.extras["catalogue"]
     while True:
         await catalogue.refresh(service.pool())
         await asyncio.sleep(0.25 if not len(catalogue) else 2.0)
@@ -93,7 +93,7 @@ async def beat(service: Service) -> None:
 BACKGROUND: tuple[Background, ...] = (accept_for_ever, read_procedures, beat, contents.sweep)
 
 
-def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) -> APIRouter:
+def _dossiers(service: Service, acceptance: Acceptance, catalogue: ProcedureCatalogue) -> APIRouter:
     routes, ids = APIRouter(prefix="/v1/dossiers", tags=["dossiers"]), DossierIds()
     secret_key = service.settings.secret.get_secret_value().encode()
 
@@ -178,7 +178,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: Catalogue) ->
     return routes
 
 
-def _requests(service: Service, catalogue: Catalogue) -> APIRouter:
+def _requests(service: Service, catalogue: ProcedureCatalogue) -> APIRouter:
     """What is handed in or asked for after the submission; workflow decides about it."""
     routes = APIRouter(prefix="/v1/dossiers", tags=["dossiers"])
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from shared.postgres.pool import Pool
 
 
-class Catalogue:
+class ProcedureCatalogue:
     """The procedures as last read from the table, every version of each."""
 
     def __init__(self) -> None:

@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from services.notify import handlers, queries, rules, store
 from services.notify.channels import Absent, Channel, Gateway, Mail
-from services.notify.metrics import Meter
+from services.notify.metrics import NoticeMetrics
 from services.notify.sender import Sender
 from services.notify.settings import NotifySettings
-from services.notify.texts import Subject, Texts
+from services.notify.texts import NoticeText, Texts
 from shared.http.access import Caller, allow
 from shared.http.body import dumps
 from shared.http.problems import bad_cursor, not_found
@@ -43,7 +43,7 @@ def routers(service: Service) -> list[APIRouter]:
         ),
     }
     available = frozenset(name for name, channel in channels.items() if not isinstance(channel, Absent))
-    texts, meter = Texts(), Meter(service.stages, target_s=service.targets["notify"])
+    texts, meter = Texts(), NoticeMetrics(service.stages, target_s=service.targets["notify"])
     sender = Sender(
         pool=service.pool,
         sealer=service.sealer,
@@ -81,7 +81,7 @@ async def send_for_ever(service: Service) -> None:
 
 async def show_stage(service: Service) -> None:
     waiting, sending, oldest_at = await store.count_waiting(service.pool())
-    meter: Meter = service.extras["meter"]
+    meter: NoticeMetrics = service.extras["meter"]
     meter.show(waiting=waiting, in_progress=sending, oldest_at=oldest_at, workers=service.extras["sender"].workers)
 
 
@@ -154,7 +154,7 @@ def _call(service: Service, texts: Texts, row: Any) -> dict[str, Any]:
         contact = rules.read_contact(service.sealer.open(row["dossier_id"], "contact", row["sealed_contact"]))
     except Tampered:
         contact = rules.NOBODY
-    about = Subject(row["kind"], row["cause"], row["dossier_code"], row["national_status"], row["result_due_at"])
+    about = NoticeText(row["kind"], row["cause"], row["dossier_code"], row["national_status"], row["result_due_at"])
     vi, en = texts.sentence(about)
     return {
         "notice_id": row["notice_id"],

@@ -15,8 +15,8 @@ from urllib.parse import quote
 import aiosmtplib
 import orjson
 
-from services.notify.connections import Lines
-from services.notify.rules import Answer
+from services.notify.connections import ConnectionPool
+from services.notify.rules import SendResult
 from shared.http.body import dumps
 
 SLOTS = 64
@@ -25,7 +25,7 @@ MAIL_SLOTS = 4
 """Connections to the mail server at once."""
 MAIL_IDLE_S = 20.0
 """An idle connection older than this is not used again: the server may be about to close it."""
-SENT = Answer("sent")
+SENT = SendResult("sent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Channel(Protocol):
 
     slots: int
 
-    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> Answer: ...
+    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> SendResult: ...
 
     async def close(self) -> None: ...
 
@@ -54,8 +54,8 @@ class Absent:
 
     slots = 64
 
-    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> Answer:
-        return Answer("refused", "channel-absent")
+    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> SendResult:
+        return SendResult("refused", "channel-absent")
 
     async def close(self) -> None:
         pass
@@ -69,9 +69,9 @@ class Gateway:
     def __init__(self, url: str, channel: str, deadline_s: float) -> None:
         """`deadline_s`: wall seconds for one call."""
         self._channel = channel
-        self._lines = Lines(url, deadline_s)
+        self._lines = ConnectionPool(url, deadline_s)
 
-    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> Answer:
+    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> SendResult:
         body = {"to": letter.to, "channel": self._channel, "text": letter.text, "reference": letter.reference}
         headers = {"Content-Type": "application/json", "Idempotency-Key": letter.reference}
         try:
@@ -79,37 +79,37 @@ class Gateway:
                 return known
             return _read((await self._lines.ask("POST", "/messages", headers, dumps(body))).status)
         except (OSError, TimeoutError) as lost:
-            return Answer("again", f"no-answer-{type(lost).__name__}")
+            return SendResult("again", f"no-answer-{type(lost).__name__}")
 
-    async def _ask(self, reference: str) -> Answer | None:
+    async def _ask(self, reference: str) -> SendResult | None:
         """What the gateway knows under our reference; None when it knows nothing, so that it may be sent."""
         answer = await self._lines.ask("GET", f"/messages?reference={quote(reference, safe='')}", {})
         if answer.status == 404:
             return None
         if answer.status != 200:
-            return Answer("again", f"gateway-{answer.status}")
+            return SendResult("again", f"gateway-{answer.status}")
         try:
             said = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
-            return Answer("again", "gateway-nonsense")
+            return SendResult("again", "gateway-nonsense")
         found = said.get("items", said) if isinstance(said, dict) else said
         if isinstance(found, list):
             found = found[0] if found else None
         if not isinstance(found, dict) or "message_id" not in found or found.get("status") == "unknown":
             return None
-        return Answer("refused", "gateway-failed") if found.get("status") == "failed" else Answer("sent")
+        return SendResult("refused", "gateway-failed") if found.get("status") == "failed" else SendResult("sent")
 
     async def close(self) -> None:
         self._lines.close()
 
 
-def _read(status: int) -> Answer:
+def _read(status: int) -> SendResult:
     if 200 <= status < 300:
-        return Answer("sent")
+        return SendResult("sent")
     if status >= 500 or status in (401, 403, 404, 408, 409, 425, 429):
         # Our key or address may be wrong, or the gateway busy: none of these is about this message.
-        return Answer("again", f"gateway-{status}")
-    return Answer("refused", f"gateway-{status}")
+        return SendResult("again", f"gateway-{status}")
+    return SendResult("refused", f"gateway-{status}")
 
 
 class Mail:
@@ -124,16 +124,16 @@ class Mail:
         self._sender, self._deadline_s = sender, deadline_s
         self._idle: list[tuple[float, aiosmtplib.SMTP]] = []
 
-    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> Answer:
+    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> SendResult:
         try:
             client = await self._address(letter.to)
         except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPRecipientRefused) as refused:
-            return Answer("refused" if refused.code >= 500 else "again", f"mail-{refused.code}")
+            return SendResult("refused" if refused.code >= 500 else "again", f"mail-{refused.code}")
         except (aiosmtplib.SMTPException, TimeoutError, OSError) as lost:
-            return Answer("again", f"no-answer-{type(lost).__name__}")
-        answer: Answer | None = None
+            return SendResult("again", f"no-answer-{type(lost).__name__}")
+        answer: SendResult | None = None
         try:
-            answer = await self._deliver(client, letter) if await hand_over() else Answer("again", "lease-lost")
+            answer = await self._deliver(client, letter) if await hand_over() else SendResult("again", "lease-lost")
             return answer
         finally:
             # Whatever else became of it, an error of ours included, the conversation stands somewhere in its middle.
@@ -142,13 +142,13 @@ class Mail:
             else:
                 client.close()
 
-    async def _deliver(self, client: aiosmtplib.SMTP, letter: Letter) -> Answer:
+    async def _deliver(self, client: aiosmtplib.SMTP, letter: Letter) -> SendResult:
         try:
             await client.data(self._message(letter), timeout=self._deadline_s)
         except aiosmtplib.SMTPDataError as refused:
-            return Answer("refused" if refused.code >= 500 else "again", f"mail-{refused.code}")
+            return SendResult("refused" if refused.code >= 500 else "again", f"mail-{refused.code}")
         except (aiosmtplib.SMTPException, TimeoutError, OSError):
-            return Answer("unknown", "outcome-unknown")
+            return SendResult("unknown", "outcome-unknown")
         return SENT
 
     async def _address(self, to: str) -> aiosmtplib.SMTP:

@@ -83,7 +83,7 @@ class _Line(asyncio.Protocol):
             self._transport.abort()
 
 
-class Lines:
+class ConnectionPool:
     """Up to as many connections as there are requests at once; the caller bounds those."""
 
     def __init__(self, url: str, deadline_s: float) -> None:

@@ -13,7 +13,7 @@ GROUP = "all"
 """A notice knows no procedure, so its group is always this one."""
 
 
-class Meter:
+class NoticeMetrics:
     """Counts ledger rows: a notice that falls back to another channel leaves as failed and enters again."""
 
     def __init__(self, metrics: StageMetrics, *, target_s: float) -> None:

@@ -81,7 +81,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SendResult:
     """What a channel said of one message.
 
     `sent`; `refused`: this channel will never take it; `again`: it did not go out, or the channel can be asked next
@@ -103,7 +103,7 @@ class Settlement:
 
 
 def settle(
-    answer: Answer,
+    answer: SendResult,
     *,
     channel: str,
     tries: int,

@@ -13,12 +13,12 @@ import structlog
 
 from services.notify import rules, store
 from services.notify.channels import Channel, Letter
-from services.notify.metrics import Meter
-from services.notify.store import Notice, Settled
-from services.notify.texts import Subject, Texts
+from services.notify.metrics import NoticeMetrics
+from services.notify.store import Notice, SettledNotice
+from services.notify.texts import NoticeText, Texts
 from shared.fault_points import fault_point
 from shared.outbox.publish import Wake, stage
-from shared.postgres.pool import is_passing
+from shared.postgres.pool import is_transient
 from shared.privacy.sealed import Sealer, Tampered
 
 if TYPE_CHECKING:
@@ -50,14 +50,14 @@ class Sender:
         available: frozenset[str],
         patience: rules.Patience,
         deadline_s: float,
-        meter: Meter,
+        meter: NoticeMetrics,
         wake: Wake,
     ) -> None:
         self._pool, self._sealer, self._texts, self._channels = pool, sealer, texts, channels
         self._available, self._patience, self._deadline_s = available, patience, deadline_s
         self._meter, self._wake = meter, wake
         self._knocks = {name: asyncio.Event() for name in channels}
-        self._settled: asyncio.Queue[Settled] = asyncio.Queue()
+        self._settled: asyncio.Queue[SettledNotice] = asyncio.Queue()
         self._under_way: dict[str, set[asyncio.Task[None]]] = {name: set() for name in channels}
         self._silent = dict.fromkeys(channels, 0)
 
@@ -118,7 +118,7 @@ class Sender:
         try:
             taken = await store.take_due(self._pool(), name, limit, LEASE_IN_DEADLINES * self._deadline_s)
         except Exception as error:
-            if not is_passing(error):
+            if not is_transient(error):
                 raise
             log.warning("nothing taken", channel=name, error=type(error).__name__)
             return []
@@ -131,7 +131,7 @@ class Sender:
         try:
             contact = rules.read_contact(self._sealer.open(notice.dossier_id, "contact", notice.sealed_contact))
         except Tampered:
-            contact, answer = rules.NOBODY, rules.Answer("refused", "tampered")
+            contact, answer = rules.NOBODY, rules.SendResult("refused", "tampered")
         else:
             answer = await self._hand(channel, notice, contact)
         self._meter.work(time.perf_counter() - started)
@@ -147,12 +147,12 @@ class Sender:
         )
         if settlement.state == "failed":
             log.warning("channel failed", notice_id=str(notice.notice_id), channel=notice.channel, reason=answer.reason)
-        self._settled.put_nowait(Settled(notice, settlement))
+        self._settled.put_nowait(SettledNotice(notice, settlement))
 
-    async def _hand(self, channel: Channel, notice: Notice, contact: rules.Contact) -> rules.Answer:
+    async def _hand(self, channel: Channel, notice: Notice, contact: rules.Contact) -> rules.SendResult:
         if notice.handing_over_at is not None:
             # A sender died while the mail server had the message: it may have gone out, so it is not sent again.
-            return rules.Answer("unknown", "outcome-unknown")
+            return rules.SendResult("unknown", "outcome-unknown")
         handed = False
 
         async def hand_over() -> bool:
@@ -162,8 +162,8 @@ class Sender:
 
         to = contact.email if notice.channel == rules.EMAIL else contact.mobile
         if not to:
-            return rules.Answer("refused", "no-address")
-        about = Subject(notice.kind, notice.cause, notice.dossier_code, notice.national_status, notice.result_due_at)
+            return rules.SendResult("refused", "no-address")
+        about = NoticeText(notice.kind, notice.cause, notice.dossier_code, notice.national_status, notice.result_due_at)
         try:
             subject, text = self._texts.mail(about) if notice.channel == rules.EMAIL else ("", self._texts.short(about))
             fault_point("notify-before-send", 1)
@@ -172,10 +172,10 @@ class Sender:
             )
             fault_point("notify-after-send", 1)
         except Exception as error:  # noqa: BLE001 - it becomes the row's reason; a lost task would strand the row
-            if not is_passing(error):
+            if not is_transient(error):
                 # Its text may quote an address.
                 log.error("a channel raised", channel=notice.channel, error=type(error).__name__)
-            return rules.Answer("unknown" if handed else "again", f"error-{type(error).__name__}")
+            return rules.SendResult("unknown" if handed else "again", f"error-{type(error).__name__}")
         return answer
 
     async def _write(self) -> None:
@@ -188,14 +188,14 @@ class Sender:
             for _ in rows:
                 self._settled.task_done()
 
-    async def _commit_whatever_happens(self, rows: list[Settled]) -> None:
+    async def _commit_whatever_happens(self, rows: list[SettledNotice]) -> None:
         pause = 0.05
         while True:
             try:
                 await self._commit(rows)
                 return
             except Exception as error:  # noqa: BLE001 - one bad row must not keep the others unwritten
-                if not is_passing(error):
+                if not is_transient(error):
                     break
                 log.warning("outcomes not written yet", rows=len(rows), error=type(error).__name__)
             await asyncio.sleep(pause)
@@ -206,7 +206,7 @@ class Sender:
         else:
             log.error("an outcome cannot be written; its lease runs out", notice_id=str(rows[0].notice.notice_id))
 
-    async def _commit(self, rows: list[Settled]) -> None:
+    async def _commit(self, rows: list[SettledNotice]) -> None:
         async with self._pool().acquire() as tx, tx.transaction():
             outgoing, saved, successors = await store.save_settled(tx, rows)
             lanes = await stage(tx, outgoing)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from services.notify.metrics import Meter
+from services.notify.metrics import NoticeMetrics
 from services.notify.rules import CALL_LIST, Settlement
 from shared.contract.envelope import Outgoing, new_id
 from shared.contract.events import NoticeFailed, NoticeHeartbeat, NoticeOutcome, NoticeSent
@@ -52,7 +52,7 @@ NEW = COLUMNS[: COLUMNS.index("tries")]
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class SettledNotice:
     """A row that was taken up and what became of it."""
 
     notice: Notice
@@ -137,7 +137,7 @@ class NoticeWork:
     open_contact: Callable[[UUID, str], Any]
     """(dossier, sealed contact) -> what it says. Raises Tampered."""
     available: Collection[str]
-    meter: Meter
+    meter: NoticeMetrics
     knock: Callable[[Iterable[str]], None]
     """Told the channels on which something may be due."""
     seen: Callable[[datetime], None]
@@ -207,7 +207,9 @@ async def begin_handing_over(pool: Pool, notice: Notice) -> bool:
     )
 
 
-async def save_settled(tx: Tx, settled: Sequence[Settled]) -> tuple[list[Outgoing], list[Settled], list[Notice]]:
+async def save_settled(
+    tx: Tx, settled: Sequence[SettledNotice]
+) -> tuple[list[Outgoing], list[SettledNotice], list[Notice]]:
     """Write what became of taken rows. Returns (what to tell, what was written, the rows that take over).
 
     A row that was taken again meanwhile is left alone: its latest try decides.

@@ -18,7 +18,7 @@ FILES = ("sms.txt.j2", "email_subject.txt.j2", "email.txt.j2", "call_list.txt.j2
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class NoticeText:
     """All that a text may know of a notice."""
 
     kind: str
@@ -54,7 +54,7 @@ class Texts:
         """The kinds and causes that have words of their own."""
         return [name for group, name in self._sentences if group == "kind"]
 
-    def sentence(self, about: Subject) -> tuple[str, str]:
+    def sentence(self, about: NoticeText) -> tuple[str, str]:
         """(Vietnamese, English): by the notice's kind, else by its cause, else by the national status."""
         pair = self._find(about)
         due = about.result_due_at
@@ -64,21 +64,21 @@ class Texts:
         }
         return pair[0].render(known).strip(), pair[1].render(known).strip()
 
-    def _find(self, about: Subject) -> tuple[Template, Template]:
+    def _find(self, about: NoticeText) -> tuple[Template, Template]:
         for key in (("kind", about.kind), ("kind", about.cause), ("status", str(about.national_status))):
             if key in self._sentences:
                 return self._sentences[key]
         return self._sentences["status", "other"]
 
-    def short(self, about: Subject) -> str:
+    def short(self, about: NoticeText) -> str:
         """For SMS and Zalo."""
         return self._render("sms.txt.j2", about)
 
-    def mail(self, about: Subject) -> tuple[str, str]:
+    def mail(self, about: NoticeText) -> tuple[str, str]:
         """(subject, body)"""
         return self._render("email_subject.txt.j2", about), self._render("email.txt.j2", about) + "\n"
 
-    def _render(self, name: str, about: Subject) -> str:
+    def _render(self, name: str, about: NoticeText) -> str:
         vi, en = self.sentence(about)
         return self._files[name].render(code=about.dossier_code, vi=vi, en=en).strip()
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from services.workflow import commands, dossiers_api, feed, rules_api, tasks_api
-from services.workflow.catalogue import Rulebook, keep_fresh, office_day, seed
+from services.workflow.catalogue import ProcedureCatalogue, keep_fresh, office_day, seed
 from services.workflow.stages import board
 from shared.clock import wall_now
 from shared.contract.envelope import headers_of, new_id
@@ -28,7 +28,7 @@ REFRESHERS: tuple[Background, ...] = (board.refresh,)
 
 
 def routers(service: Service) -> list[APIRouter]:
-    book = Rulebook(lambda: office_day(service))
+    book = ProcedureCatalogue(lambda: office_day(service))
     service.extras.update(rulebook=book, calendar=book.calendar)
     whole = APIRouter()
     for part in (tasks_api, dossiers_api, rules_api, board, feed):

@@ -29,7 +29,7 @@ REFRESH_S = 1.0
 OUTSIDE_THE_VERSION = {"intake_mode", "record_only_reason"}
 
 
-class Rulebook:
+class ProcedureCatalogue:
     """What the rules need to know of procedures and working days, as last read. `today`: the centre's day."""
 
     def __init__(self, today: Callable[[], date]) -> None:
@@ -144,7 +144,7 @@ def standing(versions: Iterable[Procedure], day: date) -> Procedure | None:
 
 async def seed(service: Service) -> None:
     """Publish the procedures and the calendar that come with hoso, where the tables do not have them yet."""
-    book: Rulebook = service.extras["rulebook"]
+    book: ProcedureCatalogue = service.extras["rulebook"]
     async with service.pool().acquire() as tx:
         async with tx.transaction():
             await _lock(tx)
@@ -172,7 +172,7 @@ async def keep_fresh(service: Service) -> None:
 
 async def look_at_rules(service: Service) -> None:
     """Read what is new, and tell again what stands since today (docs/decisions/0010)."""
-    book: Rulebook = service.extras["rulebook"]
+    book: ProcedureCatalogue = service.extras["rulebook"]
     async with service.pool().acquire() as tx:
         await book.refresh(tx)
         if not book.list_untold():
@@ -190,7 +190,7 @@ async def put_procedure(service: Service, procedure: Procedure) -> Procedure:
 
     A procedure that is opened is first `opening`: its recorded queue is received before any newcomer.
     """
-    book: Rulebook = service.extras["rulebook"]
+    book: ProcedureCatalogue = service.extras["rulebook"]
     async with service.pool().acquire() as tx:
         lanes: set[int] = set()
         async with tx.transaction():
@@ -221,7 +221,7 @@ def _find_same(versions: Iterable[Procedure], procedure: Procedure, day: date) -
 
 
 async def put_calendar(service: Service, rules: CalendarRules) -> None:
-    book: Rulebook = service.extras["rulebook"]
+    book: ProcedureCatalogue = service.extras["rulebook"]
     async with service.pool().acquire() as tx:
         await tx.execute("update calendar set rules = $1, changed_at = clock_timestamp()", rules.model_dump_json())
         await book.refresh(tx)

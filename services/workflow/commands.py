@@ -10,9 +10,9 @@ from uuid import UUID
 import structlog
 
 from services.workflow import lifecycle, store
-from services.workflow.catalogue import Rulebook, lock_mode, set_mode
+from services.workflow.catalogue import ProcedureCatalogue, lock_mode, set_mode
 from services.workflow.lifecycle import Decision, Dossier, Refused, Task
-from services.workflow.store import Work
+from services.workflow.store import UnitOfWork
 from services.workflow.stuck import Stuck
 from shared.http.access import Caller
 from shared.http.problems import Problem, not_found
@@ -44,7 +44,7 @@ async def complete(
 ) -> dict[str, Any]:
     """End a task with an outcome. Raises Problem 403, 404, 409, 422; then nothing was stored."""
 
-    def act(work: Work, dossier: Dossier, task: Task) -> Decision:
+    def act(work: UnitOfWork, dossier: Dossier, task: Task) -> Decision:
         return lifecycle.complete(
             dossier,
             work.procedure(dossier),
@@ -64,7 +64,7 @@ async def complete(
 async def start(service: Service, caller: Caller, task_id: UUID, *, version: int) -> dict[str, Any]:
     """Take a task up: it has a holder from now on, and a new version."""
 
-    def act(work: Work, dossier: Dossier, task: Task) -> Decision:
+    def act(work: UnitOfWork, dossier: Dossier, task: Task) -> Decision:
         procedure = work.procedure(dossier)
         return lifecycle.start(dossier, procedure, task, work.moment, version=version, holder=caller.officer)
 
@@ -203,7 +203,7 @@ async def _receive_some(service: Service, code: str) -> bool:
 
 async def _open(service: Service, code: str) -> bool:
     """True when somebody came meanwhile."""
-    book: Rulebook = service.extras["rulebook"]
+    book: ProcedureCatalogue = service.extras["rulebook"]
     async with service.pool().acquire() as tx, tx.transaction():
         # Whoever records a newcomer holds this row for sharing: under the lock nobody is on the way.
         if await lock_mode(tx, code) != "opening":

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from services.workflow import lifecycle, store
-from services.workflow.catalogue import Rulebook
-from services.workflow.store import Work
+from services.workflow.catalogue import ProcedureCatalogue
+from services.workflow.store import UnitOfWork
 from shared.clock import VIETNAM
 from shared.contract.envelope import Outgoing, Received, new_id
 from shared.contract.events import (
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 TOPICS = (SUBMISSIONS, IDNUMBER_RESULTS, NOTICES)
 
 
-def on_dossier_submitted(work: Work, event: Received) -> None:
+def on_dossier_submitted(work: UnitOfWork, event: Received) -> None:
     fact, dossier_id = event.fact, event.dossier_id
     assert isinstance(fact, DossierSubmitted)
     assert dossier_id is not None
-    book: Rulebook = work.service.extras["rulebook"]
+    book: ProcedureCatalogue = work.service.extras["rulebook"]
     procedure = book.version(fact.procedure_code, fact.procedure_version)
     if procedure is None:
         raise Unappliable("unknown-procedure", f"version {fact.procedure_version} was never published here")
@@ -61,7 +61,7 @@ def on_dossier_submitted(work: Work, event: Received) -> None:
     work.remember(dossier, made)
 
 
-def on_dossier_fact(work: Work, event: Received) -> None:
+def on_dossier_fact(work: UnitOfWork, event: Received) -> None:
     """A fact about a dossier that is known; what it means is the rules' to say."""
     assert event.dossier_id is not None
     assert event.fact is not None
@@ -71,7 +71,7 @@ def on_dossier_fact(work: Work, event: Received) -> None:
     work.remember(dossier, lifecycle.decide(dossier, work.procedure(dossier), event.fact, work.moment))
 
 
-def on_notice_outcome(work: Work, event: Received) -> None:
+def on_notice_outcome(work: UnitOfWork, event: Received) -> None:
     fact = event.fact
     assert isinstance(fact, NoticeOutcome)
     if isinstance(fact, NoticeFailed) and fact.next_channel is not None:
@@ -79,7 +79,7 @@ def on_notice_outcome(work: Work, event: Received) -> None:
     work.notices_done.append(fact.notice_id)
 
 
-def on_submission_heartbeat(work: Work, event: Received) -> None:
+def on_submission_heartbeat(work: UnitOfWork, event: Received) -> None:
     """Seen here; sent on through the two stages behind this one."""
     fact = event.fact
     assert isinstance(fact, Heartbeat)
@@ -88,17 +88,17 @@ def on_submission_heartbeat(work: Work, event: Received) -> None:
         work.extra.append(Outgoing(None, 0, onward, new_id(), event.trace_id, key="heartbeat"))
 
 
-def on_result_heartbeat(work: Work, event: Received) -> None:
+def on_result_heartbeat(work: UnitOfWork, event: Received) -> None:
     assert isinstance(event.fact, Heartbeat)
     _seen(work, "id_number", event.fact)
 
 
-def on_notice_heartbeat(work: Work, event: Received) -> None:
+def on_notice_heartbeat(work: UnitOfWork, event: Received) -> None:
     assert isinstance(event.fact, Heartbeat)
     _seen(work, "notify", event.fact)
 
 
-def _seen(work: Work, stage: str, fact: Heartbeat) -> None:
+def _seen(work: UnitOfWork, stage: str, fact: Heartbeat) -> None:
     work.service.delivery.beat(stage, fact.sent_at)
 
 
@@ -126,12 +126,12 @@ def _asks_for_nothing_stored(event: Received) -> bool:
 
 
 def listening(service: Service) -> Listening:
-    async def open_work(tx: Tx, events: Sequence[Received]) -> Work:
+    async def open_work(tx: Tx, events: Sequence[Received]) -> UnitOfWork:
         new = [event.fact for event in events if isinstance(event.fact, DossierSubmitted)]
         concerned: set[UUID] = {
             event.dossier_id for event in events if event.dossier_id is not None and not _asks_for_nothing_stored(event)
         }
-        book: Rulebook = service.extras["rulebook"]
+        book: ProcedureCatalogue = service.extras["rulebook"]
         if any(book.version(fact.procedure_code, fact.procedure_version) is None for fact in new):
             await book.refresh(tx)
         return await store.open_work(

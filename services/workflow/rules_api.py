@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from services.workflow.catalogue import Rulebook, put_calendar, put_procedure
+from services.workflow.catalogue import ProcedureCatalogue, put_calendar, put_procedure
 from services.workflow.clock.calendar import CalendarRules
 from services.workflow.clock.deadlines import explain
 from services.workflow.procedures import GROUPS, Procedure
@@ -49,7 +49,7 @@ class Box(BaseModel):
 
 def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["rules"])
-    book: Rulebook = service.extras["rulebook"]
+    book: ProcedureCatalogue = service.extras["rulebook"]
 
     def check_ready() -> None:
         service.pool()
@@ -173,7 +173,7 @@ async def _blanks(service: Service, after: tuple[str, int] = ("", 0), limit: int
     return [dict(row) for row in rows]
 
 
-def _code_after(book: Rulebook, cursor: str) -> str:
+def _code_after(book: ProcedureCatalogue, cursor: str) -> str:
     if cursor and book.current(cursor) is None:
         raise bad_cursor()
     return cursor
@@ -186,7 +186,7 @@ def _box_after(cursor: str) -> tuple[str, int]:
     return (found[1], int(found[2])) if found else ("", 0)
 
 
-def _known(book: Rulebook, code: str) -> Procedure:
+def _known(book: ProcedureCatalogue, code: str) -> Procedure:
     found = book.current(code)
     if found is None:
         raise not_found("Không có thủ tục này.", "There is no such procedure.", "unknown-procedure")

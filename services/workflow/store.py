@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from services.workflow import tables
-from services.workflow.catalogue import Rulebook
-from services.workflow.lifecycle import Decision, Dossier, Moment, Task
+from services.workflow.catalogue import ProcedureCatalogue
+from services.workflow.lifecycle import Decision, DecisionContext, Dossier, Task
 from services.workflow.procedures import Procedure
 from services.workflow.stock import Blanks, Codes, Day, lock_blanks, lock_modes_and_codes
 from shared.clock import VIETNAM, wall_now
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Work:
+class UnitOfWork:
     """Dossiers under decision. Everything they may use up (codes, blanks) is locked before deciding begins."""
 
     service: Service
-    moment: Moment
+    moment: DecisionContext
     dossiers: dict[UUID, Dossier] = field(default_factory=dict)
     stored: set[UUID] = field(default_factory=set)
     """Which of them, and of their tasks, have a row already."""
@@ -44,7 +44,7 @@ class Work:
     """What `save` wrote and `committed` counts."""
 
     def procedure(self, dossier: Dossier) -> Procedure:
-        book: Rulebook = self.service.extras["rulebook"]
+        book: ProcedureCatalogue = self.service.extras["rulebook"]
         found = book.version(dossier.procedure_code, dossier.procedure_version) or book.current(dossier.procedure_code)
         if found is None:
             raise LookupError("a procedure that this service has never published")
@@ -114,7 +114,7 @@ class Work:
             stages.entered.labels(*names).inc(count)
 
 
-def waits(work: Work, task: Task) -> tuple[float, float]:
+def waits(work: UnitOfWork, task: Task) -> tuple[float, float]:
     """(wait, service) of a closed task: working office seconds for human stages, wall seconds for machine stages."""
     assert task.left_at is not None
     assert task.left_office_at is not None
@@ -135,13 +135,13 @@ async def open_work(
     received_on: Mapping[Day, int] | None = None,
     may_issue: Iterable[str] = (),
     procedures: Iterable[str] = (),
-) -> Work:
+) -> UnitOfWork:
     """Lock and load, in the order every writer keeps: dossiers by id, intake modes, code counters, then blanks.
 
     `may_receive`: agencies that may need a code of today, `received_on`: how many of which days; `may_issue`: kinds of
     blanks; `procedures`: whose mode is asked.
     """
-    book: Rulebook = service.extras["rulebook"]
+    book: ProcedureCatalogue = service.extras["rulebook"]
     dossiers: dict[UUID, Dossier] = {}
     await book.refresh_if_older(tx)
     if concerned := sorted(set(dossier_ids)):
@@ -157,7 +157,7 @@ async def open_work(
         expected.setdefault((agency, today), 1)
     modes, running = await lock_modes_and_codes(tx, procedures, expected)
     blanks = await lock_blanks(tx, may_issue)
-    moment = Moment(
+    moment = DecisionContext(
         wall=wall_now(),
         office=office,
         calendar=book.calendar(),
@@ -167,4 +167,4 @@ async def open_work(
         take_blank=blanks.take,
     )
     stored = {task.task_id for dossier in dossiers.values() for task in dossier.tasks} | dossiers.keys()
-    return Work(service, moment, dossiers, stored, codes=running, blanks=blanks, modes=modes)
+    return UnitOfWork(service, moment, dossiers, stored, codes=running, blanks=blanks, modes=modes)

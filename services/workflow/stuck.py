@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from shared.postgres.pool import is_passing
+from shared.postgres.pool import is_transient
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Stuck:
         try:
             await do(rows)
         except Exception as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             if len(rows) > 1:
                 for row in rows:

@@ -16,13 +16,13 @@ import orjson
 from asyncpg.pgproto.pgproto import UUID as QuickUUID
 from pydantic import ValidationError
 
-from shared.contract.events import CATALOGUE, COMPACTED, PRODUCER, Fact, Heartbeat
+from shared.contract.events import COMPACTED, EVENT_TYPES, PRODUCER, Fact, Heartbeat
 
 MAX_VALUE = 900_000
 """Bytes of one record's value; a larger one is parked unread."""
 TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$")
 NO_TRACE = UUID(int=0)
-HEARTBEATS = frozenset(kind for kind in CATALOGUE.values() if issubclass(kind, Heartbeat))
+HEARTBEATS = frozenset(kind for kind in EVENT_TYPES.values() if issubclass(kind, Heartbeat))
 LATEST_MS = 4_102_444_800_000
 """The year 2100: a stranger's record may claim a time that no datetime can hold."""
 
@@ -216,7 +216,7 @@ def parse(record: Record) -> Received:
         raise Malformed("unknown-source", f"{source[:200]} may not speak on {record.topic}")
     if key != subject:
         raise Malformed("key-mismatch", "the record's key is not its subject")
-    kind = CATALOGUE.get(ce_type)
+    kind = EVENT_TYPES.get(ce_type)
     free = record.topic in COMPACTED or kind in HEARTBEATS
     dossier_id = None
     if not free:

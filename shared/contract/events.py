@@ -394,5 +394,5 @@ def _catalogue() -> dict[str, type[Fact]]:
     return found
 
 
-CATALOGUE: dict[str, type[Fact]] = _catalogue()
+EVENT_TYPES: dict[str, type[Fact]] = _catalogue()
 """ce_type -> class, for every fact there is. A record whose type is not here is parked."""

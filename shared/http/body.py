@@ -14,7 +14,7 @@ from shared.http.problems import Problem, malformed, too_large, wrong_type
 
 LIMIT = 256 * 1024
 """Bytes of a request body."""
-MOST_DEPTH = 100
+MAX_DEPTH = 100
 
 
 def dumps(value: Any) -> bytes:
@@ -53,7 +53,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise malformed("not-an-object", "Nội dung phải là một đối tượng JSON.", "The body must be a JSON object.")
     # orjson keeps the last of two and says nothing: the caller and we would mean different things by one body.
-    if b"\\" in body or body.count(b"[") + body.count(b"{") > MOST_DEPTH:
+    if b"\\" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _look_for_doubled_keys(body)
         _look_inside(value)
     elif body.count(b":") != orjson.dumps(value).count(b":"):
@@ -84,7 +84,7 @@ def _look_inside(value: Any) -> None:
     """Without recursion: what is to be refused may be deeper than the interpreter goes."""
     level, depth = [value], 0
     while level:
-        if depth > MOST_DEPTH:
+        if depth > MAX_DEPTH:
             raise _too_deep()
         below: list[Any] = []
         for item in level:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from shared.postgres.pool import is_passing
+from shared.postgres.pool import is_transient
 
 Form = TypeVar("Form", bound=BaseModel)
 TITLES = {
@@ -113,7 +113,7 @@ SENTENCES = {
 }
 RULE = "rule"
 """The type of a complaint that brings sentences of its own."""
-MOST_ROWS = 20
+MAX_ROWS = 20
 
 
 def broken_rule(vi: str, en: str) -> PydanticCustomError:
@@ -129,7 +129,7 @@ def about(field: str, code: str) -> dict[str, Any]:
 
 def rows_of(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A validator's complaints in our words: its own message may quote what was sent."""
-    return [_row(error) for error in errors[:MOST_ROWS]]
+    return [_row(error) for error in errors[:MAX_ROWS]]
 
 
 def _row(error: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def install(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        rows = error.errors()[:MOST_ROWS]
+        rows = error.errors()[:MAX_ROWS]
         # A header is syntax: a key that is missing or too long is wrong whatever the body says.
         if any(row["type"] == "json_invalid" or row["loc"][0] == "header" for row in rows):
             return malformed(
@@ -190,7 +190,7 @@ def install(app: FastAPI) -> None:
         return malformed("interrupted", "Kết nối bị ngắt giữa chừng.", "The connection broke off.").response()
 
     async def database(_: Request, error: Exception) -> Response:
-        if is_passing(error):
+        if is_transient(error):
             return unavailable().response()
         raise error
 

@@ -19,11 +19,11 @@ from shared.contract.envelope import Malformed, Outgoing, Received, Record
 from shared.contract.events import Fact
 from shared.fault_points import fault_point
 from shared.inbox import store
-from shared.inbox.parking_breaker import Brake, list_news
-from shared.inbox.sequence import Pair, Plan, Spot
+from shared.inbox.parking_breaker import ParkingBreaker, list_news
+from shared.inbox.sequence import Plan, Position, StreamKey
 from shared.kafka.prefetch import Batch
 from shared.outbox.publish import Wake, append
-from shared.postgres.pool import is_passing
+from shared.postgres.pool import is_transient
 from shared.postgres.writes import Writes
 from shared.telemetry.logs import place_of, safely
 from shared.telemetry.metrics import DeliveryMetrics
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class Work(Protocol):
+class UnitOfWork(Protocol):
     """One transaction's worth of a service's state: loaded and locked, changed by handlers, saved once."""
 
     async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
@@ -49,7 +49,7 @@ class Work(Protocol):
         ...
 
 
-WorkT = TypeVar("WorkT", bound=Work)
+UnitOfWorkT = TypeVar("UnitOfWorkT", bound=UnitOfWork)
 Handler = Callable[[Any, Received], None]
 """`on_<fact>(work, event)`: pure; raises to say that this event can never be applied."""
 
@@ -69,7 +69,7 @@ class Done:
 
     wake: Wake
     lanes: set[int]
-    work: Work | None = None
+    work: UnitOfWork | None = None
 
     def __call__(self) -> None:
         self.wake(self.lanes)
@@ -98,16 +98,16 @@ class Consumer:
         self,
         *,
         pool: Callable[[], Pool],
-        open_work: Callable[[Tx, Sequence[Received]], Awaitable[WorkT]],
+        open_work: Callable[[Tx, Sequence[Received]], Awaitable[UnitOfWorkT]],
         handlers: Mapping[type[Fact], Handler],
         wake: Wake,
         metrics: DeliveryMetrics,
-        brake: Brake | None = None,
+        brake: ParkingBreaker | None = None,
         patience_s: float = 120.0,
     ) -> None:
         self._pool, self._open_work, self._handlers = pool, open_work, handlers
         self._wake, self._metrics = wake, metrics
-        self._brake = brake or Brake()
+        self._brake = brake or ParkingBreaker()
         self._patience_s = patience_s
 
     async def apply(self, records: Sequence[Record]) -> None:
@@ -136,7 +136,7 @@ class Consumer:
             except Exception as error:
                 if time.monotonic() > give_up:
                     raise
-                said = log.warning if is_passing(error) else log.error
+                said = log.warning if is_transient(error) else log.error
                 said("batch tried again", error=safely(error), at=place_of(error), again_in_s=round(pause, 2))
                 await asyncio.sleep(pause * random.uniform(0.7, 1.3))
                 pause = min(pause * 2, 5.0)
@@ -164,7 +164,7 @@ class Consumer:
 
     async def _apply_or_split(self, events: Sequence[Received]) -> None:
         """One transaction for all; a rule that raises names its event; a data error without a name is searched for."""
-        poison: dict[Spot, tuple[str, str]] = {}
+        poison: dict[Position, tuple[str, str]] = {}
         while True:
             try:
                 await self._transact(events, poison)
@@ -176,7 +176,7 @@ class Consumer:
                 else:
                     poison[_spot(found.event)] = (found.reason, found.detail)
             except Exception as error:
-                if isinstance(error, _Braked) or is_passing(error):
+                if isinstance(error, _Braked) or is_transient(error):
                     raise
                 log.error("events cannot be stored", events=len(events), error=safely(error), at=place_of(error))
                 break
@@ -187,9 +187,9 @@ class Consumer:
         for part in _halves(events):
             await self._apply_or_split(part)
 
-    async def _apply_singly(self, events: Sequence[Received], pair: Pair | None = None) -> None:
+    async def _apply_singly(self, events: Sequence[Received], pair: StreamKey | None = None) -> None:
         """One transaction for each event that is ready, held ones too: so that a data error has a name."""
-        poison: dict[Spot, tuple[str, str]] = {}
+        poison: dict[Position, tuple[str, str]] = {}
         while True:
             try:
                 plan = await self._transact(events, poison, pair=pair, singly=True)
@@ -205,9 +205,9 @@ class Consumer:
     async def _transact(
         self,
         events: Sequence[Received],
-        poison: Mapping[Spot, tuple[str, str]],
+        poison: Mapping[Position, tuple[str, str]],
         *,
-        pair: Pair | None = None,
+        pair: StreamKey | None = None,
         singly: bool = False,
     ) -> Plan:
         started = time.perf_counter()
@@ -224,7 +224,7 @@ class Consumer:
                     done = await self._decide_and_save(tx, plan, begun)
                     fault_point("consumer-before-commit", plan.at_stake)
             except Exception as error:
-                if singly and plan.ready and not isinstance(error, (_Braked, _Poisoned)) and not is_passing(error):
+                if singly and plan.ready and not isinstance(error, (_Braked, _Poisoned)) and not is_transient(error):
                     raise _Poisoned(plan.ready[0], "data", safely(error)) from error
                 raise
             fault_point("consumer-after-commit", plan.at_stake)
@@ -232,7 +232,7 @@ class Consumer:
         self._count(events, plan, time.perf_counter() - started)
         return plan
 
-    async def _decide_and_save(self, tx: Tx, plan: Plan, begun: Container[Pair] = ()) -> Done:
+    async def _decide_and_save(self, tx: Tx, plan: Plan, begun: Container[StreamKey] = ()) -> Done:
         known = [event for event in plan.ready if type(event.fact) in self._handlers]
         writes, work, lanes = Writes(), None, set[int]()
         if known:
@@ -285,11 +285,11 @@ class Consumer:
         except _Poisoned as still:
             raise Unappliable(still.reason, still.detail) from still
         except Exception as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             raise Unappliable("data", safely(error)) from error
 
-    async def drain(self, pair: Pair) -> None:
+    async def drain(self, pair: StreamKey) -> None:
         """Apply what a place that was replayed or discarded had kept waiting; the next one that fails is parked."""
         try:
             await self._apply_singly([], pair)
@@ -297,7 +297,7 @@ class Consumer:
             log.warning("held events not applied yet", topic=pair[0], dossier_id=str(pair[1]), error=safely(error))
 
 
-def _spot(event: Received) -> Spot:
+def _spot(event: Received) -> Position:
     assert event.dossier_id is not None or not event.sequenced
     return (event.topic, event.dossier_id, event.sequence)  # type: ignore[return-value]
 

@@ -15,7 +15,7 @@ Aside = tuple["Received", str, str, bool]
 """(event, reason, detail, whether it blocks its dossier's sequence): what a plan would park."""
 
 
-class Brake:
+class ParkingBreaker:
     """Above 5 % and at least 20 parked within a minute, parking stops and a person is called."""
 
     def __init__(self, *, share: float = 0.05, least: int = 20, window_s: float = 60.0) -> None:

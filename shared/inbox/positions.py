@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shared.inbox.sequence import Head, Pair
+from shared.inbox.sequence import LastProcessed, StreamKey
 from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
@@ -22,23 +22,23 @@ LOCK = """
 """
 
 
-async def lock(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
+async def lock(tx: Tx, pairs: Iterable[StreamKey]) -> dict[StreamKey, LastProcessed]:
     """Lock each pair's head, made where it was not; `held` and `parked` are read only after this."""
     wanted = set(pairs)
     await begin(tx, {pair: (0, []) for pair in wanted})
     return await lock_known(tx, wanted)
 
 
-async def lock_known(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, Head]:
+async def lock_known(tx: Tx, pairs: Iterable[StreamKey]) -> dict[StreamKey, LastProcessed]:
     """Lock the heads that are there."""
     ordered = sorted(set(pairs))
     if not ordered:
         return {}
     rows = await tx.fetch(LOCK, [pair[0] for pair in ordered], [pair[1] for pair in ordered])
-    return {(row["topic"], row["dossier_id"]): Head(row["last"], row["fingerprints"]) for row in rows}
+    return {(row["topic"], row["dossier_id"]): LastProcessed(row["last"], row["fingerprints"]) for row in rows}
 
 
-async def begin(tx: Tx, heads: Mapping[Pair, tuple[int, list[int]]]) -> set[Pair]:
+async def begin(tx: Tx, heads: Mapping[StreamKey, tuple[int, list[int]]]) -> set[StreamKey]:
     """Write the heads (last, fingerprints) that are not there, and say which those were.
 
     Who is writing one of them just now is awaited: then it is his, or, where he went back, ours.
@@ -63,7 +63,7 @@ async def begin(tx: Tx, heads: Mapping[Pair, tuple[int, list[int]]]) -> set[Pair
     return {(row["topic"], row["dossier_id"]) for row in rows}
 
 
-def add_marks(writes: Writes, advanced: Mapping[Pair, tuple[int, int, list[int]]]) -> None:
+def add_marks(writes: Writes, advanced: Mapping[StreamKey, tuple[int, int, list[int]]]) -> None:
     """Move locked heads on: pair -> (from sequence, to sequence, all fingerprints)."""
     if not advanced:
         return

@@ -12,14 +12,14 @@ from uuid import UUID
 
 from shared.contract.envelope import Received, fingerprint
 
-Pair = tuple[str, UUID]
+StreamKey = tuple[str, UUID]
 """(topic, dossier id): one sequence."""
-Spot = tuple[str, UUID, int]
+Position = tuple[str, UUID, int]
 """(topic, dossier id, sequence): one place in it."""
 
 
 @dataclass(slots=True)
-class Head:
+class LastProcessed:
     """How far a pair was heard: everything up to `last` took effect (or was discarded by a person)."""
 
     last: int = 0
@@ -34,12 +34,12 @@ class Plan:
     """(event, `gap` or `behind`)"""
     park: list[tuple[Received, str, str, bool]] = field(default_factory=list)
     """(event, reason, detail, whether it blocks its dossier's sequence)"""
-    released: list[Spot] = field(default_factory=list)
+    released: list[Position] = field(default_factory=list)
     """Places in `held` that are applied or parked now."""
-    waits: dict[Pair, str] = field(default_factory=dict)
+    waits: dict[StreamKey, str] = field(default_factory=dict)
     """Pairs of which earlier held events stay held, and why from now on: `gap` or `behind`."""
     repeats: int = 0
-    heads: dict[Pair, tuple[int, int, list[int]]] = field(default_factory=dict)
+    heads: dict[StreamKey, tuple[int, int, list[int]]] = field(default_factory=dict)
     """Pairs that advance: (from sequence, to sequence, all fingerprints)."""
 
     @property
@@ -47,7 +47,7 @@ class Plan:
         """Dossiers that go on or wait by this: heartbeats and repeats are none."""
         return len(self.heads) + len(self.hold)
 
-    def list_aside(self) -> set[Pair]:
+    def list_aside(self) -> set[StreamKey]:
         """The pairs of what is held or parked."""
         aside = [event for event, _ in self.hold] + [event for event, *_ in self.park]
         return {(event.topic, event.dossier_id) for event in aside if event.dossier_id is not None}
@@ -55,10 +55,10 @@ class Plan:
 
 def plan(
     incoming: Iterable[Received],
-    heads: Mapping[Pair, Head],
-    held: Mapping[Pair, Mapping[int, Received]],
-    blocked: Mapping[Pair, Mapping[int, int]],
-    poison: Mapping[Spot, tuple[str, str]],
+    heads: Mapping[StreamKey, LastProcessed],
+    held: Mapping[StreamKey, Mapping[int, Received]],
+    blocked: Mapping[StreamKey, Mapping[int, int]],
+    poison: Mapping[Position, tuple[str, str]],
     *,
     singly: bool = False,
 ) -> Plan:
@@ -68,7 +68,7 @@ def plan(
     most, so that whoever applies it knows which one it was.
     """
     result = Plan()
-    waiting: dict[Pair, dict[int, Received]] = {}
+    waiting: dict[StreamKey, dict[int, Received]] = {}
     for event in incoming:
         if event.dossier_id is None:
             result.ready.append(event)
@@ -86,8 +86,8 @@ def plan(
 
 def _admit(
     event: Received,
-    pair: Pair,
-    head: Head,
+    pair: StreamKey,
+    head: LastProcessed,
     waiting: dict[int, Received],
     held: Mapping[int, Received],
     blocked: Mapping[int, int],
@@ -112,12 +112,12 @@ def _admit(
 
 
 def _advance(
-    pair: Pair,
-    head: Head,
+    pair: StreamKey,
+    head: LastProcessed,
     waiting: dict[int, Received],
     held: Mapping[int, Received],
     blocked: Mapping[int, int],
-    poison: Mapping[Spot, tuple[str, str]],
+    poison: Mapping[Position, tuple[str, str]],
     result: Plan,
     singly: bool,
 ) -> None:

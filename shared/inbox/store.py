@@ -9,7 +9,7 @@ from uuid import UUID
 
 from shared.contract.envelope import Malformed, Received, Record, fingerprint, parse
 from shared.inbox import positions, sequence
-from shared.inbox.sequence import Head, Pair, Plan, Spot
+from shared.inbox.sequence import LastProcessed, Plan, Position, StreamKey
 from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
@@ -33,8 +33,13 @@ def record_from(row: Any) -> Record:
 
 
 async def look(
-    tx: Tx, events: Sequence[Received], pairs: set[Pair], poison: Mapping[Spot, tuple[str, str]], *, singly: bool
-) -> tuple[Plan, Container[Pair]]:
+    tx: Tx,
+    events: Sequence[Received],
+    pairs: set[StreamKey],
+    poison: Mapping[Position, tuple[str, str]],
+    *,
+    singly: bool,
+) -> tuple[Plan, Container[StreamKey]]:
     """What to do with `events`, the heads of `pairs` locked; and the pairs whose heads are written already.
 
     Most of what comes is a dossier's first on its topic and is applied whole: such heads are written at once, as they
@@ -49,7 +54,7 @@ async def look(
     # Nothing can be held or parked of a pair without a head.
     hoped = sequence.plan(
         [event for event in events if event.dossier_id is None or (event.topic, event.dossier_id) in firsts],
-        {pair: Head() for pair in firsts},
+        {pair: LastProcessed() for pair in firsts},
         {},
         {},
         poison,
@@ -60,15 +65,17 @@ async def look(
     if len(begun) == len(pairs):
         return hoped, begun
     old = await positions.lock_known(tx, pairs - begun)
-    return await _plan(tx, events, {**old, **{pair: Head() for pair in begun}}, old, poison, singly=False), begun
+    return await _plan(
+        tx, events, {**old, **{pair: LastProcessed() for pair in begun}}, old, poison, singly=False
+    ), begun
 
 
 async def _plan(
     tx: Tx,
     events: Sequence[Received],
-    told: Mapping[Pair, Head],
-    old: Iterable[Pair],
-    poison: Mapping[Spot, tuple[str, str]],
+    told: Mapping[StreamKey, LastProcessed],
+    old: Iterable[StreamKey],
+    poison: Mapping[Position, tuple[str, str]],
     *,
     singly: bool,
 ) -> Plan:
@@ -78,9 +85,9 @@ async def _plan(
     return sequence.plan(events, told, held, blocked, poison, singly=singly)
 
 
-async def list_held(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, Received]]:
+async def list_held(tx: Tx, pairs: Iterable[StreamKey]) -> dict[StreamKey, dict[int, Received]]:
     """What waits for each pair, by sequence."""
-    found: dict[Pair, dict[int, Received]] = defaultdict(dict)
+    found: dict[StreamKey, dict[int, Received]] = defaultdict(dict)
     dossiers = list({dossier_id for _, dossier_id in pairs})
     rows = await tx.fetch(
         f"select topic::text as topic, dossier_id, sequence, partition, record_offset, {RECORD_COLUMNS}"
@@ -114,9 +121,9 @@ def _again(row: Any) -> Received:
         )
 
 
-async def list_blocking(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, int]]:
+async def list_blocking(tx: Tx, pairs: Iterable[StreamKey]) -> dict[StreamKey, dict[int, int]]:
     """Places that are parked and block, with their fingerprints, by pair."""
-    found: dict[Pair, dict[int, int]] = defaultdict(dict)
+    found: dict[StreamKey, dict[int, int]] = defaultdict(dict)
     rows = await tx.fetch(
         "select topic, dossier_id, sequence, ce_id from parked"
         " where dossier_id = any($1::uuid[]) and state = 'parked' and blocks",
@@ -127,7 +134,7 @@ async def list_blocking(tx: Tx, pairs: Iterable[Pair]) -> dict[Pair, dict[int, i
     return found
 
 
-async def save(tx: Tx, writes: Writes, plan: Plan, begun: Container[Pair] = ()) -> None:
+async def save(tx: Tx, writes: Writes, plan: Plan, begun: Container[StreamKey] = ()) -> None:
     """Write what the plan decided, with the effect it belongs to. `begun`: heads that `positions.begin` has written.
 
     What every batch has goes with its other `writes`, the rest is written at once.
@@ -217,7 +224,7 @@ def _lossless(record: Record) -> tuple[Any, ...]:
     return record.key, names, values, record.value, record.sent_at
 
 
-async def discard(tx: Tx, pair: Pair, sequence: int, ce_id: UUID) -> None:
+async def discard(tx: Tx, pair: StreamKey, sequence: int, ce_id: UUID) -> None:
     """A person decided that this place has no effect: the head passes over it.
 
     What is held there waits for nobody any more; called `gap` it is looked for even if nobody goes on from here.

@@ -16,7 +16,7 @@ from faststream.message import StreamMessage
 
 from shared.contract.envelope import Record
 from shared.kafka import corrupt
-from shared.kafka.prefetch import Ahead, Batch, Place
+from shared.kafka.prefetch import AppliedOffsets, Batch, Prefetch
 from shared.kafka.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -31,11 +31,11 @@ LISTEN_MS = 200
 COMMIT_EVERY_S = 0.5
 """How often the group's place is told to the broker. One that lags costs repeats; each telling, the broker's time."""
 REST_AFTER_S = 1.0
-PLENTY = 200
+BACKLOG_RECORDS = 200
 """Records in a batch that mean a backlog."""
 
 
-class Reading:
+class BatchReader:
     """What one consumer reads. FastStream calls `take`, `wrap` and `apply_batch`, one after the other.
 
     `apply` returns when a batch's effects are committed, and raises when it is to be fetched again.
@@ -46,7 +46,7 @@ class Reading:
     ) -> None:
         self._kafka, self._apply, self._unhurried = kafka, apply, unhurried
         self._consumer: AIOKafkaConsumer | None = None
-        self.ahead, self.place = Ahead(self._fetch), Place()
+        self.ahead, self.place = Prefetch(self._fetch), AppliedOffsets()
         self._current: dict[str, float] = {}
         """Of the batch that is being applied, as `Batch.oldest` says it."""
         self._most = FIRST_RECORDS  # nobody knows yet how large they are
@@ -104,7 +104,7 @@ class Reading:
         now = time.monotonic()
         if heard:
             self._heard_at = now
-        resting = heard >= PLENTY or now - self._heard_at > REST_AFTER_S
+        resting = heard >= BACKLOG_RECORDS or now - self._heard_at > REST_AFTER_S
         wait_ms = self._kafka.rest_wait_ms if resting else self._kafka.fetch_wait_ms
         # aiokafka reads it for each request and has no setter.
         consumer._fetcher._fetch_max_wait_ms = self._kafka.unhurried_wait_ms if self._unhurried else wait_ms
@@ -149,7 +149,7 @@ class Reading:
 
 
 class _Message(KafkaAckableMessage):
-    """A batch as FastStream settles it: our place is told by `Reading`, and what goes back never goes forward."""
+    """A batch as FastStream settles it: our place is told by `BatchReader`, and what goes back never goes forward."""
 
     give_back: Callable[[], Awaitable[None]]
 

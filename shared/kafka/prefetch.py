@@ -19,7 +19,7 @@ class Batch(tuple[Record, ...]):
 
     said: list[Received | Malformed]
     reading: int = 0
-    """Of `Place`, when it was fetched."""
+    """Of `AppliedOffsets`, when it was fetched."""
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Batch:
@@ -63,7 +63,7 @@ class Batch(tuple[Record, ...]):
         return found
 
 
-class Place:
+class AppliedOffsets:
     """How far what was read has been applied: what a group tells the broker, so that another goes on from there."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ def read(record: Record) -> Received | Malformed:
         return wrong
 
 
-class Ahead:
+class Prefetch:
     """One consumer's next batch. `fetch` gets one, or an empty one when nothing has come for a while."""
 
     def __init__(self, fetch: Callable[[], Awaitable[Batch]]) -> None:

@@ -20,9 +20,9 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 
 from shared.contract.envelope import Record
-from shared.kafka.batch_reader import LISTEN_MS, MAX_RECORDS, Reading
+from shared.kafka.batch_reader import LISTEN_MS, MAX_RECORDS, BatchReader
 from shared.kafka.settings import ASK_S, KafkaSettings, cluster_id, ensure_topics, pin_to_present, stop_reading
-from shared.postgres.pool import is_passing
+from shared.postgres.pool import is_transient
 from shared.telemetry.metrics import DeliveryMetrics
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ WATCH_S = 1.0
 SILENCE_S = 10.0
 MAX_POLL_MS = 300_000
 GAP_PATIENCE_S = 30.0
-MOST_GAP_PATIENCE_S = 3_600.0
+MAX_GAP_PATIENCE_S = 3_600.0
 
 
 class Subscription:
@@ -61,9 +61,9 @@ class Subscription:
         self._cluster: str | None = None
         self._subscriber: Any = None
 
-    def _begin(self) -> Reading:
+    def _begin(self) -> BatchReader:
         """Each consumer's own: what was applied of one cluster's log says nothing about another's."""
-        return Reading(kafka=self._kafka, apply=self._apply, unhurried=self._unhurried)
+        return BatchReader(kafka=self._kafka, apply=self._apply, unhurried=self._unhurried)
 
     def broker(self) -> tuple[KafkaBroker, Any]:
         """A FastStream broker with the one subscriber."""
@@ -122,7 +122,7 @@ class Subscription:
                     finally:
                         await self._reading.ahead.drop()
             except Exception as error:
-                expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
+                expected = is_transient(error) or type(error).__module__.startswith("aiokafka")
                 log.warning("listening starts again", error=repr(error)[:200], exc_info=None if expected else error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
@@ -172,14 +172,14 @@ class Subscription:
                 GAP_PATIENCE_S,
             )
         except Exception as error:
-            if not is_passing(error):
+            if not is_transient(error):
                 raise
             return patience_s  # the database is away: no reason to leave the group
         if not old:
             return GAP_PATIENCE_S
         log.error("events wait for earlier ones that have not come: reading again from the oldest record", held=old)
         await self._reading.begin_again(self._subscriber.consumer, assigned)
-        return min(patience_s * 2, MOST_GAP_PATIENCE_S)
+        return min(patience_s * 2, MAX_GAP_PATIENCE_S)
 
     async def rewind_if_new(self, assigned: set[TopicPartition]) -> None:
         """On a cluster that is not the one we heard last, the committed offsets mean nothing: begin at the oldest.

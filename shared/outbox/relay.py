@@ -23,7 +23,7 @@ from shared.outbox import progress
 from shared.outbox.batches import Shortened, send
 from shared.outbox.publish import CHANNEL, Wake
 from shared.outbox.state_records import StateOf, StateRecord, build_states
-from shared.postgres.pool import is_passing, open_connection
+from shared.postgres.pool import is_transient, open_connection
 from shared.telemetry.metrics import DeliveryMetrics, StageMetrics, observe_all
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Relay:
             except BrokerLost as lost:
                 self._say_lost(lost)
             except Exception as error:
-                expected = is_passing(error) or type(error).__module__.startswith("aiokafka")
+                expected = is_transient(error) or type(error).__module__.startswith("aiokafka")
                 log.warning("relay starts again", error=repr(error)[:200], exc_info=None if expected else error)
             finally:
                 pause = 0.1 if self.connected else pause

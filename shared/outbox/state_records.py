@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from shared.postgres.pool import is_passing
+from shared.postgres.pool import is_transient
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
@@ -47,7 +47,7 @@ async def build_states(
         for state in await state_of(pool, list(changed)):
             states[changed[UUID(state.key)]].append(state)
     except Exception as error:
-        if is_passing(error):
+        if is_transient(error):
             raise
         log.exception("states not told", dossiers=len(changed))
         states.clear()

@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MIGRATIONS_LOCK = 7_318_001
-PASSING_CLASSES = ("08", "53", "57P", "58", "XX")
+TRANSIENT_CLASSES = ("08", "53", "57P", "58", "XX")
 """Connection, resources, shutdown, input/output of the server itself, its inner errors: never the event's fault."""
-PASSING_STATES = frozenset({"40001", "40P01", "55P03", "57014", "25006", "25P03", "25P04"})
+TRANSIENT_STATES = frozenset({"40001", "40P01", "55P03", "57014", "25006", "25P03", "25P04"})
 
 
 class NotReady(Exception):
     """The database is not reachable or not migrated yet."""
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether trying again later may help: connection lost, deadlock, no disk or memory, shutdown, time-out."""
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return True  # another process has just migrated a table; asyncpg has forgotten its plans by now
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
-        return state in PASSING_STATES or state.startswith(PASSING_CLASSES)
+        return state in TRANSIENT_STATES or state.startswith(TRANSIENT_CLASSES)
     # InterfaceError is asyncpg's "this connection is gone"; a commit whose outcome is unknown arrives as one too.
     return isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, NotReady))
 
@@ -130,7 +130,7 @@ async def wait_for_pool(dsn: str, *, name: str, size: int) -> Pool:
         try:
             return await open_pool(dsn, name=name, size=size)
         except Exception as error:
-            if not is_passing(error):
+            if not is_transient(error):
                 raise
             log.warning("PostgreSQL is not there yet", error=type(error).__name__, again_in_s=pause)
         await asyncio.sleep(pause)

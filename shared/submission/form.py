@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
-MOST_COMPLAINTS = 20
-MOST_VALUES = 2_000
-MOST_DEPTH = 10
+MAX_COMPLAINTS = 20
+MAX_VALUES = 2_000
+MAX_DEPTH = 10
 EARLIEST, LATEST = date(1800, 1, 1), date(2200, 12, 31)
 
 UNWANTED = re.compile(
@@ -214,7 +214,7 @@ def read(form: type[Form], body: Mapping[str, Any]) -> Form | list[Complaint]:
     try:
         return form.model_validate(body)
     except ValidationError as wrong:
-        rows = wrong.errors(include_url=False, include_input=False)[:MOST_COMPLAINTS]
+        rows = wrong.errors(include_url=False, include_input=False)[:MAX_COMPLAINTS]
         return [complaint(shown(row["loc"]), _code(row["type"], row.get("ctx"))) for row in rows]
 
 
@@ -253,19 +253,19 @@ class _Cleaner:
 
     def clean(self, value: Any, place: tuple[object, ...]) -> Any:
         self._values += 1
-        if self._values > MOST_VALUES:
-            if self._values == MOST_VALUES + 1:
+        if self._values > MAX_VALUES:
+            if self._values == MAX_VALUES + 1:
                 self._complain(complaint(shown(place[:1]), "too-many"))
             return None
         if isinstance(value, str):
             return self._text(value, place)
         if not isinstance(value, dict | list):
             return value
-        if len(place) >= MOST_DEPTH:
-            self._complain(complaint(shown(place[:MOST_DEPTH]), "too-deep"))
+        if len(place) >= MAX_DEPTH:
+            self._complain(complaint(shown(place[:MAX_DEPTH]), "too-deep"))
             return None
         if isinstance(value, list):
-            return [self.clean(item, (*place, index)) for index, item in enumerate(value[: MOST_VALUES + 1])]
+            return [self.clean(item, (*place, index)) for index, item in enumerate(value[: MAX_VALUES + 1])]
         return {key: self.clean(item, (*place, key)) for key, item in value.items()}
 
     def _text(self, text: str, place: tuple[object, ...]) -> str:

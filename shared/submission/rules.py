@@ -12,7 +12,7 @@ from typing import Any
 from shared.clock import VIETNAM
 from shared.http.problems import Problem
 from shared.submission.form import (
-    MOST_COMPLAINTS,
+    MAX_COMPLAINTS,
     AssistedBy,
     Complaint,
     Component,
@@ -130,7 +130,7 @@ class ProcedureRules:
             *_about_assistance(submission.channel, submission.assisted_by),
             *self.about_subject(submission.subject, office_now),
         ]
-        return complaints[:MOST_COMPLAINTS]
+        return complaints[:MAX_COMPLAINTS]
 
     def takes(self, code: str) -> bool:
         """Whether the procedure has a component of this code."""
@@ -207,5 +207,5 @@ def _refused(complaints: Sequence[Complaint]) -> Problem:
         first.code if first else "invalid-submission",
         vi=first.vi if first else "Hồ sơ chưa hợp lệ; chưa lưu gì. Xem từng mục trong errors.",
         en=first.en if first else "The submission is not valid; nothing was stored. See errors.",
-        errors=[row.row() for row in complaints[:MOST_COMPLAINTS]],
+        errors=[row.row() for row in complaints[:MAX_COMPLAINTS]],
     )

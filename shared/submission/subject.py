@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError
 
-from shared.submission.form import MOST_COMPLAINTS, Complaint, complaint, read_date, shown
+from shared.submission.form import MAX_COMPLAINTS, Complaint, complaint, read_date, shown
 
 OLDEST = timedelta(days=round(130 * 365.2425))
 DECORATION = frozenset({"title", "description", "$schema", "$comment", "examples", "x-date", "x-order"})
@@ -34,12 +34,12 @@ class SubjectRules:
         """At most 20 complaints."""
         found: list[Complaint] = []
         if not self._quick.is_valid(subject):
-            for error in islice(self._full.iter_errors(subject), MOST_COMPLAINTS):
+            for error in islice(self._full.iter_errors(subject), MAX_COMPLAINTS):
                 found += [row for row in _about_error(error) if row not in found]
-        for row in islice(_about_days(self._schema, subject, ("subject",), today), MOST_COMPLAINTS):
+        for row in islice(_about_days(self._schema, subject, ("subject",), today), MAX_COMPLAINTS):
             if row not in found:
                 found.append(row)
-        return found[:MOST_COMPLAINTS]
+        return found[:MAX_COMPLAINTS]
 
 
 def _bare(schema: Any) -> Any:

@@ -15,12 +15,12 @@ from jsonschema import Draft202012Validator
 
 from deploy.docs import events as documents
 from shared.contract.envelope import Record, cloud_event, headers_of, new_id, parse
-from shared.contract.events import CATALOGUE, COMPACTED, PUBLIC, STATE, Fact, Heartbeat
+from shared.contract.events import COMPACTED, EVENT_TYPES, PUBLIC, STATE, Fact, Heartbeat
 from shared.contract.partitions import lane_of
 
 SAMPLES = Path(__file__).parent / "samples"
 STATE_NAME = "DossierState"
-FACTS = {kind.__name__: kind for kind in CATALOGUE.values()}
+FACTS = {kind.__name__: kind for kind in EVENT_TYPES.values()}
 PUBLIC_NAMES = sorted([STATE_NAME, *(name for name, kind in FACTS.items() if kind.topic in PUBLIC)])
 FORBIDDEN = re.compile(r"name|phone|address|note|personal_id|email|birth|sealed|file|officer|contact", re.IGNORECASE)
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

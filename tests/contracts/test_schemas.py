@@ -16,7 +16,7 @@ import jsoncompat
 import pytest
 
 from deploy.docs import events as documents
-from shared.contract.events import CATALOGUE, COMPACTED, PARTITIONS, TOPICS
+from shared.contract.events import COMPACTED, EVENT_TYPES, PARTITIONS, TOPICS
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "docs" / "schemas"
@@ -94,5 +94,7 @@ def test_the_asyncapi_document_is_current_and_names_every_topic_and_fact() -> No
         assert settings["partitions"] == PARTITIONS
         assert settings["topicConfiguration"]["cleanup.policy"] == ["compact" if topic in COMPACTED else "delete"]
     said = {(address, name) for address, channel in channels.items() for name in channel["messages"]}
-    assert said == {(kind.topic, kind.__name__) for kind in CATALOGUE.values()} | {("dossier.state.v1", "DossierState")}
+    assert said == {(kind.topic, kind.__name__) for kind in EVENT_TYPES.values()} | {
+        ("dossier.state.v1", "DossierState")
+    }
     assert set(whole["components"]["messages"]) == set(NAMES)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from services.idlookup.breaker import Breaker
-from services.idlookup.limiter import STALE_S, Window
-from services.idlookup.metrics import Meter
+from services.idlookup.circuit_breaker import CircuitBreaker
+from services.idlookup.metrics import RegistryMetrics
+from services.idlookup.window import STALE_S, Window
 from shared.contract.envelope import new_id
 from shared.telemetry.metrics import StageMetrics
 
@@ -17,9 +17,9 @@ class Shown:
     def __init__(self) -> None:
         self.now = 100.0
         self.registry = CollectorRegistry()
-        self.meter = Meter(self.registry, StageMetrics(self.registry))
+        self.meter = RegistryMetrics(self.registry, StageMetrics(self.registry))
         self.window = Window(32, 64, clock=lambda: self.now)
-        self.breaker = Breaker(failures=1)
+        self.breaker = CircuitBreaker(failures=1)
 
     def value(self, name: str) -> float | None:
         self.meter.show("issue", self.window, self.breaker)

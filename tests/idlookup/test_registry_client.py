@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from deploy.local.ports import free_port
-from services.idlookup.breaker import Breaker
+from services.idlookup.circuit_breaker import CircuitBreaker
 from services.idlookup.registry import ASK_BATCH, SEND_BATCH, Registry
 from shared.contract.envelope import new_id
 from tests.fixtures.outside import Outside
@@ -22,7 +22,7 @@ from tests.idlookup.wanting import SUBJECT
 @pytest_asyncio.fixture
 async def client(registry: Outside) -> AsyncIterator[Registry]:
     async with httpx2.AsyncClient(base_url=registry.url, timeout=None, trust_env=False) as http:
-        yield Registry(http, "issue", Breaker(failures=1000), deadline_s=0.4)
+        yield Registry(http, "issue", CircuitBreaker(failures=1000), deadline_s=0.4)
 
 
 def body(key: str | None = None, **more: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ async def test_busy_or_down_may_have_had_its_effect(client: Registry, registry: 
 
 @pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", ""], ids=["nobody listens", "none configured"])
 async def test_where_nobody_listens_nothing_can_have_arrived(url: str) -> None:
-    breaker = Breaker(failures=1)
+    breaker = CircuitBreaker(failures=1)
     async with httpx2.AsyncClient(base_url=url, timeout=None, trust_env=False) as http:
         client = Registry(http, "issue", breaker, deadline_s=2.0)
         one = body()
@@ -96,7 +96,7 @@ async def test_where_nobody_listens_nothing_can_have_arrived(url: str) -> None:
 
 
 async def test_what_is_no_registry_at_all_is_a_failure_and_no_verdict(registry: Outside) -> None:
-    breaker = Breaker(failures=2)
+    breaker = CircuitBreaker(failures=2)
     async with httpx2.AsyncClient(base_url=f"{registry.url}/control", timeout=None, trust_env=False) as http:
         client = Registry(http, "issue", breaker, deadline_s=2.0)
         one = body()

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.idlookup.rules import (
-    Answer,
     Next,
+    RegistryAnswer,
     Request,
     after,
     call_body,
@@ -42,19 +42,19 @@ VERIFY = replace(ISSUE, kind="verify")
 
 
 def next_of(request: Request, word: str, *, age_s: float = 0.0, number: str | None = None) -> Next:
-    return after(request, Answer(word, number), NOW + timedelta(seconds=age_s), chance=0.5, forget_after_s=3600)
+    return after(request, RegistryAnswer(word, number), NOW + timedelta(seconds=age_s), chance=0.5, forget_after_s=3600)
 
 
 def test_a_request_never_asked_is_sent_and_one_that_may_have_arrived_is_asked_after_first() -> None:
     assert must_send(ISSUE, None)
     assert not must_send(replace(ISSUE, asked=True), None)
-    assert must_send(replace(ISSUE, asked=True), Answer("unknown"))
-    assert not must_send(replace(ISSUE, asked=True), Answer("pending"))
-    assert not must_send(replace(ISSUE, asked=True), Answer("issued", "025326000123"))
+    assert must_send(replace(ISSUE, asked=True), RegistryAnswer("unknown"))
+    assert not must_send(replace(ISSUE, asked=True), RegistryAnswer("pending"))
+    assert not must_send(replace(ISSUE, asked=True), RegistryAnswer("issued", "025326000123"))
 
 
 def test_while_nobody_knows_whether_it_arrived_nothing_is_sent() -> None:
-    assert not must_send(replace(ISSUE, asked=True), Answer("lost"))
+    assert not must_send(replace(ISSUE, asked=True), RegistryAnswer("lost"))
     assert next_of(ISSUE, "lost").asked
     assert next_of(SENT, "lost").state == "pending"
 
@@ -62,7 +62,7 @@ def test_while_nobody_knows_whether_it_arrived_nothing_is_sent() -> None:
 @pytest.mark.parametrize("word", ["unknown", "technical-error", "duplicate-suspected"])
 def test_what_nobody_wants_any_more_is_never_sent_anew(word: str) -> None:
     dropped = replace(ISSUE, asked=True, dropped=True, confirmed=True)
-    assert not must_send(dropped, Answer(word))
+    assert not must_send(dropped, RegistryAnswer(word))
     assert not must_send(dropped, None)
 
 
@@ -72,15 +72,15 @@ def test_a_technical_error_is_sent_again_only_after_a_pause() -> None:
     assert failed.to_send
     assert failed.pause_s
     assert failed.pause_s >= 0.1
-    assert not must_send(SENT, Answer("technical-error"))
-    assert must_send(replace(SENT, to_send=True), Answer("technical-error"))
+    assert not must_send(SENT, RegistryAnswer("technical-error"))
+    assert must_send(replace(SENT, to_send=True), RegistryAnswer("technical-error"))
 
 
 def test_a_confirmed_duplicate_is_sent_once_more_and_no_oftener() -> None:
     again = replace(ISSUE, asked=True, confirmed=True)
-    assert must_send(again, Answer("duplicate-suspected"))
-    assert not must_send(replace(again, to_send=False), Answer("duplicate-suspected"))
-    assert not must_send(replace(again, confirmed=False), Answer("duplicate-suspected"))
+    assert must_send(again, RegistryAnswer("duplicate-suspected"))
+    assert not must_send(replace(again, to_send=False), RegistryAnswer("duplicate-suspected"))
+    assert not must_send(replace(again, confirmed=False), RegistryAnswer("duplicate-suspected"))
     assert next_of(replace(again, to_send=False), "duplicate-suspected").state == "duplicate"
 
 

@@ -6,8 +6,8 @@ import asyncio
 from uuid import UUID
 
 from services.idlookup import store
-from services.idlookup.limiter import STALE_S
 from services.idlookup.rules import Next, fact_of
+from services.idlookup.window import STALE_S
 from shared.contract.envelope import new_id
 from shared.postgres.writes import Writes
 from tests.fixtures.databases import MakePool
@@ -209,7 +209,7 @@ async def test_a_duplicate_suspected_of_a_want_dropped_while_it_was_asked_is_nob
     await lookup.hear([record_of(no_longer_wanted(key_of(wanted[0])), dossier_of(wanted[0]), 2)])
     assert await states(pool) == {"calling": 2}
     suspected = Next("duplicate")
-    rows = [store.Settled(request, suspected, None, fact_of(request, suspected, None, ())) for request in taken]
+    rows = [store.SettledRequest(request, suspected, None, fact_of(request, suspected, None, ())) for request in taken]
     async with pool.acquire() as tx, tx.transaction():
         outgoing, saved = await store.save_settled(tx, Writes(), rows)
     assert await states(pool) == {"stopped": 1, "duplicate": 1}
@@ -251,7 +251,9 @@ async def test_who_comes_late_with_an_answer_changes_nothing(make_pool: MakePool
     async with pool.acquire() as tx, tx.transaction():
         for request, written in ((slow, 0), (quick, 1), (quick, 0)):
             fact = fact_of(request, found, "sealed", ())
-            outgoing, saved = await store.save_settled(tx, Writes(), [store.Settled(request, found, "sealed", fact)])
+            outgoing, saved = await store.save_settled(
+                tx, Writes(), [store.SettledRequest(request, found, "sealed", fact)]
+            )
             assert (len(outgoing), len(saved)) == (written, written)
 
 
@@ -264,7 +266,10 @@ async def test_a_late_answer_and_the_latest_in_one_transaction_are_told_once(
     (slow,) = await store.take_due(pool, "issue", 10, 0.0, to_send=True)
     (quick,) = await store.take_due(pool, "issue", 10, 60.0, to_send=True)
     found = Next("found", number="025326000123")
-    both = [store.Settled(request, found, "sealed", fact_of(request, found, "sealed", ())) for request in (slow, quick)]
+    both = [
+        store.SettledRequest(request, found, "sealed", fact_of(request, found, "sealed", ()))
+        for request in (slow, quick)
+    ]
     async with pool.acquire() as tx, tx.transaction():
         outgoing, saved = await store.save_settled(tx, Writes(), both)
     assert [row.request.tries for row in saved] == [quick.tries]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.intake.catalogue import Catalogue
+from services.intake.catalogue import ProcedureCatalogue
 from services.workflow.procedures import shipped
 from shared.clock import VIETNAM
 from shared.http.problems import Problem
@@ -86,8 +86,8 @@ def test_a_procedure_not_yet_valid_or_closed_takes_nothing() -> None:
     assert caught.value.code == "procedure-closed"
 
 
-def catalogue(*versions: dict[str, Any]) -> Catalogue:
-    found = Catalogue()
+def catalogue(*versions: dict[str, Any]) -> ProcedureCatalogue:
+    found = ProcedureCatalogue()
     for version, changes in enumerate(versions, 1):
         found.keep({**DOCUMENTS["1.001193"], "version": version, **changes})
     return found

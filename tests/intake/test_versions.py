@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from services.intake.catalogue import Catalogue
+from services.intake.catalogue import ProcedureCatalogue
 from services.intake.handlers import on_procedure_published
 from services.intake.store import ProcedureWork
 from shared.clock import wall_now
@@ -52,7 +52,7 @@ async def test_a_version_that_comes_early_stands_beside_the_one_in_force_until_i
     now, coming = DOCUMENTS[BIRTH], {**DOCUMENTS[BIRTH], "version": 2, "valid_from": "2025-09-01"}
     await hear(pool, now, coming, now)
     await hear(pool, coming)
-    known = Catalogue()
+    known = ProcedureCatalogue()
     await known.refresh(pool)
     found = [known.find(BIRTH, day) for day in (TODAY, date(2025, 8, 31), date(2025, 9, 1))]
     assert [rules and rules.version for rules in found] == [1, 1, 2]
@@ -60,7 +60,7 @@ async def test_a_version_that_comes_early_stands_beside_the_one_in_force_until_i
 
 async def test_who_heard_the_later_version_first_still_learns_the_one_in_force(make_pool: MakePool) -> None:
     pool = await make_pool(*PACKAGES)
-    known = Catalogue()
+    known = ProcedureCatalogue()
     await hear(pool, {**DOCUMENTS[BIRTH], "version": 2, "valid_from": "2025-09-01"})
     await known.refresh(pool)
     await hear(pool, DOCUMENTS[BIRTH])

@@ -12,7 +12,7 @@ from asyncpg import InterfaceError
 
 from deploy.local.ports import free_port
 from services.notify.channels import Gateway, Mail
-from services.notify.rules import Answer, Patience
+from services.notify.rules import Patience, SendResult
 from shared.contract.envelope import new_id
 from tests.fixtures.databases import MakePool
 from tests.fixtures.waiting import wait_until
@@ -41,7 +41,7 @@ async def test_a_mail_arrives_with_an_id_made_of_the_notice(mail_server: MailSer
     notice_id = new_id()
     async with mailing(mail_server.address) as mail:
         for name in ("a", "b"):
-            assert await mail.send(letter(f"{notice_id}:email", f"{name}@vidu.invalid"), yes) == Answer("sent")
+            assert await mail.send(letter(f"{notice_id}:email", f"{name}@vidu.invalid"), yes) == SendResult("sent")
     first, second = mail_server.messages()
     assert first["message_id"] == second["message_id"] == f"<{notice_id}.email@hoso.invalid>"
     assert first["subject"] == "Hồ sơ: thông báo"
@@ -50,8 +50,8 @@ async def test_a_mail_arrives_with_an_id_made_of_the_notice(mail_server: MailSer
 
 async def test_an_unknown_recipient_is_refused_and_a_busy_server_is_tried_again(mail_server: MailServer) -> None:
     async with mailing(mail_server.address) as mail:
-        assert await mail.send(letter("n:email", "unknown@vidu.invalid"), yes) == Answer("refused", "mail-550")
-        assert await mail.send(letter("n:email", "busy@vidu.invalid"), yes) == Answer("again", "mail-451")
+        assert await mail.send(letter("n:email", "unknown@vidu.invalid"), yes) == SendResult("refused", "mail-550")
+        assert await mail.send(letter("n:email", "busy@vidu.invalid"), yes) == SendResult("again", "mail-451")
         assert (await mail.send(letter("n:email", "a@vidu.invalid"), yes)).what == "sent"
 
 
@@ -138,7 +138,7 @@ async def test_after_a_lost_answer_the_gateway_is_asked_and_not_sent_to(sms_gate
     assert (await gateway.send(letter(reference, "+84912345678"), yes)).what == "again"
     # Whoever sent again now would be told 503; whoever asks learns that it went out.
     await sms_gateway.control(lost_answer_rate=0, error_rate=1)
-    assert await gateway.send(letter(reference, "+84912345678", repeated=True), yes) == Answer("sent")
+    assert await gateway.send(letter(reference, "+84912345678", repeated=True), yes) == SendResult("sent")
     assert (await sms_gateway.stats())["messages"] == 1
     await gateway.close()
 

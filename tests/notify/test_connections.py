@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from services.notify.connections import LARGEST_ANSWER, HttpAnswer, Lines, NoAnswer
+from services.notify.connections import LARGEST_ANSWER, ConnectionPool, HttpAnswer, NoAnswer
 
 Reply = Callable[[bytes], bytes]
 
@@ -48,7 +48,7 @@ def full(body: bytes, more: bytes = b"") -> bytes:
 
 async def test_each_answer_belongs_to_its_request_and_a_line_is_used_again() -> None:
     async with answering(lambda head: full(head.split(b" ")[1])) as server:
-        lines = Lines(server.url + "/root/", 2)
+        lines = ConnectionPool(server.url + "/root/", 2)
         for number in range(20):
             assert await lines.ask("GET", f"/{number}", {}) == HttpAnswer(200, b"/root/%d" % number)
         assert server.connections == 1
@@ -60,7 +60,7 @@ async def test_each_answer_belongs_to_its_request_and_a_line_is_used_again() -> 
 async def test_an_answer_in_pieces_or_in_chunks_is_one_answer() -> None:
     chunks = b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
     async with answering(lambda _: chunks, piece=1) as server:
-        lines = Lines(server.url, 2)
+        lines = ConnectionPool(server.url, 2)
         for _ in range(2):
             assert await lines.ask("GET", "/", {}) == HttpAnswer(202, b"abcde")
         lines.close()
@@ -68,7 +68,7 @@ async def test_an_answer_in_pieces_or_in_chunks_is_one_answer() -> None:
 
 async def test_a_server_that_closes_after_each_answer_is_connected_to_again() -> None:
     async with answering(lambda _: full(b"x", b"Connection: close\r\n"), hang_up=True) as server:
-        lines = Lines(server.url, 2)
+        lines = ConnectionPool(server.url, 2)
         for _ in range(3):
             assert (await lines.ask("GET", "/", {})).body == b"x"
         assert server.connections == 3
@@ -86,12 +86,12 @@ async def test_a_server_that_closes_after_each_answer_is_connected_to_again() ->
 async def test_half_an_answer_or_nonsense_is_no_answer(broken: bytes) -> None:
     async with answering(lambda _: broken, hang_up=True) as server:
         with pytest.raises(NoAnswer):
-            await Lines(server.url, 2).ask("GET", "/", {})
+            await ConnectionPool(server.url, 2).ask("GET", "/", {})
 
 
 async def test_what_nobody_asked_for_is_never_taken_for_an_answer() -> None:
     async with answering(lambda head: full(head.split(b" ")[1]) + full(b"stray")) as server:
-        lines = Lines(server.url, 2)
+        lines = ConnectionPool(server.url, 2)
         for number in range(5):
             assert (await lines.ask("GET", f"/{number}", {})).body == b"/%d" % number
 
@@ -99,10 +99,10 @@ async def test_what_nobody_asked_for_is_never_taken_for_an_answer() -> None:
 async def test_silence_ends_at_the_deadline() -> None:
     async with answering(lambda _: b"") as server:
         with pytest.raises(TimeoutError):
-            await Lines(server.url, 0.1).ask("GET", "/", {})
+            await ConnectionPool(server.url, 0.1).ask("GET", "/", {})
 
 
 @pytest.mark.parametrize("url", ["gateway:80", "ftp://x", "http://", "http://user:secret@x"])
 def test_an_address_that_is_none_is_refused_at_the_start(url: str) -> None:
     with pytest.raises(ValueError, match="gateway's address"):
-        Lines(url, 1)
+        ConnectionPool(url, 1)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.notify import store
-from services.notify.rules import Answer, Patience
+from services.notify.rules import Patience, SendResult
 from services.notify.sender import ALARM, PROBE_EVERY_S
 from shared.contract.envelope import new_id
 from shared.contract.events import NoticeRequestHeartbeat
@@ -22,8 +22,8 @@ from tests.notify.wanted import WITH_BOTH, WITH_NOTHING, WITH_PHONE, Notify, Scr
 PACKAGES = ("shared", "services.notify")
 
 
-def sent(_: Any) -> Answer:
-    return Answer("sent")
+def sent(_: Any) -> SendResult:
+    return SendResult("sent")
 
 
 @contextlib.asynccontextmanager
@@ -64,7 +64,7 @@ async def test_whom_no_message_reaches_is_listed_for_a_call_in_the_same_transact
 
 
 async def test_a_refused_message_goes_to_the_next_channel_and_both_outcomes_are_told(make_pool: MakePool) -> None:
-    sms, mail = Scripted(lambda _: Answer("refused", "gateway-422")), Scripted(sent)
+    sms, mail = Scripted(lambda _: SendResult("refused", "gateway-422")), Scripted(sent)
     notify = Notify(await make_pool(*PACKAGES), {"sms": sms, "email": mail})
     dossier_id = new_id()
     await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
@@ -77,7 +77,7 @@ async def test_a_refused_message_goes_to_the_next_channel_and_both_outcomes_are_
 
 
 async def test_after_its_tries_a_channel_has_failed_and_the_call_list_takes_over(make_pool: MakePool) -> None:
-    sms = Scripted(lambda _: Answer("again", "gateway-503"))
+    sms = Scripted(lambda _: SendResult("again", "gateway-503"))
     notify = Notify(await make_pool(*PACKAGES), {"sms": sms}, Patience(tries=3, first_pause_s=0.01))
     dossier_id = new_id()
     await notify.consumer.apply([record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1)])
@@ -123,7 +123,7 @@ async def test_a_late_sender_neither_sends_nor_overwrites_what_the_latest_try_fo
     assert not await store.begin_handing_over(notify.pool, late)
     assert await store.begin_handing_over(notify.pool, latest)
     for notice in (late, latest):
-        settled = store.Settled(notice, store.Settlement("sent"))
+        settled = store.SettledNotice(notice, store.Settlement("sent"))
         async with notify.pool.acquire() as tx, tx.transaction():
             outgoing, saved, _ = await store.save_settled(tx, [settled])
         assert [row.notice for row in saved] == ([latest] if notice is latest else [])
@@ -139,8 +139,8 @@ async def test_a_late_outcome_and_the_latest_in_one_transaction_leave_the_latest
     [latest] = await store.take_due(notify.pool, "email", 10, 60.0)
     assert await store.begin_handing_over(notify.pool, latest)
     both = [
-        store.Settled(latest, store.Settlement("sent")),
-        store.Settled(late, store.Settlement("due", "lease-lost", 0.0)),
+        store.SettledNotice(latest, store.Settlement("sent")),
+        store.SettledNotice(late, store.Settlement("due", "lease-lost", 0.0)),
     ]
     async with notify.pool.acquire() as tx, tx.transaction():
         outgoing, saved, _ = await store.save_settled(tx, both)
@@ -176,7 +176,9 @@ async def test_a_tampered_contact_parks_its_event_and_no_other(make_pool: MakePo
 
 
 async def test_many_outcomes_of_one_dossier_are_told_without_gaps(make_pool: MakePool) -> None:
-    sms = Scripted(lambda letter: Answer("sent") if hash(letter.reference) % 3 else Answer("refused", "gateway-422"))
+    sms = Scripted(
+        lambda letter: SendResult("sent") if hash(letter.reference) % 3 else SendResult("refused", "gateway-422")
+    )
     notify = Notify(await make_pool(*PACKAGES), {"sms": sms})
     dossiers = [new_id() for _ in range(5)]
     await notify.consumer.apply([record_of(wanted(d, WITH_PHONE), d, n) for d in dossiers for n in range(1, 41)])
@@ -215,7 +217,7 @@ async def test_what_is_settled_keeps_no_contact(make_pool: MakePool) -> None:
 async def test_a_silent_channel_is_probed_and_keeps_the_tries_of_the_rest(make_pool: MakePool) -> None:
     """An hour without the gateway must not send a whole commune to the call list."""
     silent = True
-    sms = Scripted(lambda _: Answer("again", "no-answer") if silent else Answer("sent"), slots=4)
+    sms = Scripted(lambda _: SendResult("again", "no-answer") if silent else SendResult("sent"), slots=4)
     notify = Notify(await make_pool(*PACKAGES), {"sms": sms}, Patience(tries=2, first_pause_s=0.01))
     ids = [new_id() for _ in range(80)]
     await notify.consumer.apply([record_of(wanted(d, WITH_PHONE), d, 1) for d in ids])

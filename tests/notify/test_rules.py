@@ -12,8 +12,8 @@ from services.notify.rules import (
     SENDABLE,
     SMS,
     ZALO,
-    Answer,
     Patience,
+    SendResult,
     channel_after,
     channels,
     read_contact,
@@ -70,7 +70,7 @@ def test_the_next_channel_is_a_later_one_and_after_an_unknown_outcome_somebody_c
     assert channel_after(SMS, BOTH, ALL, call=True) == CALL_LIST
 
 
-def settled(answer: Answer, tries: int) -> tuple[str, str | None]:
+def settled(answer: SendResult, tries: int) -> tuple[str, str | None]:
     settlement = settle(
         answer, channel=SMS, tries=tries, contact=BOTH, available=ALL, patience=Patience(tries=3), chance=0.5
     )
@@ -78,14 +78,14 @@ def settled(answer: Answer, tries: int) -> tuple[str, str | None]:
 
 
 def test_a_channel_is_tried_again_until_patience_ends_then_the_next_takes_over() -> None:
-    assert settled(Answer("again"), 1) == ("due", None)
-    assert settled(Answer("again"), 2) == ("due", None)
-    assert settled(Answer("again"), 3) == ("failed", ZALO)
+    assert settled(SendResult("again"), 1) == ("due", None)
+    assert settled(SendResult("again"), 2) == ("due", None)
+    assert settled(SendResult("again"), 3) == ("failed", ZALO)
 
 
 def test_a_refusal_is_not_argued_with_and_an_unknown_outcome_is_never_sent_again() -> None:
-    assert settled(Answer("refused"), 1) == ("failed", ZALO)
-    assert settled(Answer("unknown"), 1) == ("failed", CALL_LIST)
+    assert settled(SendResult("refused"), 1) == ("failed", ZALO)
+    assert settled(SendResult("unknown"), 1) == ("failed", CALL_LIST)
 
 
 def test_pauses_double_are_spread_and_have_an_end() -> None:

@@ -9,8 +9,8 @@ import pytest
 from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 
-from services.notify.texts import Subject, Texts
-from services.workflow.lifecycle.pen import NOTICES, OTHER_NOTICES
+from services.notify.texts import NoticeText, Texts
+from services.workflow.lifecycle.decision_builder import NOTICES, OTHER_NOTICES
 from services.workflow.procedures import shipped
 from shared.clock import VIETNAM
 from shared.contract import events
@@ -33,12 +33,14 @@ TELLING = (
     *("birth", "death", "marriage", "identif", "certif", "pension", "land", "guardian"),
 )
 texts = Texts()
-SUBJECTS = [Subject(kind, kind, code, 2, due) for kind in texts.kinds for code in (CODE, None) for due in (DUE, None)]
-SUBJECTS += [Subject("unheard-of", "Unheard", code, status) for status in range(11) for code in (CODE, None)]
+SUBJECTS = [
+    NoticeText(kind, kind, code, 2, due) for kind in texts.kinds for code in (CODE, None) for due in (DUE, None)
+]
+SUBJECTS += [NoticeText("unheard-of", "Unheard", code, status) for status in range(11) for code in (CODE, None)]
 
 
 @pytest.mark.parametrize("about", SUBJECTS, ids=str)
-def test_every_notice_has_both_languages_and_its_code(about: Subject) -> None:
+def test_every_notice_has_both_languages_and_its_code(about: NoticeText) -> None:
     subject, body = texts.mail(about)
     for text in (texts.short(about), body):
         assert "Hồ sơ" in text
@@ -51,7 +53,7 @@ def test_every_notice_has_both_languages_and_its_code(about: Subject) -> None:
 
 
 @pytest.mark.parametrize("about", SUBJECTS, ids=str)
-def test_no_notice_names_a_procedure_or_carries_a_number(about: Subject) -> None:
+def test_no_notice_names_a_procedure_or_carries_a_number(about: NoticeText) -> None:
     whole = " ".join((texts.short(about), *texts.mail(about))).lower()
     for procedure in shipped().values():
         assert procedure.names.vi.lower() not in whole
@@ -62,14 +64,14 @@ def test_no_notice_names_a_procedure_or_carries_a_number(about: Subject) -> None
 
 
 @pytest.mark.parametrize("about", SUBJECTS, ids=str)
-def test_a_short_message_fits_four_sms(about: Subject) -> None:
+def test_a_short_message_fits_four_sms(about: NoticeText) -> None:
     # Vietnamese needs UCS-2: 67 characters in each part of a long message.
     assert len(texts.short(about)) <= 4 * 67
 
 
 @pytest.mark.parametrize(("status", "name"), STATUSES.items())
 def test_an_unknown_kind_is_told_by_the_national_status(status: int, name: str) -> None:
-    vi, _ = texts.sentence(Subject("unheard-of", "Unheard", CODE, status))
+    vi, _ = texts.sentence(NoticeText("unheard-of", "Unheard", CODE, status))
     assert vi.rstrip(".") == name[0].lower() + name[1:]
 
 
@@ -80,17 +82,17 @@ def test_whatever_workflow_tells_people_has_words_of_its_own() -> None:
 
 @pytest.mark.parametrize(("kind", "cause"), OTHER_NOTICES.items())
 def test_a_kind_that_its_facts_words_would_mislead_says_something_else(kind: str, cause: str) -> None:
-    assert texts.sentence(Subject(kind, cause, CODE, 1)) != texts.sentence(Subject(cause, cause, CODE, 1))
+    assert texts.sentence(NoticeText(kind, cause, CODE, 1)) != texts.sentence(NoticeText(cause, cause, CODE, 1))
 
 
 def test_a_child_without_its_number_is_not_told_that_all_is_there() -> None:
-    vi, en = texts.sentence(Subject("ready_without_number", "DossierResolved", CODE, 9))
+    vi, en = texts.sentence(NoticeText("ready_without_number", "DossierResolved", CODE, 9))
     assert "còn chờ" in vi
     assert "still awaited" in en
 
 
 def test_every_kind_with_words_of_its_own_is_a_lifecycle_fact_or_a_kind_of_workflow() -> None:
-    facts = {fact.__name__ for fact in events.CATALOGUE.values() if fact.topic == events.LIFECYCLE}
+    facts = {fact.__name__ for fact in events.EVENT_TYPES.values() if fact.topic == events.LIFECYCLE}
     assert {kind for kind in texts.kinds if kind[0].isupper()} <= facts
 
 

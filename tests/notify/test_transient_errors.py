@@ -19,7 +19,7 @@ from tests.notify.wanted import WITH_PHONE, Notify, Scripted, record_of, wanted
 async def test_the_senders_go_on_when_the_trouble_is_over(kind: str, table: str, make_pool: MakePool) -> None:
     """`notices`: nothing can be taken up; `events`: it has gone out, and that cannot be stored."""
     dsn, pool = await make_pool.with_dsn("shared", "services.notify")
-    channel = Scripted(lambda _: rules.Answer("sent"))
+    channel = Scripted(lambda _: rules.SendResult("sent"))
     notify = Notify(pool, {"sms": channel}, deadline_s=20)
     dossiers = [new_id() for _ in range(10)]
     await notify.consumer.apply([record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1) for dossier_id in dossiers])

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from services.notify import handlers, rules
 from services.notify.channels import Channel, Letter
-from services.notify.metrics import Meter
+from services.notify.metrics import NoticeMetrics
 from services.notify.sender import Sender
 from services.notify.store import NoticeWork
 from services.notify.texts import Texts
@@ -84,14 +84,14 @@ def letter(reference: str, to: str, *, repeated: bool = False) -> Letter:
 class Scripted:
     """A channel that answers as the test says, and remembers what it was given."""
 
-    script: Callable[[Letter], rules.Answer]
+    script: Callable[[Letter], rules.SendResult]
     asks_to_hand_over: bool = False
     slots: int = 64
     letters: list[Letter] = field(default_factory=list)
 
-    async def send(self, letter: Letter, hand_over: Any) -> rules.Answer:
+    async def send(self, letter: Letter, hand_over: Any) -> rules.SendResult:
         if self.asks_to_hand_over and not await hand_over():
-            return rules.Answer("again", "lease-lost")
+            return rules.SendResult("again", "lease-lost")
         self.letters.append(letter)
         await asyncio.sleep(0)
         return self.script(letter)
@@ -108,7 +108,7 @@ class Notify:
         registry = CollectorRegistry()
         self.pool, self.registry = pool, registry
         self.available = frozenset(channels)
-        self.meter = Meter(StageMetrics(registry), target_s=900)
+        self.meter = NoticeMetrics(StageMetrics(registry), target_s=900)
         self.sender = Sender(
             pool=lambda: pool,
             sealer=sealer,

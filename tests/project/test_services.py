@@ -17,7 +17,7 @@ from services.idlookup import app
 from services.intake import api as intake
 from services.notify import api as notify
 from services.workflow import handlers as workflow
-from shared.contract.events import CATALOGUE, PRODUCER, PUBLIC, TOPICS
+from shared.contract.events import EVENT_TYPES, PRODUCER, PUBLIC, TOPICS
 from shared.http.access import ROLES
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.subscription import Subscription
@@ -92,7 +92,7 @@ def test_every_subscriber_keeps_what_it_could_not_apply(service: str) -> None:
     assert heard == set(listening.topics)
     silent = {
         kind.__name__
-        for kind in CATALOGUE.values()
+        for kind in EVENT_TYPES.values()
         if kind.topic in listening.topics and kind not in listening.handlers
     }
     assert silent == set(), f"{service} hears topics whose facts it has no handler for"
@@ -119,7 +119,7 @@ def test_there_is_one_place_that_subscribes_and_no_page_that_publishes() -> None
 
 def test_every_fact_has_a_topic_a_sample_a_schema_and_a_row() -> None:
     page = (ROOT / "docs" / "events.md").read_text("utf-8")
-    for kind in CATALOGUE.values():
+    for kind in EVENT_TYPES.values():
         assert kind.topic in TOPICS
         assert (ROOT / "tests/contracts/samples" / f"{kind.__name__}.json").is_file()
         assert (ROOT / "docs/schemas" / f"{kind.__name__}.json").is_file()
@@ -128,7 +128,7 @@ def test_every_fact_has_a_topic_a_sample_a_schema_and_a_row() -> None:
 
 
 def test_facts_are_named_as_something_that_happened() -> None:
-    for kind in CATALOGUE.values():
+    for kind in EVENT_TYPES.values():
         assert not re.search(r"(Event|Changed|Message|Data)$", kind.__name__), kind.__name__
     for topic in PUBLIC:
         assert PRODUCER[topic] == "workflow"

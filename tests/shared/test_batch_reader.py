@@ -16,7 +16,7 @@ from shared.contract.events import SUBMISSIONS
 from shared.contract.partitions import lane_of
 from shared.kafka import batch_reader
 from shared.kafka.batch_reader import COMMIT_EVERY_S
-from shared.kafka.prefetch import Ahead, Batch
+from shared.kafka.prefetch import Batch, Prefetch
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.listening import all_heard, send
@@ -263,7 +263,7 @@ async def test_the_end_of_reading_does_not_swallow_the_services_own() -> None:
         finally:
             await over.wait()
 
-    ahead = Ahead(stubborn)
+    ahead = Prefetch(stubborn)
     coming = ahead._next = asyncio.create_task(ahead._get())
     await asyncio.wait_for(begun.wait(), 5)
     dropping = asyncio.create_task(ahead.drop())

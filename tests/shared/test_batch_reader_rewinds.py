@@ -1,4 +1,4 @@
-"""Reading from the oldest record again, when it is not the cluster that was heard last."""
+"""BatchReader from the oldest record again, when it is not the cluster that was heard last."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from shared.contract.envelope import Received, Record
 from shared.contract.events import SUBMISSIONS, SubmissionHeartbeat, WithdrawalRequested
 from shared.inbox.consumer import _Braked
-from shared.inbox.parking_breaker import Brake
+from shared.inbox.parking_breaker import ParkingBreaker
 from shared.postgres.writes import Writes
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
@@ -281,7 +281,7 @@ async def test_above_five_per_cent_and_twenty_parked_the_consumer_stops_and_park
             raise KeyError("the seal key is wrong")
         world.on_withdrawal_requested(work, event)
 
-    listener = world.consumer(pool, handlers={WithdrawalRequested: handler}, brake=Brake(window_s=0.3))
+    listener = world.consumer(pool, handlers={WithdrawalRequested: handler}, brake=ParkingBreaker(window_s=0.3))
     batch = [record(uuid4(), 1) for _ in range(40)]
     applying = asyncio.create_task(listener.apply(batch))
     await wait_until(lambda: listener._metrics.brake._value.get() == 1)
@@ -303,7 +303,7 @@ async def test_fewer_than_twenty_or_less_than_five_per_cent_are_parked_without_t
 
 async def test_strangers_are_not_counted_again_each_time_they_are_read(pool: Pool) -> None:
     """Twenty-five of them in a topic that is read again from its start must not stop the consumer for ever."""
-    listener = world.consumer(pool, brake=Brake(window_s=0.2))
+    listener = world.consumer(pool, brake=ParkingBreaker(window_s=0.2))
     batch: list[Record] = [stranger(str(n)) for n in range(30)]
     await asyncio.wait_for(listener.apply(batch), 5)
     assert len(await parked(pool)) == 30
@@ -311,7 +311,7 @@ async def test_strangers_are_not_counted_again_each_time_they_are_read(pool: Poo
 
 async def test_impostors_that_are_read_again_hold_nobody_up(pool: Pool) -> None:
     """Parked one by one over months; when the log is read again they all come at once."""
-    brake = Brake(window_s=0.2)
+    brake = ParkingBreaker(window_s=0.2)
     listener = world.consumer(pool, brake=brake, patience_s=1.0)
     log = [record(dossier_id, 1) for dossier_id in (uuid4() for _ in range(25)) for _ in range(2)]
     for one in log:
@@ -325,7 +325,7 @@ async def test_impostors_that_are_read_again_hold_nobody_up(pool: Pool) -> None:
 
 
 async def test_a_consumer_on_the_brake_gives_its_batch_back_before_it_is_taken_for_dead(pool: Pool) -> None:
-    listener = world.consumer(pool, brake=Brake(window_s=0.1), patience_s=0.3)
+    listener = world.consumer(pool, brake=ParkingBreaker(window_s=0.1), patience_s=0.3)
     with pytest.raises(_Braked):
         await asyncio.wait_for(listener.apply([record(uuid4(), 1, "a bug") for _ in range(40)]), 5)
     assert await parked(pool) == []

@@ -28,7 +28,7 @@ from shared.contract.envelope import (
     records_from,
     trace_of,
 )
-from shared.contract.events import CATALOGUE, COMPACTED, PROCEDURES, SUBMISSIONS, ProcedurePublished
+from shared.contract.events import COMPACTED, EVENT_TYPES, PROCEDURES, SUBMISSIONS, ProcedurePublished
 from tests.shared.telling import NOON, record, told
 
 
@@ -213,5 +213,5 @@ def test_no_record_raises_anything_but_malformed(
 
 
 def test_every_fact_can_be_told_and_has_one_topic() -> None:
-    assert len(CATALOGUE) > 30
-    assert all(kind.topic for kind in CATALOGUE.values())
+    assert len(EVENT_TYPES) > 30
+    assert all(kind.topic for kind in EVENT_TYPES.values())

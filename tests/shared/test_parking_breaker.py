@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.inbox.parking_breaker import Brake
+from shared.inbox.parking_breaker import ParkingBreaker
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.telling import stranger
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_what_is_parked_one_by_one_within_a_minute_counts_together() -> None:
-    brake = Brake()
+    brake = ParkingBreaker()
     for _ in range(19):
         assert not brake.would_trip(1, 1)
         brake.count(1, 1)
@@ -26,14 +26,14 @@ def test_what_is_parked_one_by_one_within_a_minute_counts_together() -> None:
 
 
 def test_what_went_well_within_a_minute_counts_too() -> None:
-    brake = Brake()
+    brake = ParkingBreaker()
     brake.count(600, 0)
     assert not brake.would_trip(30, 30), "30 of 630"
     assert brake.would_trip(40, 40), "40 of 640"
 
 
 async def test_what_is_older_than_the_window_counts_no_more() -> None:
-    brake = Brake(window_s=0.2)
+    brake = ParkingBreaker(window_s=0.2)
     brake.count(19, 19)
     assert brake.would_trip(1, 1)
     await wait_until(lambda: not brake.would_trip(1, 1))

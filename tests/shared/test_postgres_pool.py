@@ -11,7 +11,7 @@ import pytest
 
 from deploy.local.ports import free_port
 from shared.postgres import pool as database
-from shared.postgres.pool import NotReady, is_passing
+from shared.postgres.pool import NotReady, is_transient
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
@@ -27,7 +27,7 @@ LASTING = {"22001", "22003", "22021", "23502", "23503", "23505", "23514", "42601
 @pytest.mark.parametrize("state", sorted(PASSING | LASTING))
 def test_each_sqlstate_is_tried_again_or_parked_as_the_rule_says(state: str) -> None:
     error = asyncpg.PostgresError.new({"C": state, "M": "said"})
-    assert is_passing(error) == (state in PASSING)
+    assert is_transient(error) == (state in PASSING)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_each_sqlstate_is_tried_again_or_parked_as_the_rule_says(state: str) -> 
     ],
 )
 def test_errors_of_the_connection_pass_and_errors_of_ours_do_not(error: Exception, passing: bool) -> None:
-    assert is_passing(error) == passing
+    assert is_transient(error) == passing
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ async def test_a_value_the_database_cannot_hold_is_the_values_fault(
     """asyncpg has two errors of one name; the one for a wrong argument must not look like a lost connection."""
     with pytest.raises(Exception) as raised:  # noqa: PT011 - which it is, is asyncpg's business
         await pool.fetchval(statement, argument)
-    assert not is_passing(raised.value)
+    assert not is_transient(raised.value)
 
 
 async def test_a_killed_connection_a_time_out_and_a_lock_time_out_pass(pool: Pool) -> None:
@@ -87,7 +87,7 @@ async def test_a_killed_connection_a_time_out_and_a_lock_time_out_pass(pool: Poo
     for trouble in (kill_me, too_slow, locked_out):
         with pytest.raises(Exception) as raised:  # noqa: PT011 - which it is, is asyncpg's business
             await trouble()
-        assert is_passing(raised.value), raised.value
+        assert is_transient(raised.value), raised.value
 
 
 async def test_a_table_migrated_under_a_running_process_costs_one_more_try(pool: Pool) -> None:
@@ -98,7 +98,7 @@ async def test_a_table_migrated_under_a_running_process_costs_one_more_try(pool:
         with pytest.raises(asyncpg.PostgresError) as raised:
             async with tx.transaction():
                 await tx.fetch("select * from t")
-        assert is_passing(raised.value)
+        assert is_transient(raised.value)
         async with tx.transaction():
             await tx.fetch("select * from t")
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from shared.postgres import pool as database
-from shared.postgres.pool import is_passing
+from shared.postgres.pool import is_transient
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.telling import record
@@ -55,7 +55,7 @@ async def a_passing_error(pool: Pool) -> str:
     """What the next session is refused with, which must be something that passes."""
     with pytest.raises(Exception) as raised:  # noqa: PT011 - which it is, is the answer
         await pool.execute("insert into effects (note) values ('try')")
-    assert is_passing(raised.value), repr(raised.value)
+    assert is_transient(raised.value), repr(raised.value)
     return str(getattr(raised.value, "sqlstate", type(raised.value).__name__))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.contract.envelope import Received, fingerprint
 from shared.contract.events import SUBMISSIONS
-from shared.inbox.sequence import Head, Pair, Spot, plan
+from shared.inbox.sequence import LastProcessed, Position, StreamKey, plan
 from tests.shared.telling import received
 
 DOSSIERS = [UUID(int=number) for number in range(1, 4)]
@@ -22,18 +22,18 @@ class Memory:
     """What store.py keeps in the database, as plain dictionaries."""
 
     def __init__(self, poison: set[tuple[UUID, int]] = frozenset()) -> None:  # type: ignore[assignment]
-        self.heads: dict[Pair, Head] = defaultdict(Head)
-        self.held: dict[Pair, dict[int, Received]] = defaultdict(dict)
-        self.why: dict[Spot, str] = {}
-        self.parked: dict[Pair, dict[int, int]] = defaultdict(dict)
+        self.heads: dict[StreamKey, LastProcessed] = defaultdict(LastProcessed)
+        self.held: dict[StreamKey, dict[int, Received]] = defaultdict(dict)
+        self.why: dict[Position, str] = {}
+        self.parked: dict[StreamKey, dict[int, int]] = defaultdict(dict)
         self.put_aside: list[tuple[Received, str, bool]] = []
         self.applied: dict[UUID, list[int]] = defaultdict(list)
         self.repeats = 0
         self._poison = poison
 
-    def apply(self, batch: list[Received], *, singly: bool = False, pair: Pair | None = None) -> int:
+    def apply(self, batch: list[Received], *, singly: bool = False, pair: StreamKey | None = None) -> int:
         """As the consumer: what raises is named and the whole batch planned again. Returns how many took effect."""
-        poison: dict[Spot, tuple[str, str]] = {}
+        poison: dict[Position, tuple[str, str]] = {}
         pairs = {(e.topic, e.dossier_id) for e in batch if e.dossier_id} | ({pair} if pair else set())
         while True:
             heads = {p: self.heads[p] for p in pairs}
@@ -60,7 +60,7 @@ class Memory:
         for key, (first, last, marks) in found.heads.items():
             assert first == self.heads[key].last + 1
             assert len(marks) == last
-            self.heads[key] = Head(last, marks)
+            self.heads[key] = LastProcessed(last, marks)
         for event in found.ready:
             assert event.dossier_id is not None
             self.applied[event.dossier_id].append(event.sequence)
@@ -68,7 +68,7 @@ class Memory:
         return len(found.ready)
 
 
-def pair_of(dossier_id: UUID) -> Pair:
+def pair_of(dossier_id: UUID) -> StreamKey:
     return (SUBMISSIONS, dossier_id)
 
 
@@ -152,7 +152,7 @@ def test_successors_of_a_parked_event_are_held_behind_it_and_go_on_once_it_is_pa
     events = {n: received(dossier_id, n) for n in range(1, 5)}
     memory.apply([events[1], events[2], events[4]])
     assert memory.why == {(*pair_of(dossier_id), 4): "behind"}
-    memory.heads[pair_of(dossier_id)] = Head(2, [*memory.heads[pair_of(dossier_id)].fingerprints, 0])
+    memory.heads[pair_of(dossier_id)] = LastProcessed(2, [*memory.heads[pair_of(dossier_id)].fingerprints, 0])
     del memory.parked[pair_of(dossier_id)][2]
     memory.apply([], pair=pair_of(dossier_id))
     assert memory.why == {(*pair_of(dossier_id), 4): "gap"}, "now it waits for 3, which has not come"

@@ -218,7 +218,7 @@ async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
     await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.fetch_wait_ms, 10, what="it hurries")
     await all_heard(pool, [(dossier_id, 1)])
     await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it rests again")
-    listener.subscription._reading._pace(listener.subscription._subscriber.consumer, batch_reader.PLENTY)
+    listener.subscription._reading._pace(listener.subscription._subscriber.consumer, batch_reader.BACKLOG_RECORDS)
     assert fetcher._fetch_max_wait_ms == kafka.rest_wait_ms
 
 

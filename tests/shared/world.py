@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from shared.contract.envelope import Outgoing, Received, new_id
 from shared.contract.events import DossierWithdrawn, Fact, SubmissionHeartbeat, WithdrawalRequested
 from shared.inbox.consumer import Consumer, Handler, Unappliable
-from shared.inbox.parking_breaker import Brake
+from shared.inbox.parking_breaker import ParkingBreaker
 from shared.outbox.publish import Wake, stage
 from shared.postgres.writes import Writes
 from shared.telemetry.metrics import DeliveryMetrics
@@ -81,7 +81,7 @@ def consumer(
     *,
     handlers: dict[type[Fact], Handler] | None = None,
     open_work: Callable[..., Any] = open_work,
-    brake: Brake | None = None,
+    brake: ParkingBreaker | None = None,
     patience_s: float = 20.0,
 ) -> Consumer:
     return Consumer(

@@ -13,7 +13,7 @@ from deploy import verify
 from deploy.verify.databases import BECAME, QUERIES, SAID
 from deploy.verify.stream import read_record
 from shared.contract.envelope import NO_TRACE, headers_of, new_id
-from shared.contract.events import CATALOGUE, COMPACTED, Heartbeat
+from shared.contract.events import COMPACTED, EVENT_TYPES, Heartbeat
 from shared.kafka.settings import KafkaSettings
 from tests.fixtures.databases import Databases, MakePool
 from tests.fixtures.services import StartService
@@ -83,9 +83,9 @@ async def test_every_service_shows_what_the_proof_reads(service: str, databases:
         await tx.close()
 
 
-@pytest.mark.parametrize("kind", sorted(CATALOGUE))
+@pytest.mark.parametrize("kind", sorted(EVENT_TYPES))
 def test_the_proof_reads_every_record_as_the_services_write_it(kind: str) -> None:
-    fact = CATALOGUE[kind]
+    fact = EVENT_TYPES[kind]
     if fact.topic in COMPACTED:
         return
     dossier, ce_id = new_id(), new_id()

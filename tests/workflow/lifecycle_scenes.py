@@ -14,7 +14,7 @@ import orjson
 
 from services.workflow import lifecycle
 from services.workflow.clock.calendar import WorkingCalendar
-from services.workflow.lifecycle import Decision, Dossier, Moment, Task, Telling
+from services.workflow.lifecycle import Decision, DecisionContext, Dossier, EmittedEvent, Task
 from services.workflow.procedures import Procedure, shipped
 from shared.clock import VIETNAM
 from shared.contract import events
@@ -72,15 +72,15 @@ class Centre:
     round_trip: bool = False
     """Store and load the state as JSON before every decision, as the service does."""
     dossier: Dossier = field(init=False)
-    told: list[Telling] = field(default_factory=list)
+    told: list[EmittedEvent] = field(default_factory=list)
     closed: list[Task] = field(default_factory=list)
     timers: dict[str, datetime] = field(default_factory=dict)
     codes: Counter[date] = field(default_factory=Counter)
     in_force: Procedure | None = None
     _ids: Any = field(default_factory=lambda: count(1))
 
-    def moment(self) -> Moment:
-        return Moment(
+    def moment(self) -> DecisionContext:
+        return DecisionContext(
             wall=WALL0 + (self.now - NINE),
             office=self.now,
             calendar=CALENDAR,

@@ -135,7 +135,7 @@ def test_the_library_still_misses_the_swap_that_is_shipped_as_an_override() -> N
 
 
 def test_the_holiday_table_is_what_the_library_says() -> None:
-    text = resources.files("services.workflow").joinpath("holidays.json").read_text(encoding="utf-8")
+    text = resources.files("services.workflow.clock").joinpath("holidays.json").read_text(encoding="utf-8")
     kept, fresh = json.loads(text), json.loads(holidays.table_text())
     assert kept["off"] == fresh["off"]
     assert kept["worked"] == fresh["worked"]
@@ -148,7 +148,7 @@ def test_years_outside_the_table_come_from_the_library() -> None:
 
 def test_the_everyday_years_do_not_load_the_holiday_library() -> None:
     program = (
-        "import sys; from services.workflow.working_calendar import WorkingCalendar as W; from datetime import date;"
+        "import sys; from services.workflow.clock.calendar import WorkingCalendar as W; from datetime import date;"
         "W().is_working_day(date(2026, 1, 2)); sys.exit('holidays' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import date
 
-from services.workflow.catalogue import Rulebook, look_at_rules, seed
+from services.workflow.catalogue import ProcedureCatalogue, look_at_rules, seed
 from tests.fixtures.waiting import wait_until
 from tests.workflow.conftest import Desk
 from tests.workflow.lifecycle_scenes import COPIES
@@ -21,7 +21,7 @@ async def test_before_any_version_has_begun_the_one_that_begins_first_is_shown_a
     assert (await put(desk, {**new, "valid_from": "2025-12-01"})).json()["version"] == 3
     assert (await desk.get("/v1/procedures/9.000001"))["version"] == 2
     assert await published(desk, "9.000001") == [1, 2, 3, 2]
-    book: Rulebook = desk.service.extras["rulebook"]
+    book: ProcedureCatalogue = desk.service.extras["rulebook"]
     assert book.in_force("9.000001", date(2025, 8, 31)) is None
     assert (book.in_force("9.000001", date(2025, 9, 1)) or new) == book.current("9.000001")
 

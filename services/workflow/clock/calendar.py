@@ -1,6 +1,6 @@
 """Which days the centre works and during which hours, and how much working time lies between two moments.
 
-Public holidays come from `public_holidays`; the centre's own rules (`CalendarRules`) correct them, because swaps are
+Public holidays come from `holidays`; the centre's own rules (`CalendarRules`) correct them, because swaps are
 announced late and storms close an office. Every moment must carry its time zone; days are days in Vietnam.
 """
 

@@ -1,7 +1,7 @@
 """The public holidays of Vietnam, year by year, before any correction by the centre.
 
-The years 2024 to 2030 are a table (`public_holidays.json`), so that a service need not load the `holidays` library,
-which takes 16 MB and 0.1 s; other years are asked of the library. `python -m services.workflow.public_holidays` prints
+The years 2024 to 2030 are a table (`holidays.json`), so that a service need not load the `holidays` library,
+which takes 16 MB and 0.1 s; other years are asked of the library. `python -m services.workflow.clock.holidays` prints
 the table anew, and a test compares it with the library.
 """
 
@@ -78,7 +78,7 @@ def _table() -> dict[int, HolidayYear]:
 
 
 def table_text() -> str:
-    """The text of `public_holidays.json` as the installed library would have it."""
+    """The text of `holidays.json` as the installed library would have it."""
     years = from_library(TABLE_YEARS).values()
     off = {day.isoformat(): list(names) for year in years for day, names in year.off.items()}
     worked = sorted(day.isoformat() for year in years for day in year.worked)

@@ -9,7 +9,7 @@
 | a procedure opened | `reception.on_opened` | the recorded queue is received |
 
 A decision changes the `Dossier` it is given and says what follows (`Decision`); whoever asked stores both together, or
-neither. It looks at no clock, no database and no dice: everything it may use comes in a `Moment`.
+neither. It looks at no clock, no database and no dice: everything it may use comes in a `DecisionContext`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,48 @@ from collections.abc import Callable
 from typing import Any
 
 from services.workflow.lifecycle import reception, registry, steps
+from services.workflow.lifecycle.decision_builder import DecisionBuilder
 from services.workflow.lifecycle.outcomes import OUTCOMES, Outcome, find_outcome
-from services.workflow.lifecycle.pen import Pen
-from services.workflow.lifecycle.state import ENDED, RETURNED, STATES, Decision, Dossier, Moment, Refused, Task, Telling
+from services.workflow.lifecycle.state import (
+    ENDED,
+    RETURNED,
+    STATES,
+    Decision,
+    DecisionContext,
+    Dossier,
+    EmittedEvent,
+    Refused,
+    Task,
+)
 from services.workflow.procedures import Procedure
 from shared.contract import events
 from shared.contract.events import Fact
 
 __all__ = [
-    "ENDED", "OUTCOMES", "STATES", "Decision", "Dossier", "Moment", "Outcome", "Refused", "Task", "Telling",
-    "begin", "complete", "decide", "hold_over", "opened", "set_result", "stale_version", "start", "submitted",
+    "ENDED",
+    "OUTCOMES",
+    "STATES",
+    "Decision",
+    "DecisionContext",
+    "Dossier",
+    "EmittedEvent",
+    "Outcome",
+    "Refused",
+    "Task",
+    "begin",
+    "complete",
+    "decide",
+    "hold_over",
+    "opened",
+    "set_result",
+    "stale_version",
+    "start",
+    "submitted",
 ]  # fmt: skip
 
 begin = reception.begin
 
-FACTS: dict[type[Fact], Callable[[Pen, Any], None]] = {
+FACTS: dict[type[Fact], Callable[[DecisionBuilder, Any], None]] = {
     events.ComponentStored: reception.on_component_stored,
     events.SupplementSubmitted: reception.on_supplement,
     events.WithdrawalRequested: reception.on_withdrawal,
@@ -45,36 +72,43 @@ FACTS: dict[type[Fact], Callable[[Pen, Any], None]] = {
 
 
 def submitted(
-    dossier: Dossier, procedure: Procedure, fact: events.DossierSubmitted, moment: Moment, *, open_for_reception: bool
+    dossier: Dossier,
+    procedure: Procedure,
+    fact: events.DossierSubmitted,
+    moment: DecisionContext,
+    *,
+    open_for_reception: bool,
 ) -> Decision:
     """The first decision about a dossier: `begin` made it."""
-    pen = Pen(dossier, procedure, moment)
+    pen = DecisionBuilder(dossier, procedure, moment)
     reception.on_submitted(pen, fact, open_for_reception=open_for_reception)
     return pen.made
 
 
-def decide(dossier: Dossier, procedure: Procedure, fact: Fact, moment: Moment) -> Decision:
+def decide(dossier: Dossier, procedure: Procedure, fact: Fact, moment: DecisionContext) -> Decision:
     """What a fact from intake or idlookup means for a known dossier. KeyError for a fact that is not decided here."""
-    pen = Pen(dossier, procedure, moment)
+    pen = DecisionBuilder(dossier, procedure, moment)
     FACTS[type(fact)](pen, fact)
     return pen.made
 
 
-def opened(dossier: Dossier, procedure: Procedure, moment: Moment) -> Decision:
-    pen = Pen(dossier, procedure, moment)
+def opened(dossier: Dossier, procedure: Procedure, moment: DecisionContext) -> Decision:
+    pen = DecisionBuilder(dossier, procedure, moment)
     reception.on_opened(pen)
     return pen.made
 
 
-def hold_over(dossier: Dossier, procedure: Procedure, moment: Moment) -> Decision:
-    pen = Pen(dossier, procedure, moment)
+def hold_over(dossier: Dossier, procedure: Procedure, moment: DecisionContext) -> Decision:
+    pen = DecisionBuilder(dossier, procedure, moment)
     registry.on_hold_over(pen)
     return pen.made
 
 
-def start(dossier: Dossier, procedure: Procedure, task: Task, moment: Moment, *, version: int, holder: str) -> Decision:
+def start(
+    dossier: Dossier, procedure: Procedure, task: Task, moment: DecisionContext, *, version: int, holder: str
+) -> Decision:
     """Somebody takes a task up. Raises Refused."""
-    pen = Pen(dossier, procedure, moment)
+    pen = DecisionBuilder(dossier, procedure, moment)
     _check(task, version)
     if task.state == "started" and task.holder != holder:
         raise Refused("held-by-another", "Việc này đã có người nhận.", "Somebody else has taken this up.")
@@ -88,7 +122,7 @@ def complete(
     dossier: Dossier,
     procedure: Procedure,
     task: Task,
-    moment: Moment,
+    moment: DecisionContext,
     *,
     outcome: str,
     version: int,
@@ -109,7 +143,7 @@ def complete(
         raise Refused(
             "unknown-field", "Có trường không dùng cho kết quả này.", "A field does not belong to this outcome."
         )
-    pen = Pen(dossier, procedure, moment)
+    pen = DecisionBuilder(dossier, procedure, moment)
     said = fields or {}
     match task.kind, outcome:
         case "reception", "accept" if not open_for_reception:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from services.workflow.lifecycle import state, steps
-from services.workflow.lifecycle.pen import Pen
+from services.workflow.lifecycle.decision_builder import DecisionBuilder
 from services.workflow.lifecycle.state import Dossier, Refused, Task
 from shared.clock import VIETNAM
 from shared.contract.events import (
@@ -52,7 +52,7 @@ def begin(fact: DossierSubmitted, dossier_id: Any, trace_id: Any, group: str) ->
     )
 
 
-def on_submitted(pen: Pen, fact: DossierSubmitted, *, open_for_reception: bool) -> None:
+def on_submitted(pen: DecisionBuilder, fact: DossierSubmitted, *, open_for_reception: bool) -> None:
     """Recorded; received at once where an officer filed it at the counter."""
     waiting_for = None
     if not open_for_reception:
@@ -73,7 +73,7 @@ def on_submitted(pen: Pen, fact: DossierSubmitted, *, open_for_reception: bool) 
         pen.notify(DossierRecorded)
 
 
-def on_opened(pen: Pen) -> None:
+def on_opened(pen: DecisionBuilder) -> None:
     """The procedure receives again: what was only recorded goes the way it would have gone."""
     if pen.dossier.state == state.RECORDED:
         _let_in(pen, pen.moment.office)
@@ -81,19 +81,19 @@ def on_opened(pen: Pen) -> None:
             _tell_waiting(pen, "opened")
 
 
-def _let_in(pen: Pen, at: datetime) -> None:
+def _let_in(pen: DecisionBuilder, at: datetime) -> None:
     if pen.dossier.at_once:
         receive(pen, at)
     else:
         _await_reception(pen)
 
 
-def _await_reception(pen: Pen) -> None:
+def _await_reception(pen: DecisionBuilder) -> None:
     pen.dossier.state = state.AWAITING_RECEPTION
     pen.open_task("reception", "reception", "counter", hours=RECEPTION_HOURS)
 
 
-def _tell_waiting(pen: Pen, kind: str) -> None:
+def _tell_waiting(pen: DecisionBuilder, kind: str) -> None:
     """It waits at reception from now on. Said where no other fact says so: a submission's DossierRecorded does."""
     task = pen.dossier.standing_in("reception")
     assert task is not None
@@ -101,7 +101,7 @@ def _tell_waiting(pen: Pen, kind: str) -> None:
     pen.notify(StepStarted, kind)
 
 
-def receive(pen: Pen, at: datetime) -> None:
+def receive(pen: DecisionBuilder, at: datetime) -> None:
     """Code, due date and the version of the rules in force that day; none of them changes again but the due date.
 
     `at` is when an officer took it: a submission that this service reads late was still received when it was filed.
@@ -134,7 +134,7 @@ def receive(pen: Pen, at: datetime) -> None:
         steps.go_on(pen)
 
 
-def not_accept(pen: Pen) -> None:
+def not_accept(pen: DecisionBuilder) -> None:
     """Not received at all (form 03): no code, no clock."""
     pen.close_all("not_accepted")
     pen.dossier.state = state.NOT_ACCEPTED
@@ -142,7 +142,7 @@ def not_accept(pen: Pen) -> None:
     pen.notify(DossierNotAccepted)
 
 
-def ask_supplement(pen: Pen, task: Task, outcome: str, components: Any) -> None:
+def ask_supplement(pen: DecisionBuilder, task: Task, outcome: str, components: Any) -> None:
     """Once, completely, in writing (decree 61/2018 art. 15(3), 17, 19(4)); the clock stands until it comes."""
     dossier = pen.dossier
     if dossier.supplements >= pen.procedure.supplement_allowed:
@@ -162,7 +162,7 @@ def ask_supplement(pen: Pen, task: Task, outcome: str, components: Any) -> None:
     pen.notify(SupplementRequested)
 
 
-def _known_components(pen: Pen, said: Any) -> tuple[str, ...]:
+def _known_components(pen: DecisionBuilder, said: Any) -> tuple[str, ...]:
     """Only the procedure's own codes: they go into a public fact, where nobody's free text may stand."""
     codes = [] if said is None else said
     known = {component.code for component in pen.procedure.components}
@@ -175,7 +175,7 @@ def _known_components(pen: Pen, said: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(codes))
 
 
-def on_supplement(pen: Pen, fact: SupplementSubmitted) -> None:
+def on_supplement(pen: DecisionBuilder, fact: SupplementSubmitted) -> None:
     """Complete now: back to whoever asked; a clock that ran starts again from the beginning (art. 19(4)).
 
     From when it was handed in, not from when it is read; but not from before it was asked for.
@@ -198,7 +198,7 @@ def on_supplement(pen: Pen, fact: SupplementSubmitted) -> None:
     steps.open_step(pen)
 
 
-def on_withdrawal(pen: Pen, _: WithdrawalRequested) -> None:
+def on_withdrawal(pen: DecisionBuilder, _: WithdrawalRequested) -> None:
     """The applicant's right until it is decided; whichever commits first, this or the decision, has won."""
     dossier = pen.dossier
     if dossier.ended or dossier.state == state.RESOLVED:
@@ -212,10 +212,10 @@ def on_withdrawal(pen: Pen, _: WithdrawalRequested) -> None:
     pen.set_timer("number_hold", None)
 
 
-def _decline(pen: Pen, request: str, reason: str) -> None:
+def _decline(pen: DecisionBuilder, request: str, reason: str) -> None:
     pen.tell(RequestDeclined, request=request, reason=reason)
     pen.notify(RequestDeclined)
 
 
-def on_component_stored(_: Pen, __: ComponentStored) -> None:
+def on_component_stored(_: DecisionBuilder, __: ComponentStored) -> None:
     """Nothing is decided by it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.workflow.lifecycle import state, steps
-from services.workflow.lifecycle.pen import Pen
+from services.workflow.lifecycle.decision_builder import DecisionBuilder
 from services.workflow.lifecycle.state import Task
 from shared.contract.events import (
     IdCheckAnswered,
@@ -20,7 +20,7 @@ MISSHAPEN = frozenset({"length", "not-digits"})
 """Warnings with which a number is none: nobody may enter it as it is. Others (year, sex) are only looked at."""
 
 
-def on_number_found(pen: Pen, fact: IdNumberFound) -> None:
+def on_number_found(pen: DecisionBuilder, fact: IdNumberFound) -> None:
     """Early: the return is free. Late: a task for the records clerk, and the citizen is told; no status changes.
 
     A misshapen one frees nothing until somebody has asked the registry; it may not be asked for again, for the registry
@@ -38,7 +38,7 @@ def on_number_found(pen: Pen, fact: IdNumberFound) -> None:
         _is_issued(pen)
 
 
-def _is_issued(pen: Pen) -> None:
+def _is_issued(pen: DecisionBuilder) -> None:
     dossier = pen.dossier
     dossier.number_state = "found"
     pen.tell(IdNumberIssued)
@@ -52,7 +52,7 @@ def _is_issued(pen: Pen) -> None:
             steps.open_step(pen)
 
 
-def on_still_pending(pen: Pen, fact: IdNumberStillPending) -> None:
+def on_still_pending(pen: DecisionBuilder, fact: IdNumberStillPending) -> None:
     """Said once: the registry is late."""
     dossier = pen.dossier
     if fact.request_key == dossier.number_key and dossier.number_state == "wanted" and not dossier.ended:
@@ -60,7 +60,7 @@ def on_still_pending(pen: Pen, fact: IdNumberStillPending) -> None:
         pen.tell(IdNumberDelayed, since=dossier.number_asked_at or pen.moment.office)
 
 
-def on_duplicate_suspected(pen: Pen, fact: IdNumberDuplicateSuspected) -> None:
+def on_duplicate_suspected(pen: DecisionBuilder, fact: IdNumberDuplicateSuspected) -> None:
     """The registry thinks this person has a number: somebody has to look. The same request may still succeed.
 
     It may be suspected again after somebody has looked: then somebody has to look again.
@@ -75,7 +75,7 @@ def on_duplicate_suspected(pen: Pen, fact: IdNumberDuplicateSuspected) -> None:
         pen.open_task("id_number", "number_doubtful", "specialist", hours=REGISTRY_TASK_HOURS)
 
 
-def on_number_refused(pen: Pen, fact: IdNumberRefused) -> None:
+def on_number_refused(pen: DecisionBuilder, fact: IdNumberRefused) -> None:
     """The registry will not answer this request any more: only now may another be made."""
     dossier = pen.dossier
     if fact.request_key != dossier.number_key or dossier.number_state not in state.AWAITED - {"misshapen"}:
@@ -87,7 +87,7 @@ def on_number_refused(pen: Pen, fact: IdNumberRefused) -> None:
         pen.open_task("id_number", "number_doubtful", "specialist", hours=REGISTRY_TASK_HOURS)
 
 
-def on_check_answered(pen: Pen, fact: IdCheckAnswered) -> None:
+def on_check_answered(pen: DecisionBuilder, fact: IdCheckAnswered) -> None:
     """A match is noted; anything else is a specialist's to look at. It blocks approval only where told to."""
     dossier = pen.dossier
     if fact.request_key != dossier.check_key or dossier.check_state != "wanted":
@@ -101,13 +101,13 @@ def on_check_answered(pen: Pen, fact: IdCheckAnswered) -> None:
     _free_approval(pen)
 
 
-def confirm_identity(pen: Pen, task: Task, outcome: str) -> None:
+def confirm_identity(pen: DecisionBuilder, task: Task, outcome: str) -> None:
     pen.close_task(task, outcome)
     pen.dossier.check_state = "confirmed"
     _free_approval(pen)
 
 
-def decide_hold(pen: Pen, task: Task, outcome: str) -> None:
+def decide_hold(pen: DecisionBuilder, task: Task, outcome: str) -> None:
     """The signatory's decision at the set hour."""
     pen.close_task(task, outcome)
     if outcome == "return_without_number":
@@ -118,13 +118,13 @@ def decide_hold(pen: Pen, task: Task, outcome: str) -> None:
         pen.set_timer("number_hold", pen.dossier.hold_until)
 
 
-def on_hold_over(pen: Pen) -> None:
+def on_hold_over(pen: DecisionBuilder) -> None:
     """The set hour has come: ask the signatory, if the return is what waits."""
     if not pen.dossier.ended and _is_held(pen):
         steps.open_step(pen)
 
 
-def take_up_doubt(pen: Pen, task: Task, outcome: str) -> None:
+def take_up_doubt(pen: DecisionBuilder, task: Task, outcome: str) -> None:
     if outcome == "ask_again" and pen.dossier.number_state != "refused":
         raise state.Refused(
             "request-still-open",
@@ -136,17 +136,17 @@ def take_up_doubt(pen: Pen, task: Task, outcome: str) -> None:
         pen.ask_number()
 
 
-def take_up_misshapen(pen: Pen, task: Task, outcome: str) -> None:
+def take_up_misshapen(pen: DecisionBuilder, task: Task, outcome: str) -> None:
     """The registry has said which number it is: from now on it is a number like any other."""
     pen.close_task(task, outcome)
     _is_issued(pen)
 
 
-def settle_late_number(pen: Pen, task: Task, outcome: str) -> None:
+def settle_late_number(pen: DecisionBuilder, task: Task, outcome: str) -> None:
     pen.close_task(task, outcome)
 
 
-def _is_held(pen: Pen) -> bool:
+def _is_held(pen: DecisionBuilder) -> bool:
     """Whether the flow stands at the return with no task for it."""
     step = steps.current_step(pen)
     return (
@@ -157,7 +157,7 @@ def _is_held(pen: Pen) -> bool:
     )
 
 
-def _free_approval(pen: Pen) -> None:
+def _free_approval(pen: DecisionBuilder) -> None:
     step = steps.current_step(pen)
     at_approval = step is not None and step.stage == "approval"
     under_way = pen.dossier.state in (state.RECEIVED, state.IN_PROGRESS)
@@ -165,7 +165,7 @@ def _free_approval(pen: Pen) -> None:
         steps.open_step(pen)
 
 
-def _close(pen: Pen, kind: str, outcome: str, *, stage: str = "id_number") -> bool:
+def _close(pen: DecisionBuilder, kind: str, outcome: str, *, stage: str = "id_number") -> bool:
     found = [task for task in pen.dossier.tasks if task.kind == kind and task.stage == stage]
     for task in found:
         pen.close_task(task, outcome)

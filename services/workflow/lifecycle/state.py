@@ -210,7 +210,7 @@ def _typed(said: dict[str, Any], ids: tuple[str, ...], times: tuple[str, ...]) -
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class DecisionContext:
     """When a decision is made, and what it may use: nothing here looks at a clock, a database or chance by itself."""
 
     wall: datetime
@@ -225,7 +225,7 @@ class Moment:
     """The next serial number of a kind of blank, or None when there is none."""
 
 
-class Telling(NamedTuple):
+class EmittedEvent(NamedTuple):
     """One fact to tell, in its place."""
 
     sequence: int
@@ -237,6 +237,6 @@ class Telling(NamedTuple):
 class Decision:
     """What follows: facts in order, tasks that are new, changed or closed, and timers (office time; None: no more)."""
 
-    told: list[Telling] = field(default_factory=list)
+    told: list[EmittedEvent] = field(default_factory=list)
     tasks: dict[UUID, Task] = field(default_factory=dict)
     timers: dict[str, datetime | None] = field(default_factory=dict)

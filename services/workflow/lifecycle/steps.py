@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.workflow.lifecycle import state
-from services.workflow.lifecycle.pen import Pen
+from services.workflow.lifecycle.decision_builder import DecisionBuilder
 from services.workflow.lifecycle.state import AWAITED, Dossier, Refused, Task
 from services.workflow.procedures import Procedure, Step
 from shared.contract.events import (
@@ -25,16 +25,16 @@ from shared.contract.events import (
 )
 
 PAYMENT_HOURS = 40.0
-MOST_CHARACTERS = {"number": 60, "book": 60, "signed_by": 120, "signed_as": 4, "signature": 20}
+MAX_CHARACTERS = {"number": 60, "book": 60, "signed_by": 120, "signed_as": 4, "signature": 20}
 """Of the words that come with an outcome; the same as of a result that is put."""
 
 
-def current_step(pen: Pen) -> Step | None:
+def current_step(pen: DecisionBuilder) -> Step | None:
     steps = pen.procedure.steps
     return steps[pen.dossier.step] if 0 <= pen.dossier.step < len(steps) else None
 
 
-def go_on(pen: Pen) -> None:
+def go_on(pen: DecisionBuilder) -> None:
     """To the next step; with nothing left but the return, it is resolved."""
     pen.dossier.step += 1
     step = current_step(pen)
@@ -43,7 +43,7 @@ def go_on(pen: Pen) -> None:
     open_step(pen)
 
 
-def open_step(pen: Pen) -> None:
+def open_step(pen: DecisionBuilder) -> None:
     """Open the current step's task, unless something it may not go without is still awaited."""
     step = current_step(pen)
     if step is None:
@@ -73,12 +73,12 @@ def is_signed(dossier: Dossier, procedure: Procedure) -> bool:
     return any(step.stage == "approval" for step in procedure.steps[: max(dossier.step, 0)])
 
 
-def check_holds(pen: Pen) -> bool:
+def check_holds(pen: DecisionBuilder) -> bool:
     """Approval waits for the identity check only where the procedure says so."""
     return pen.procedure.identity_check == "required" and pen.dossier.check_state in ("wanted", "mismatch")
 
 
-def number_holds(pen: Pen) -> bool:
+def number_holds(pen: DecisionBuilder) -> bool:
     """The return waits for the number until the set hour; then the signatory decides, never the clock by itself."""
     dossier = pen.dossier
     if dossier.number_state not in AWAITED or dossier.number_waived:
@@ -90,7 +90,7 @@ def number_holds(pen: Pen) -> bool:
     return True
 
 
-def complete(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
+def complete(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
     """A step's task ends with one of its outcomes."""
     if outcome == "refuse":
         refuse(pen, task)
@@ -100,12 +100,12 @@ def complete(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], holder:
         FORWARD[task.kind](pen, task, outcome, fields, holder)
 
 
-def _finish(pen: Pen, task: Task, outcome: str) -> None:
+def _finish(pen: DecisionBuilder, task: Task, outcome: str) -> None:
     pen.close_task(task, outcome)
     pen.tell(StepCompleted, stage=task.stage, task_id=task.task_id, outcome=outcome)
 
 
-def agree(pen: Pen, task: Task, outcome: str, _: dict[str, Any], holder: str) -> None:
+def agree(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], holder: str) -> None:
     pen.dossier.appraised_by = holder
     _finish(pen, task, outcome)
     if pen.procedure.financial_obligation and not pen.dossier.paid:
@@ -119,7 +119,7 @@ def agree(pen: Pen, task: Task, outcome: str, _: dict[str, Any], holder: str) ->
         go_on(pen)
 
 
-def paid(pen: Pen, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
+def paid(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
     pen.close_task(task, outcome)
     pen.resume()
     pen.dossier.paid = True
@@ -129,13 +129,13 @@ def paid(pen: Pen, task: Task, outcome: str, _: dict[str, Any], __: str) -> None
     go_on(pen)
 
 
-def answered(pen: Pen, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
+def answered(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
     pen.tell(ConsultationAnswered)
     _finish(pen, task, outcome)
     go_on(pen)
 
 
-def sign(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
+def sign(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
     if pen.procedure.four_eyes and holder == pen.dossier.appraised_by:
         raise Refused("four-eyes", "Người thẩm định không được ký.", "Who appraised it may not sign it.")
     _set_signature(pen, fields, holder)
@@ -143,7 +143,7 @@ def sign(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], holder: str
     go_on(pen)
 
 
-def issue(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], _: str) -> None:
+def issue(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], _: str) -> None:
     dossier = pen.dossier
     if pen.procedure.blank is not None and dossier.blank is None:
         serial = pen.moment.take_blank(pen.procedure.blank)
@@ -161,14 +161,14 @@ def issue(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], _: str) ->
     go_on(pen)
 
 
-def hand_over(pen: Pen, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
+def hand_over(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
     if pen.dossier.state != state.RESOLVED:
         _resolve(pen)
     _finish(pen, task, outcome)
     _return(pen)
 
 
-def hand_over_at_once(pen: Pen, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
+def hand_over_at_once(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
     """Same visit: signed, resolved and returned in one act."""
     _set_signature(pen, fields, holder)
     result = pen.dossier.result or {}
@@ -194,7 +194,7 @@ FORWARD = {
 }
 
 
-def refuse(pen: Pen, task: Task) -> None:
+def refuse(pen: DecisionBuilder, task: Task) -> None:
     """A reasoned letter, inside the processing time (decree 61/2018 art. 19(8)); not the same as not accepting."""
     if pen.dossier.state == state.RESOLVED:
         raise Refused("already-ended", "Hồ sơ đã giải quyết xong.", "The dossier has been decided already.")
@@ -207,7 +207,7 @@ def refuse(pen: Pen, task: Task) -> None:
     pen.set_timer("number_hold", None)
 
 
-def send_back(pen: Pen, task: Task) -> None:
+def send_back(pen: DecisionBuilder, task: Task) -> None:
     """A step back, as leaders do every day."""
     if pen.dossier.step < 1:
         raise Refused("no-step-before", "Không có bước trước để trả lại.", "There is no step before this one.")
@@ -221,7 +221,7 @@ def send_back(pen: Pen, task: Task) -> None:
     open_step(pen)
 
 
-def _resolve(pen: Pen) -> None:
+def _resolve(pen: DecisionBuilder) -> None:
     """Decided: the result has a number, the dossier's own code where nobody gave it another."""
     result = pen.dossier.result or {}
     pen.dossier.result = {**result, "number": result.get("number") or pen.dossier.dossier_code}
@@ -229,7 +229,7 @@ def _resolve(pen: Pen) -> None:
     pen.tell(DossierResolved, status=9)
 
 
-def _return(pen: Pen) -> None:
+def _return(pen: DecisionBuilder) -> None:
     without = pen.dossier.number_state in AWAITED
     pen.dossier.state = state.RETURNED
     pen.close_all("ended", but_number=without)
@@ -237,7 +237,7 @@ def _return(pen: Pen) -> None:
     pen.set_timer("number_hold", None)
 
 
-def _set_signature(pen: Pen, fields: dict[str, Any], holder: str) -> None:
+def _set_signature(pen: DecisionBuilder, fields: dict[str, Any], holder: str) -> None:
     """What was said with the outcome, else what was set on the result before, else the procedure's default."""
     result = pen.dossier.result or {}
     capacity = _word(fields, "signed_as") or result.get("signed_as") or pen.procedure.signed_as
@@ -255,7 +255,7 @@ def _set_signature(pen: Pen, fields: dict[str, Any], holder: str) -> None:
     pen.tell(ResultSigned, signed_as=capacity, signature=signature)
 
 
-def _void_signature(pen: Pen) -> None:
+def _void_signature(pen: DecisionBuilder) -> None:
     signature = ("signed_by", "signed_as", "signature", "sha256")
     pen.dossier.result = {name: value for name, value in (pen.dossier.result or {}).items() if name not in signature}
 
@@ -265,7 +265,7 @@ def _word(fields: dict[str, Any], name: str) -> str | None:
     value = fields.get(name)
     if value is None:
         return None
-    most = MOST_CHARACTERS[name]
+    most = MAX_CHARACTERS[name]
     if not isinstance(value, str) or len(value.strip()) > most:
         raise Refused(
             "bad-field", f"`{name}` phải là chữ, dài nhất {most}.", f"`{name}` must be text of at most {most}."

@@ -31,7 +31,7 @@ Certainty = Literal["A", "B", "C", "D"]
 GROUPS = ("birth", "certification", "civil_status", "construction", "extract", "household_business", "land", "linked",
           "social")  # fmt: skip
 """The procedure groups: a metrics label, so at most 15 and none that anybody makes up."""
-MOST_MONEY = 1_000_000_000
+MAX_MONEY = 1_000_000_000
 """Đồng of one item of a fee."""
 Role = Literal["counter", "specialist", "signatory", "records_clerk", "centre_director"]
 
@@ -60,11 +60,11 @@ class TimeLimit(Part):
 class Fee(Part):
     """Đồng taken at the counter. A fee is not a stage; a financial obligation (tax, land payment) is."""
 
-    per_case: int = Field(default=0, ge=0, le=MOST_MONEY)
-    per_copy: int = Field(default=0, ge=0, le=MOST_MONEY)
-    per_page: int = Field(default=0, ge=0, le=MOST_MONEY)
-    per_page_from_third: int | None = Field(default=None, ge=0, le=MOST_MONEY)
-    max_per_copy: int | None = Field(default=None, ge=0, le=MOST_MONEY)
+    per_case: int = Field(default=0, ge=0, le=MAX_MONEY)
+    per_copy: int = Field(default=0, ge=0, le=MAX_MONEY)
+    per_page: int = Field(default=0, ge=0, le=MAX_MONEY)
+    per_page_from_third: int | None = Field(default=None, ge=0, le=MAX_MONEY)
+    max_per_copy: int | None = Field(default=None, ge=0, le=MAX_MONEY)
     source: str = ""
     certainty: Certainty = "C"
 

@@ -101,7 +101,7 @@ SENT = """
               and e.recorded_at > since) end), 0)::int as arrived
     from w left join lately s on s.sent_at > w.since group by since
 """
-MOST_COUNTED = 2_000
+MAX_COUNTED = 2_000
 """Unsent events of a lane."""
 UNSENT = """
   select count(*) filter (where recorded_at > $1) from lanes l cross join lateral (
@@ -174,7 +174,7 @@ async def _relay(service: Service, since: datetime) -> StageFigures:
     waiting, oldest = await progress.pending(pool)
     sent = await pool.fetchrow(SENT, since)
     assert sent is not None
-    arrived = sent["arrived"] + await pool.fetchval(UNSENT, sent["since"], MOST_COUNTED)
+    arrived = sent["arrived"] + await pool.fetchval(UNSENT, sent["since"], MAX_COUNTED)
     counted_s = (wall_now() - sent["since"]).total_seconds()
     return _machine(service, "relay", arrived, sent["departed"], waiting, oldest, counted_s)
 

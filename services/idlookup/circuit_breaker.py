@@ -8,7 +8,7 @@ from collections.abc import Callable
 STATES = ("closed", "open", "half_open")
 
 
-class Breaker:
+class CircuitBreaker:
     """Closed until `failures` in a row; open for `rest_s` (doubling to `most_s`); then half-open for one probe."""
 
     def __init__(

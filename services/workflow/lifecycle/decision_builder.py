@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from services.workflow.clock.deadlines import due
-from services.workflow.lifecycle.state import Decision, Dossier, Moment, Task, Telling
+from services.workflow.lifecycle.state import Decision, DecisionContext, Dossier, EmittedEvent, Task
 from services.workflow.procedures import Procedure
 from shared.contract.events import (
     Fact,
@@ -47,10 +47,10 @@ NUMBER_TASKS = ("awaited", "number_doubtful", "number_misshapen")
 """What goes on after a return without the number."""
 
 
-class Pen:
+class DecisionBuilder:
     """One decision about one dossier, changed in place; `made` is what came of it."""
 
-    def __init__(self, dossier: Dossier, procedure: Procedure, moment: Moment) -> None:
+    def __init__(self, dossier: Dossier, procedure: Procedure, moment: DecisionContext) -> None:
         self.dossier, self.procedure, self.moment = dossier, procedure, moment
         self.made = Decision()
 
@@ -68,7 +68,7 @@ class Pen:
             national_status=status,
             **fields,
         )
-        self.made.told.append(Telling(dossier.lifecycle_sequence, self.moment.new_id(), fact))
+        self.made.told.append(EmittedEvent(dossier.lifecycle_sequence, self.moment.new_id(), fact))
 
     def notify(self, cause: type[LifecycleFact], kind: str | None = None) -> None:
         """Somebody is told of this fact: code and status, nothing else. `kind` where the table's would mislead."""
@@ -85,12 +85,12 @@ class Pen:
             receiving_agency=dossier.agency,
             sealed_contact=dossier.sealed_contact,
         )
-        self.made.told.append(Telling(dossier.notice_sequence, self.moment.new_id(), fact))
+        self.made.told.append(EmittedEvent(dossier.notice_sequence, self.moment.new_id(), fact))
 
     def _request(self, fact: Fact) -> UUID:
         self.dossier.request_sequence += 1
         key = self.moment.new_id()
-        self.made.told.append(Telling(self.dossier.request_sequence, key, fact))
+        self.made.told.append(EmittedEvent(self.dossier.request_sequence, key, fact))
         return key
 
     def ask_check(self) -> None:

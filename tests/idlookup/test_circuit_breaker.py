@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.idlookup.breaker import Breaker
+from services.idlookup.circuit_breaker import CircuitBreaker
 
 
 class Clock:
@@ -13,8 +13,8 @@ class Clock:
         return self.now
 
 
-def opened(clock: Clock) -> Breaker:
-    breaker = Breaker(failures=3, rest_s=1.0, most_s=4.0, clock=clock)
+def opened(clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(failures=3, rest_s=1.0, most_s=4.0, clock=clock)
     for _ in range(3):
         assert breaker.allow()
         breaker.failed()
@@ -22,7 +22,7 @@ def opened(clock: Clock) -> Breaker:
 
 
 def test_it_opens_after_failures_in_a_row_only() -> None:
-    breaker = Breaker(failures=3, clock=Clock())
+    breaker = CircuitBreaker(failures=3, clock=Clock())
     for _ in range(4):
         breaker.failed()
         breaker.failed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from services.idlookup.limiter import STALE_S, Window
+from services.idlookup.window import STALE_S, Window
 from shared.contract.envelope import new_id
 
 

@@ -15,7 +15,8 @@ from bench.workload import BIRTH, BIRTHS, BUSY, submissions
 from services.intake import store
 from services.intake.store import NewSubmission
 from shared.contract.envelope import Outgoing, new_id
-from shared.outbox.publish import CHANNEL, stage
+from shared.outbox.publish import CHANNEL, append
+from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Tx
@@ -57,7 +58,9 @@ async def commit(connection: Tx, new: Sequence[NewSubmission]) -> None:
     async with connection.transaction():
         await store.add_submissions(connection, new)
         facts = [Outgoing(row.dossier_id, 1, row.fact, new_id(), row.trace_id) for row in new]
-        await stage(connection, facts)
+        writes = Writes()
+        append(writes, facts)
+        await writes.run(connection)
 
 
 async def fill(place: Ground, new: Sequence[NewSubmission]) -> None:

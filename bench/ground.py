@@ -19,7 +19,8 @@ from deploy.local.stack import Stack
 from services.intake import store
 from shared.clock import OfficeClock
 from shared.contract.envelope import Outgoing, new_id
-from shared.outbox.publish import stage
+from shared.outbox.publish import append
+from shared.postgres.writes import Writes
 from shared.privacy.sealed import Sealer
 
 SERVICES = ("intake", "workflow", "idlookup", "notify")
@@ -69,9 +70,9 @@ class Ground:
                 new = list(submissions(self.examples, self.versions, self.sealer, self.clock.now(), part))
                 async with connection.transaction():
                     await store.add_submissions(connection, new)
-                    await stage(
-                        connection, [Outgoing(row.dossier_id, 1, row.fact, new_id(), row.trace_id) for row in new]
-                    )
+                    writes = Writes()
+                    append(writes, [Outgoing(row.dossier_id, 1, row.fact, new_id(), row.trace_id) for row in new])
+                    await writes.run(connection)
         finally:
             await connection.close()
 

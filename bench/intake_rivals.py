@@ -7,51 +7,41 @@ served by uvicorn with intake's own settings, told by the same environment.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
-from unittest.mock import patch
 from uuid import uuid4
 
 import asyncpg
 from fastapi import FastAPI
 
 from services.intake import api, store
-from services.intake.acceptance import Acceptance, _Waiting
+from services.intake.acceptance import Acceptance
+from services.intake.app import IntakeApp
+from services.intake.settings import IntakeSettings
 from services.intake.store import NewSubmission, StoredSubmission
 from shared import service
 from shared.clock import OfficeClock
-from shared.settings import Settings
+from shared.service import Service
 from shared.submission import rules
 
 
 class OneEach(Acceptance):
-    """Intake's own commit, asked once for every submission instead of once for whoever waits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._serving: asyncio.Future[service.Service] | None = None
+    """Intake's own commit, called once for every submission instead of once for all that wait."""
 
     async def accept(self, new: NewSubmission) -> StoredSubmission:
-        assert self._serving is not None
-        waiting = _Waiting(new, asyncio.get_running_loop().create_future())
-        await self._commit(await self._serving, [waiting])
-        return waiting.answer.result()
-
-    async def run(self, serving: service.Service) -> None:
-        self._serving = asyncio.get_running_loop().create_future()
-        self._serving.set_result(serving)
-        await asyncio.Event().wait()
+        [stored] = await self.commit([new])
+        return stored
 
 
-def one_each(settings: Settings) -> FastAPI:
-    with patch.object(api, "Acceptance", OneEach):
-        return service.build(settings, routers=api.routers, listening=api.listening, background=api.BACKGROUND)
+def one_each(settings: IntakeSettings) -> FastAPI:
+    app = IntakeApp(settings)
+    app.acceptance = OneEach(app.delivery.outbox)
+    return api.create_app(app)
 
 
-def bare(settings: Settings) -> FastAPI:
+def bare(settings: IntakeSettings) -> FastAPI:
     """As FastAPI's own documentation would write it: a body, a check, an answer. PostgreSQL is asked at start only."""
     found: dict[str, rules.ProcedureRules] = {}
     office = OfficeClock.of(settings.office0, settings.wall0, settings.speed)
@@ -80,12 +70,12 @@ def bare(settings: Settings) -> FastAPI:
 
 
 def main() -> None:
-    settings = Settings()
+    settings = IntakeSettings()
     if sys.argv[1] == "one-each":
         service.run(one_each(settings))
         return
     app = bare(settings)
-    app.state.service = type("Serving", (), {"settings": settings})
+    app.state.service = Service(settings)
     service.run(app)
 
 

@@ -1,252 +1,190 @@
-"""A service process, the same for all four: pool, relay, subscription, health, metrics, and an orderly stop.
+"""A service process: an HTTP application with its own database, background tasks, health and metrics.
 
-HTTP serves at once. The database and the broker are connected in the background and tried for ever: a service starts
-while either is down, and says so in `/readyz` (the database) and in a field and a metric (the broker).
+HTTP serves at once. The database is connected in the background, and tried until it answers: a service starts while its
+database is down, and `/readyz` says so. Publishing and consuming events are attached by `shared.delivery`; a service
+without Kafka leaves them out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from fastapi import APIRouter, FastAPI, Request
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-from starlette.responses import Response
+from fastapi import APIRouter, FastAPI
+from prometheus_client import CollectorRegistry, Gauge
 
 from shared import fault_points
 from shared.clock import OfficeClock
-from shared.contract.envelope import Received
-from shared.contract.events import Fact
-from shared.contract.stages import targets
-from shared.http import body, problems
+from shared.http import body, health, openapi, problems
 from shared.http.access import Access
-from shared.http.openapi import gather_schemas
 from shared.http.server import serve
-from shared.inbox import parked
-from shared.inbox.consumer import Consumer, Handler, UnitOfWork
-from shared.kafka.settings import KafkaSettings
-from shared.kafka.subscription import Subscription
-from shared.outbox import gauges
-from shared.outbox.publish import Wake
-from shared.outbox.relay import Relay
-from shared.outbox.state_records import StateOf
 from shared.postgres import pool as database
-from shared.privacy.sealed import Sealer
-from shared.settings import Settings
+from shared.settings import ServiceSettings
 from shared.telemetry import gc_timer, logs
-from shared.telemetry.metrics import DeliveryMetrics, StageMetrics
 
 if TYPE_CHECKING:
-    from shared.postgres.pool import Pool, Tx
+    from shared.postgres.pool import Pool
 
 log = structlog.get_logger(__name__)
 
-
-@dataclass(frozen=True)
-class Listening:
-    """What a service hears: topics, how to lock and load what a batch concerns, and who handles which fact."""
-
-    topics: Sequence[str]
-    open_work: Callable[[Tx, Sequence[Received]], Awaitable[UnitOfWork]]
-    handlers: Mapping[type[Fact], Handler]
-    unhurried: bool = False
-    """Nobody waits for what it hears: the broker is asked rarely, traffic or not."""
-
-
-Background = Callable[["Service"], Awaitable[None]]
+Task = Callable[[], Awaitable[None]]
 
 
 @dataclass
 class Service:
-    """One running service: what its routes, handlers and background tasks share."""
+    """What every service has: settings, the centre's clock, known callers, metrics, and a database once it answers."""
 
-    settings: Settings
+    settings: ServiceSettings
     office: OfficeClock = field(init=False)
-    sealer: Sealer = field(init=False)
     access: Access = field(init=False)
-    targets: dict[str, float] = field(init=False)
-    wake: Wake = field(init=False, default_factory=Wake)
-    registry: CollectorRegistry = field(init=False, default_factory=CollectorRegistry)
-    delivery: DeliveryMetrics = field(init=False)
-    stages: StageMetrics = field(init=False)
-    relay: Relay | None = field(init=False, default=None)
-    subscription: Subscription | None = field(init=False, default=None)
-    consumer: Consumer | None = field(init=False, default=None)
-    ready_when: Callable[[], dict[str, Any]] = field(init=False, default=dict)
-    """More fields for `/readyz`."""
-    extras: dict[str, Any] = field(init=False, default_factory=dict)
-    """What a service's own routes and background tasks share."""
+    metrics_registry: CollectorRegistry = field(init=False, default_factory=CollectorRegistry)
+    refreshed: Gauge = field(init=False)
+    """When the gauges were last refreshed."""
     prepared: bool = field(init=False, default=False)
-    """The migrations and `on_ready` are done."""
+    """The migrations and every `on_ready` are done."""
     stopping: bool = field(init=False, default=False)
-    """A signal to stop has come: `/readyz` says so, everything else goes on until the last request is answered."""
+    """A signal to stop has come: `/readyz` answers 503, everything else works until the last request is answered."""
     _pool: Pool | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        said = self.settings
-        self.office = OfficeClock.of(said.office0, said.wall0, said.speed)
-        self.sealer = Sealer(said.seal_keys.get_secret_value())
-        self.access = Access(said.tokens.get_secret_value())
-        self.targets = targets(said.targets, said.speed)
-        self.delivery = DeliveryMetrics(self.registry, service=said.service)
-        self.stages = StageMetrics(self.registry)
+        settings = self.settings
+        self.office = OfficeClock.of(settings.office0, settings.wall0, settings.speed)
+        self.access = Access(settings.tokens.get_secret_value())
+        self.refreshed = Gauge(
+            "dossier_metrics_refreshed_timestamp_seconds",
+            "When the gauges were last refreshed",
+            ["service"],
+            registry=self.metrics_registry,
+        ).labels(settings.service)
 
     @property
     def name(self) -> str:
         return self.settings.service
 
     def pool(self) -> Pool:
-        """The pool. Raises NotReady (503) until PostgreSQL has answered and the migrations are done."""
+        """The connection pool. Raises NotReady (503) until PostgreSQL has answered and the migrations are done."""
         if self._pool is None:
             raise database.NotReady(self.name)
         return self._pool
 
-    def kafka(self) -> KafkaSettings:
-        return KafkaSettings(self.settings.kafka, self.settings.kafka_flavour)
+    def use(self, pool: Pool) -> None:
+        """From now on `pool()` is this migrated database's."""
+        self._pool = pool
 
 
-def build(
-    settings: Settings,
-    *,
-    routers: Callable[[Service], Sequence[APIRouter]],
-    listening: Callable[[Service], Listening] | None = None,
-    state_of: Callable[[Service], StateOf] | None = None,
-    state_source: str = "",
-    background: Sequence[Background] = (),
-    refreshers: Sequence[Background] = (),
-    on_ready: Sequence[Background] = (),
-) -> FastAPI:
-    """The service as an ASGI application. `on_ready` runs once, after the migrations and before anything else.
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What is attached to a service: routes, tasks, and more fields for `/readyz`.
 
-    `background` tasks run until the service stops and are started again when they raise; `refreshers` are called
-    every `refresh_s` to set gauges.
+    `on_ready` runs once, in order, after the migrations and before any other task; it is tried again after transient
+    errors. `background` tasks run until the service stops, and are started again when they raise. `refreshers` set
+    gauges every `refresh_s`. `migrations` are packages whose migrations come before the service's own.
     """
-    logs.configure(settings.service, settings.log_level)
-    fault_points.arm(settings.fault, settings.fault_file)
-    service = Service(settings)
 
-    async def prepare(tasks: list[asyncio.Task[None]]) -> None:
-        pool = await database.wait_for_pool(
-            settings.database.get_secret_value(), name=service.name, size=settings.pool_size
-        )
-        await _until_done(lambda: database.migrate(pool, ["shared", f"services.{service.name}"]))
-        service._pool = service.wake.pool = pool
-        for step in on_ready:
-            await _until_done(lambda step=step: step(service))  # type: ignore[misc]
-        service.prepared = True
-        service.relay = Relay(
-            service=service.name,
-            dsn=settings.database.get_secret_value(),
-            pool=service.pool,
-            kafka=service.kafka(),
-            wake=service.wake,
-            metrics=service.delivery,
-            stages=service.stages,
-            state_of=state_of(service) if state_of else None,
-            state_source=state_source,
-        )
-        running: list[Background] = [_run_relay, *background]
-        if listening is not None:
-            _listen(service, listening(service))
-            running.append(_run_subscription)
-        tasks += [asyncio.create_task(_for_ever(task, service)) for task in running]
-        tasks.append(asyncio.create_task(_refresh(service, refreshers)))
-        log.info("ready", port=settings.port)
+    routers: Sequence[APIRouter] = ()
+    on_ready: Sequence[Task] = ()
+    background: Sequence[Task] = ()
+    refreshers: Sequence[Task] = ()
+    readiness: Callable[[], Mapping[str, Any]] = dict
+    migrations: Sequence[str] = ()
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks: list[asyncio.Task[None]] = []
-        tasks.append(asyncio.create_task(prepare(tasks)))
-        tasks[0].add_done_callback(_fail_loudly)
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if service._pool is not None:
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(service._pool.close(), 5)
-            log.info("stopped")
 
+def create_app(service: Service, *parts: Part) -> FastAPI:
+    """The service as an ASGI application, with everything attached to it."""
+    logs.configure(service.settings.service, service.settings.log_level)
+    fault_points.arm(service.settings.fault, service.settings.fault_file)
     app = FastAPI(
         title=f"hoso {service.name}",
         version="1",
-        lifespan=lifespan,
+        lifespan=lambda _: _lifespan(service, parts),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
-    app.state.service = service
+    app.state.service, app.state.access = service, service.access
     app.add_middleware(body.NoNul)
     app.add_middleware(logs.AccessLog)
     problems.install(app)
-    gather_schemas(app)
-    # In the order of how often they are asked: each router is tried, its routes one by one, until one fits.
-    for router in routers(service):
-        app.include_router(router)
-    app.include_router(_health(service))
-    app.include_router(parked.router())
+    openapi.complete(app)
+    # Starlette tries routes one by one: the service's own come first, in the order of how often they are asked.
+    for part in parts:
+        for router in part.routers:
+            app.include_router(router)
+    app.include_router(health.router(service.metrics_registry, lambda: _readiness(service, parts)))
     return app
 
 
 def run(app: FastAPI) -> None:
-    """Serve until SIGTERM or SIGINT; what was asked is answered first (`shared.http.server`)."""
+    """Serve until SIGTERM or SIGINT; requests under way are answered first (`shared.http.server`)."""
     service: Service = app.state.service
-    said = service.settings
+    settings = service.settings
+
+    def on_stop() -> None:
+        service.stopping = True
+
     gc_timer.by_the_clock()
-    serve(app, host=said.host, port=said.port, drain_s=said.drain_s, on_stop=lambda: setattr(service, "stopping", True))
+    serve(app, host=settings.host, port=settings.port, drain_s=settings.drain_s, on_stop=on_stop)
 
 
-def _listen(service: Service, listening: Listening) -> None:
-    service.consumer = Consumer(
-        pool=service.pool,
-        open_work=listening.open_work,
-        handlers=listening.handlers,
-        wake=service.wake,
-        metrics=service.delivery,
+@contextlib.asynccontextmanager
+async def _lifespan(service: Service, parts: Sequence[Part]) -> AsyncIterator[None]:
+    tasks: list[asyncio.Task[None]] = []
+    tasks.append(asyncio.create_task(_prepare(service, parts, tasks)))
+    tasks[0].add_done_callback(_end_process_on_error)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if service._pool is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(service._pool.close(), 5)
+        log.info("stopped")
+
+
+async def _prepare(service: Service, parts: Sequence[Part], tasks: list[asyncio.Task[None]]) -> None:
+    """Connect, migrate, get ready; then start the background tasks and add them to `tasks`."""
+    settings = service.settings
+    pool = await database.wait_for_pool(
+        settings.database.get_secret_value(), name=service.name, size=settings.pool_size
     )
-    service.subscription = Subscription(
-        service=service.name,
-        topics=listening.topics,
-        kafka=service.kafka(),
-        pool=service.pool,
-        apply=service.consumer.apply,
-        metrics=service.delivery,
-        unhurried=listening.unhurried,
-    )
+    packages = [package for part in parts for package in part.migrations] + [f"services.{service.name}"]
+    await _until_done(lambda: database.migrate(pool, packages))
+    service.use(pool)
+    for part in parts:
+        for step in part.on_ready:
+            await _until_done(step)
+    service.prepared = True
+    tasks += [asyncio.create_task(_run_for_ever(task)) for part in parts for task in part.background]
+    refreshers = [refresher for part in parts for refresher in part.refreshers]
+    tasks.append(asyncio.create_task(_refresh(service, refreshers)))
+    log.info("ready", port=settings.port)
 
 
-async def _run_relay(service: Service) -> None:
-    assert service.relay is not None
-    await service.relay.run()
-
-
-async def _run_subscription(service: Service) -> None:
-    assert service.subscription is not None
-    await service.subscription.run()
-
-
-async def _for_ever(task: Background, service: Service) -> None:
+async def _run_for_ever(task: Task) -> None:
     while True:
         try:
-            await task(service)
+            await task()
         except asyncio.CancelledError:
-            # A client library's inner cancellation is not ours: taken for it, the task would end without a word.
-            if (us := asyncio.current_task()) is None or us.cancelling():
+            # A cancellation inside a client library is not ours: taken for ours, it would end the task silently.
+            if (current := asyncio.current_task()) is None or current.cancelling():
                 raise
             log.warning("a background task was cancelled from inside and starts again")
         except Exception as error:
             if not database.is_transient(error):
-                log.exception("a background task failed and starts again", task=getattr(task, "__name__", str(task)))
+                name = getattr(task, "__qualname__", str(task))
+                log.exception("a background task failed and starts again", task=name)
         await asyncio.sleep(1)
 
 
-async def _until_done(step: Callable[[], Awaitable[None]]) -> None:
+async def _until_done(step: Task) -> None:
     while True:
         try:
             await step()
@@ -254,34 +192,24 @@ async def _until_done(step: Callable[[], Awaitable[None]]) -> None:
         except Exception as error:
             if not database.is_transient(error):
                 raise
-            log.warning("tried again", error=type(error).__name__)
+            log.warning("preparing is retried", error=type(error).__name__)
         await asyncio.sleep(0.5)
 
 
-def _fail_loudly(task: asyncio.Task[None]) -> None:
-    """A wrong password or a broken migration is not going to pass: end the process, so that somebody looks."""
+def _end_process_on_error(task: asyncio.Task[None]) -> None:
+    """End the process when it cannot start: a wrong password or a broken migration needs a person."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("cannot start", exc_info=error)
-        import os
-        import signal
-
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def _refresh(service: Service, refreshers: Sequence[Background]) -> None:
+async def _refresh(service: Service, refreshers: Sequence[Task]) -> None:
+    """Set the gauges every `refresh_s`, and let the garbage collector run on the same timer."""
     while True:
         try:
-            await gauges.refresh(
-                service.pool(),
-                service.delivery,
-                service.stages,
-                relay_target_s=service.targets["relay"],
-                relay_connected=service.relay is not None and service.relay.connected,
-                topics=service.subscription.topics if service.subscription else (),
-            )
             for refresher in refreshers:
-                await refresher(service)
-            service.delivery.refreshed.set_to_current_time()
+                await refresher()
+            service.refreshed.set_to_current_time()
             gc_timer.look()
         except Exception as error:
             if not database.is_transient(error):
@@ -289,35 +217,20 @@ async def _refresh(service: Service, refreshers: Sequence[Background]) -> None:
         await asyncio.sleep(service.settings.refresh_s)
 
 
-def _health(service: Service) -> APIRouter:
-    router = APIRouter(tags=["health"])
-
-    @router.get("/livez")
-    async def livez() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @router.get("/readyz")
-    async def readyz() -> Response:
-        try:
-            await asyncio.wait_for(service.pool().fetchval("select 1"), 3)
-            if not service.prepared:
-                raise database.NotReady(service.name)
-            state, status = "ready", 200
-        except Exception as error:
-            if not database.is_transient(error):
-                raise
-            state, status = "unavailable", 503
-        if service.stopping:
-            state, status = "stopping", 503
-        relay, heard = service.relay, service.subscription
-        up = relay is not None and relay.connected and (heard is None or heard.connected)
-        fields = {"status": state, "service": service.name, "broker": "connected" if up else "connecting"}
-        headers = {"Retry-After": "2"} if status == 503 else {}
-        return Response(body.dumps({**fields, **service.ready_when()}), status, headers, "application/json")
-
-    @router.get("/metrics")
-    async def metrics(request: Request) -> Response:
-        encode, kind = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(service.registry), media_type=kind)
-
-    return router
+async def _readiness(service: Service, parts: Sequence[Part]) -> tuple[bool, dict[str, Any]]:
+    """(ready, fields): ready means the database answers and is migrated, never the broker or the registry."""
+    try:
+        await asyncio.wait_for(service.pool().fetchval("select 1"), 3)
+        if not service.prepared:
+            raise database.NotReady(service.name)
+        ready, status = True, "ready"
+    except Exception as error:
+        if not database.is_transient(error):
+            raise
+        ready, status = False, "unavailable"
+    if service.stopping:
+        ready, status = False, "stopping"
+    fields: dict[str, Any] = {"status": status, "service": service.name}
+    for part in reversed(parts):
+        fields |= part.readiness()
+    return ready, fields

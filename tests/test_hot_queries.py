@@ -17,12 +17,12 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from deploy.docs import access
+from deploy.docs.services import describe
 from services.idlookup import store as idlookup_store
 from services.intake import store as intake_store
 from services.notify import store as notify_store
-from services.workflow import commands, dossiers_api
-from services.workflow.stages import board
+from services.workflow import dossiers_api, timers
+from services.workflow.stages import figures, queries
 from shared.clock import wall_now
 from shared.contract.events import LIFECYCLE, PARTITIONS, SUBMISSIONS
 from shared.http.access import Access
@@ -120,10 +120,9 @@ class Seeded:
 
     def __init__(self, name: str, pool: Pool) -> None:
         self.name, self.pool = name, pool
-        self.app = access.application(name)
-        self.service = self.app.state.service
-        self.service._pool = pool
-        self.service.access = Access(json.dumps(TOKENS))
+        self.app, _, self.parts = describe(name)
+        self.app.state.service.use(pool)
+        self.app.state.access = Access(json.dumps(TOKENS))
 
     async def plans_of(self, ask: Awaitable[Any]) -> str:
         """How PostgreSQL would run what is asked."""
@@ -178,7 +177,7 @@ async def test_the_officers_work_list(seeded: Any, chosen: dict[str, str]) -> No
 
 async def test_the_timers_that_are_due(seeded: Any) -> None:
     one: Seeded = await seeded("workflow")
-    assert_reads(await one.plans_of(commands._fire_some(one.service)), "timers_due", "timers")
+    assert_reads(await one.plans_of(timers._fire_some(one.parts)), "timers_due", "timers")
 
 
 async def test_the_relays_next_events(seeded: Any) -> None:
@@ -194,7 +193,7 @@ async def test_what_the_outbox_still_holds(seeded: Any) -> None:
 
 async def test_how_many_events_the_relay_was_given_and_has_sent(seeded: Any) -> None:
     one: Seeded = await seeded("workflow")
-    asked = board._relay(one.service, wall_now() - timedelta(hours=4))
+    asked = figures._relay(one.parts, wall_now() - timedelta(hours=4))
     assert_reads(await one.plans_of(asked), "events_pkey", "events")
 
 
@@ -206,7 +205,7 @@ async def test_the_board_counts_what_is_open_without_reading_a_row_of_it(seeded:
         nonlocal plans
         # Only of pages that VACUUM has found visible to everybody; somebody's old snapshot may still be in its way.
         await one.pool.execute("vacuum tasks")
-        asked = board._by_stage(one.pool, board.STANDING, None, board.OWN, board.AWAITS_MACHINE, now, now)
+        asked = figures.by_stage(one.pool, queries.STANDING, None, queries.OWN, queries.AWAITS_MACHINE, now, now)
         plans = await one.plans_of(asked)
         return "Index Only Scan using tasks_standing" in plans and "Seq Scan on tasks" not in plans
 
@@ -215,7 +214,7 @@ async def test_the_board_counts_what_is_open_without_reading_a_row_of_it(seeded:
 
 async def test_the_timeline_of_a_dossier(seeded: Any) -> None:
     one: Seeded = await seeded("workflow")
-    plans = await one.plans_of(dossiers_api._timeline(one.service, SOMEBODY))
+    plans = await one.plans_of(dossiers_api._timeline(one.parts, SOMEBODY))
     assert_reads(plans, "events_of_dossier", "events")
 
 
@@ -281,6 +280,6 @@ async def test_reading_a_whole_table_is_noticed(seeded: Any) -> None:
     await one.pool.execute("drop index timers_due")
     try:
         with pytest.raises(AssertionError):
-            assert_reads(await one.plans_of(commands._fire_some(one.service)), "timers_due", "timers")
+            assert_reads(await one.plans_of(timers._fire_some(one.parts)), "timers_due", "timers")
     finally:
         await one.pool.execute("create index timers_due on timers (due_at)")

@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from deploy.docs import access
+from deploy.docs import access, services
 from shared.http.access import ROLES, Access
 from tests.fixtures.services import TOKENS
 
-SERVICES = sorted(access.WIRING)
+SERVICES = sorted(services.SERVICES)
 VALUES = {"code": "birth_declaration", "id": "1", "reference": str(uuid.UUID(int=7))}
 
 
@@ -23,8 +23,8 @@ def _address(path: str) -> str:
 
 
 async def _statuses(service: str, token: str | None) -> dict[tuple[str, str], int]:
-    app = access.application(service)
-    app.state.service.access = Access(json.dumps(TOKENS))
+    app = services.describe(service).app
+    app.state.access = Access(json.dumps(TOKENS))
     headers = {"Idempotency-Key": "roles"} | ({"Authorization": f"Bearer {token}"} if token else {})
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://service", headers=headers) as client:

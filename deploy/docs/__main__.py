@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from deploy.docs import access, events
+from deploy.docs import access, api, events
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = "docs/schemas"
@@ -18,6 +18,7 @@ def documents() -> dict[str, str]:
         "docs/events.md": events.page(),
         "docs/asyncapi.json": events.asyncapi(),
         "docs/roles.md": access.page(),
+        **{f"docs/api/{name}.json": text for name, text in api.documents().items()},
         **{f"{SCHEMAS}/{name}.json": text for name, text in events.schemas().items()},
     }
 

@@ -1,114 +1,103 @@
-"""Puts idlookup's parts together: two callers, one writer, what they hear and what they show."""
+"""idlookup's application object: what its routes, handlers and tasks share, put together once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import httpx2
-from fastapi import APIRouter
 
-from services.idlookup import api, handlers
 from services.idlookup.circuit_breaker import CircuitBreaker
 from services.idlookup.metrics import RegistryMetrics
 from services.idlookup.registry import Registry
 from services.idlookup.settings import IdlookupSettings
-from services.idlookup.store import RequestWork
 from services.idlookup.window import Window
 from services.idlookup.worker import ASKS, SENDS, RegistryWorker
 from services.idlookup.writer import Writer
-from shared.contract.envelope import Received
-from shared.service import Background, Listening, Service
+from shared.delivery import Delivery
+from shared.privacy.sealed import Sealer
+from shared.service import Service
 
-if TYPE_CHECKING:
-    from shared.postgres.pool import Tx
-
-LEAST = {"issue": 32, "verify": 8}
-"""Requests that may always stand at the registry: so many births a commune never has at once."""
+MIN_UNANSWERED = {"issue": 32, "verify": 8}
+"""Requests that may always be unanswered at the registry, by kind: more births than a commune has at once."""
 FINISH_S = 3.0
 
 
-def routers(service: Service) -> list[APIRouter]:
-    callers: dict[str, RegistryWorker] = {}
-    service.extras.update(callers=callers, meter=RegistryMetrics(service.registry, service.stages))
+@dataclass
+class IdlookupApp:
+    """`workers` by kind (`issue`, `verify`), while `call_registry` runs."""
 
-    def knock(kinds: set[str]) -> None:
-        for kind in kinds & callers.keys():
-            callers[kind].knock()
+    settings: IdlookupSettings
+    service: Service = field(init=False)
+    delivery: Delivery = field(init=False)
+    sealer: Sealer = field(init=False)
+    metrics: RegistryMetrics = field(init=False)
+    workers: dict[str, RegistryWorker] = field(init=False, default_factory=dict)
 
-    service.extras["knock"] = knock
-    return [api.router(service)]
+    def __post_init__(self) -> None:
+        self.service = Service(self.settings)
+        self.delivery = Delivery(self.service, self.settings)
+        self.sealer = Sealer(self.settings.seal_keys.get_secret_value())
+        self.metrics = RegistryMetrics(self.service.metrics_registry, self.delivery.stages)
 
+    def wake(self, kinds: Iterable[str]) -> None:
+        """Requests of these kinds may be due. Cheap; calling it too early only costs a query."""
+        for kind in kinds:
+            if kind in self.workers:
+                self.workers[kind].wake()
 
-def listening(service: Service) -> Listening:
-    def seen(sent_at: datetime) -> None:
-        service.delivery.beat("id_number", sent_at)
+    async def call_registry(self) -> None:
+        """Run the workers of both kinds until cancelled; then store what was answered, within a bound."""
+        settings, speed = self.settings, self.service.office.speed
+        writer = Writer(
+            outbox=self.delivery.outbox,
+            sealer=self.sealer,
+            office=self.service.office,
+            metrics=self.metrics,
+            pending_after_s=settings.pending_after_s / speed,
+            forget_after_s=settings.forget_after_s / speed,
+        )
+        # Each kind: its sends, its asks, a probe and the watcher.
+        connections = 2 * (SENDS + ASKS + 2)
+        limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+        async with httpx2.AsyncClient(
+            base_url=settings.registry_url, timeout=None, limits=limits, trust_env=False
+        ) as client:
+            max_unanswered = {"issue": settings.issue_limit, "verify": settings.verify_limit}
+            self.workers |= {
+                kind: RegistryWorker(
+                    registry=Registry(client, kind, CircuitBreaker(), deadline_s=settings.call_deadline_s),
+                    window=Window(MIN_UNANSWERED[kind], max_unanswered[kind]),
+                    pool=self.service.pool,
+                    sealer=self.sealer,
+                    hand_on=writer.put,
+                    deadline_s=settings.call_deadline_s,
+                )
+                for kind in MIN_UNANSWERED
+            }
+            writing = asyncio.create_task(writer.run())
+            calling = [asyncio.create_task(worker.run()) for worker in self.workers.values()]
+            reporting = asyncio.create_task(writer.report_late())
+            try:
+                await _until_one_ends([writing, reporting, *calling])
+            finally:
+                for task in (reporting, *calling):
+                    task.cancel()
+                await asyncio.gather(reporting, *calling, return_exceptions=True)
+                with contextlib.suppress(TimeoutError):
+                    await writer.finish(FINISH_S)
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
 
-    async def open_work(_: Tx, __: Sequence[Received]) -> RequestWork:
-        return RequestWork(open_sealed=service.sealer.open, knock=service.extras["knock"], seen=seen)
-
-    return Listening(handlers.TOPICS, open_work, handlers.HANDLERS)
-
-
-async def call_for_ever(service: Service) -> None:
-    """Both kinds side by side, until cancelled; then what was heard is written down first, within a bound."""
-    said, speed = service.settings, service.office.speed
-    assert isinstance(said, IdlookupSettings)
-    writer = Writer(
-        pool=service.pool,
-        sealer=service.sealer,
-        office=service.office,
-        wake=service.wake,
-        meter=service.extras["meter"],
-        pending_after_s=said.pending_after_s / speed,
-        forget_after_s=said.forget_after_s / speed,
-    )
-    most = {"issue": said.issue_limit, "verify": said.verify_limit}
-    # A probe, the watcher, and all calls of both kinds.
-    lines = httpx2.Limits(max_connections=2 * (SENDS + ASKS + 2), max_keepalive_connections=2 * (SENDS + ASKS + 2))
-    async with httpx2.AsyncClient(base_url=said.registry_url, timeout=None, limits=lines, trust_env=False) as client:
-        callers = {
-            kind: RegistryWorker(
-                registry=Registry(client, kind, CircuitBreaker(), deadline_s=said.call_deadline_s),
-                window=Window(LEAST[kind], most[kind]),
-                pool=service.pool,
-                sealer=service.sealer,
-                hand_on=writer.put,
-                deadline_s=said.call_deadline_s,
-            )
-            for kind in most
-        }
-        service.extras["callers"].update(callers)
-        writing = asyncio.create_task(writer.run())
-        calling = [asyncio.create_task(caller.run()) for caller in callers.values()]
-        late = asyncio.create_task(writer.tell_late())
-        try:
-            await _until_one_ends([writing, late, *calling])
-        finally:
-            for task in (late, *calling):
-                task.cancel()
-            await asyncio.gather(late, *calling, return_exceptions=True)
-            with contextlib.suppress(TimeoutError):
-                await writer.finish(FINISH_S)
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+    async def refresh_gauges(self) -> None:
+        for kind, worker in self.workers.items():
+            self.metrics.show(kind, worker.window, worker.breaker)
 
 
 async def _until_one_ends(tasks: Sequence[asyncio.Task[Any]]) -> None:
     ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in ended:
         task.result()
-
-
-async def show(service: Service) -> None:
-    """Refresh the gauges."""
-    meter: RegistryMetrics = service.extras["meter"]
-    for kind, caller in service.extras["callers"].items():
-        meter.show(kind, caller.window, caller.breaker)
-
-
-BACKGROUND: tuple[Background, ...] = (call_for_ever,)
-REFRESHERS: tuple[Background, ...] = (show,)

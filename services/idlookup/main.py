@@ -1,16 +1,9 @@
 """idlookup: asks the population registry, patiently, and never twice for one person."""
 
-from services.idlookup import app
+from services.idlookup.api import create_app
+from services.idlookup.app import IdlookupApp
 from services.idlookup.settings import IdlookupSettings
-from shared.service import build, run
+from shared.service import run
 
 if __name__ == "__main__":
-    run(
-        build(
-            IdlookupSettings(service="idlookup"),
-            routers=app.routers,
-            listening=app.listening,
-            background=app.BACKGROUND,
-            refreshers=app.REFRESHERS,
-        )
-    )
+    run(create_app(IdlookupApp(IdlookupSettings(service="idlookup"))))

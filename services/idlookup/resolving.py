@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from services.idlookup import store
 from shared.contract.envelope import Outgoing
 from shared.contract.events import IdNumberFound
-from shared.postgres.writes import Writes
+from shared.outbox.publish import PublishingTransaction
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool, Tx
@@ -46,25 +46,32 @@ async def lock_duplicate(tx: Tx, request_key: UUID) -> Any | None:
     )
 
 
+class GivenNumber(NamedTuple):
+    """The number that a person has already, sealed, and what looks odd about it."""
+
+    sealed_number: str
+    warnings: tuple[str, ...]
+
+
 async def give_number(
-    tx: Tx, writes: Writes, row: Any, sealed_number: str, warnings: tuple[str, ...], officer: str, note: str
+    transaction: PublishingTransaction, row: Any, given: GivenNumber, officer: str, note: str
 ) -> list[Outgoing]:
-    """The person has this number already; `row` from `lock_duplicate`. Ends with `writes`."""
-    await tx.execute(
+    """Store that the person has this number; `row` from `lock_duplicate`. Returns the events to publish."""
+    await transaction.tx.execute(
         "update requests set state = 'found', sealed_number = $2, settled_at = now(), resolved_by = $3,"
         " resolved_note = $4 where request_key = $1",
         row["request_key"],
-        sealed_number,
+        given.sealed_number,
         officer,
         note,
     )
-    fact = IdNumberFound(request_key=row["request_key"], sealed_number=sealed_number, warnings=warnings)
-    told = [(row["dossier_id"], row["trace_id"], fact)]
-    return store.number_facts(writes, told, {row["dossier_id"]: row["sequence"]})
+    fact = IdNumberFound(request_key=row["request_key"], sealed_number=given.sealed_number, warnings=given.warnings)
+    facts = [(row["dossier_id"], row["trace_id"], fact)]
+    return store.number_facts(transaction.writes, facts, {row["dossier_id"]: row["sequence"]})
 
 
-async def send_again(tx: Tx, row: Any, officer: str, note: str) -> list[Outgoing]:
-    """Somebody else: the same key goes out once more, confirmed. Nothing is told yet."""
+async def send_again(tx: Tx, row: Any, officer: str, note: str) -> None:
+    """It is somebody else: the same key is sent once more, confirmed. Nothing is published yet."""
     await tx.execute(
         "update requests set state = 'pending', to_send = true, confirmed = true, lost = 0, asked_at = null,"
         " settled_at = null, next_try_at = now(), resolved_by = $2, resolved_note = $3 where request_key = $1",
@@ -72,4 +79,3 @@ async def send_again(tx: Tx, row: Any, officer: str, note: str) -> list[Outgoing
         officer,
         note,
     )
-    return []

@@ -1,20 +1,26 @@
-"""What idlookup is told beside the settings of every service."""
+"""idlookup's settings, beside the ones of every service that publishes and consumes."""
 
 from __future__ import annotations
 
-from shared.settings import Settings
+from pydantic import SecretStr
+
+from shared.settings import DeliverySettings
 
 
-class IdlookupSettings(Settings):
-    """Seconds are wall seconds, but `pending_after_s` and `forget_after_s`, which are office seconds."""
+class IdlookupSettings(DeliverySettings):
+    """Seconds are wall seconds, except `pending_after_s` and `forget_after_s`, which are office seconds."""
 
+    seal_keys: SecretStr
+    """`id:base64-of-32-bytes[,id:base64…]`; the first encrypts, all decrypt. Opens persons, seals numbers."""
+    registry_url: str = ""
+    """Where the population registry (or its simulator) answers."""
     call_deadline_s: float = 3.0
     """One call to the registry; after it the answer counts as lost. A lease is three of these."""
     issue_limit: int = 1024
-    """Requests for a number standing unanswered at the registry, at most."""
+    """The most requests for a number that may be unanswered at the registry."""
     verify_limit: int = 256
-    """The same for checks: their own limit, so that a flood of checks never holds up issuance."""
+    """The same for checks: a limit of their own, so that a flood of checks never holds up issuance."""
     pending_after_s: float = 14_400.0
-    """A number that is not there after so long is reported as late, once."""
+    """A number that has not come after this time is reported as late, once."""
     forget_after_s: float = 86_400.0
-    """A request nobody wants any more, and the registry knows nothing of, is asked after for so long."""
+    """How long the registry is asked about a request that nobody wants any more and that it does not know."""

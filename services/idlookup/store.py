@@ -14,6 +14,7 @@ from uuid import UUID
 from services.idlookup.rules import NO_LONGER_WANTED, Next, Request
 from shared.contract.envelope import Outgoing, Received, new_id
 from shared.contract.events import IdNumberStillPending, RequestResult
+from shared.postgres.leases import LeasedTable
 from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
@@ -25,15 +26,15 @@ LATE = f"kind = 'issue' and not told_pending and not dropped and {OPEN}"
 
 
 @dataclass(slots=True)
-class RequestWork:
+class RequestUnit:
     """One batch of wants: stored and acknowledged at once; nobody is called here."""
 
     open_sealed: Callable[[UUID, str, str], Any]
     """(dossier, field, sealed) -> what it says. Raises Tampered."""
-    knock: Callable[[set[str]], None]
-    """Told the kinds of which something may be due."""
-    seen: Callable[[datetime], None]
-    """Told when each heartbeat that came through was sent."""
+    wake: Callable[[Iterable[str]], None]
+    """Called with the kinds of which requests may be due."""
+    heartbeat_seen: Callable[[datetime], None]
+    """Called with the time at which each heartbeat was sent."""
     wanted: list[tuple[Received, str, str]] = field(default_factory=list)
     """(event, kind, sealed)"""
     dropped: list[tuple[UUID, UUID]] = field(default_factory=list)
@@ -51,9 +52,9 @@ class RequestWork:
 
     def committed(self) -> None:
         if self.wanted:
-            self.knock({kind for _, kind, _ in self.wanted})
+            self.wake({kind for _, kind, _ in self.wanted})
         for sent_at in self.heartbeats:
-            self.seen(sent_at)
+            self.heartbeat_seen(sent_at)
 
 
 def add_requests(writes: Writes, wanted: Sequence[tuple[Received, str, str]]) -> None:
@@ -92,29 +93,21 @@ async def drop_requests(tx: Tx, dropped: Sequence[tuple[UUID, UUID]]) -> None:
     )
 
 
-async def take_due(pool: Pool, kind: str, limit: int, lease_s: float, *, to_send: bool) -> list[Request]:
-    """The oldest due requests of a kind, leased. Committed when this returns: each counts as asked from here on.
+DUE = LeasedTable(
+    table="requests",
+    key=("request_key",),
+    due_at="next_try_at",
+    open_rows=f"kind = $3 and to_send = $4 and {OPEN}",
+    assignments="state = 'calling', asked = true, asked_at = coalesce(t.asked_at, clock_timestamp())",
+    returning=COLUMNS,
+    before=("asked",),
+)
+"""Each row counts as asked from its first lease on; what is returned says whether it was asked *before*."""
 
-    What comes back says whether it was asked *before*. A caller that dies leaves its rows to the next one.
-    """
-    rows = await pool.fetch(
-        f"""
-        with due as materialized (
-          select request_key, asked from requests
-           where kind = $1 and to_send = $4 and {OPEN} and next_try_at <= clock_timestamp()
-           order by next_try_at limit $2 for update skip locked)
-        update requests r
-           set state = 'calling', asked = true, tries = r.tries + 1,
-               asked_at = coalesce(r.asked_at, clock_timestamp()),
-               next_try_at = clock_timestamp() + $3 * interval '1 second'
-          from due where r.request_key = due.request_key
-        returning {", ".join("due.asked" if name == "asked" else f"r.{name}" for name in COLUMNS)}
-        """,
-        kind,
-        limit,
-        lease_s,
-        to_send,
-    )
+
+async def take_due(pool: Pool, kind: str, limit: int, lease_s: float, *, to_send: bool) -> list[Request]:
+    """Due requests of a kind, leased for `lease_s` seconds, the oldest first (`shared.postgres.leases`)."""
+    rows = await DUE.take_due(pool, limit, lease_s, kind, to_send)
     return sorted((Request(*row) for row in rows), key=lambda request: request.wanted_at)
 
 

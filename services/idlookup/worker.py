@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from services.idlookup import rules, store
-from services.idlookup.handlers import SEALED_AS
 from services.idlookup.registry import ASK_BATCH, SEND_BATCH, Registry
 from services.idlookup.rules import LOST, PENDING, SENT, TECHNICAL, UNREACHABLE, RegistryAnswer, Request
+from services.idlookup.sealed_fields import SEALED_AS
 from services.idlookup.window import Window
 from shared.fault_points import fault_point
+from shared.postgres.leases import wait_for
 from shared.postgres.pool import is_transient
 from shared.privacy.sealed import Sealer, Tampered
 
@@ -57,7 +58,7 @@ class RegistryWorker:
         self.registry, self.window, self.breaker = registry, window, registry.breaker
         self._kind, self._pool, self._sealer, self._hand_on = registry.kind, pool, sealer, hand_on
         self._deadline_s = deadline_s
-        self._knock = asyncio.Event()
+        self._due = asyncio.Event()
         self._sends: set[asyncio.Task[None]] = set()
         self._asks: set[asyncio.Task[None]] = set()
         self._watched: list[tuple[float, int, float, float, Request]] = []
@@ -67,9 +68,9 @@ class RegistryWorker:
         """Whether something may be due that was not taken up for want of room. Without it, room is no news."""
         self._has_watched = asyncio.Event()
 
-    def knock(self) -> None:
-        """Something may be due; cheap, and calling it too early only costs a look."""
-        self._knock.set()
+    def wake(self) -> None:
+        """Requests may be due. Cheap; calling it too early only costs a query."""
+        self._due.set()
 
     async def run(self) -> None:
         """Call until cancelled; then what is under way is given a deadline, and the rest goes back unharmed."""
@@ -100,11 +101,11 @@ class RegistryWorker:
                 await asyncio.sleep(min(rest_s, IDLE_S))
                 continue
             if not self.breaker.allow():
-                await _wait(self._knock, SOON_S)
-                self._knock.clear()
+                await wait_for(self._due, SOON_S)
+                self._due.clear()
                 continue
             probing = self.breaker.state != "closed"
-            self._knock.clear()
+            self._due.clear()
             self._left_over = True  # until a look has shown that nothing is
             try:
                 if recovering and not probing:
@@ -124,8 +125,8 @@ class RegistryWorker:
             if taken and left and not probing:
                 continue
             self._left_over = left
-            # What is due and was not taken waits for room, which is knocked for.
-            if await _wait(self._knock, min(max(min(due_in), UNHURRIED_S), IDLE_S)):
+            # What is due and was not taken waits for room; whoever makes room wakes us.
+            if await wait_for(self._due, min(max(min(due_in), UNHURRIED_S), IDLE_S)):
                 await asyncio.sleep(GATHER_S)
 
     async def _take(self, due_in: tuple[float, float], probing: bool) -> tuple[int, bool]:
@@ -162,7 +163,7 @@ class RegistryWorker:
         def ended(task: asyncio.Task[None]) -> None:
             group.discard(task)
             if self._left_over:
-                self._knock.set()
+                self._due.set()
             if not task.cancelled() and (error := task.exception()) is not None:
                 # The leases run out, and somebody asks again by key. The error's text may quote a person.
                 log.error("a lot of requests was not settled", kind=self._kind, error=type(error).__name__)
@@ -262,14 +263,4 @@ class RegistryWorker:
         for request, answer in rows:
             self._hand_on(request, answer)
         if self._left_over or any(answer.state in (*no_answer, PENDING) for _, answer in rows):
-            self._knock.set()
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
-    """Whether the event came within the time."""
-    try:
-        # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the event, and a stop would hang.
-        async with asyncio.timeout(timeout_s):
-            return await event.wait()
-    except TimeoutError:
-        return False
+            self._due.set()

@@ -1,4 +1,4 @@
-"""The files of a dossier: streamed in pieces, checked against their hash, told of once they are whole."""
+"""The files of a dossier: streamed in pieces, checked against their hash, published once they are whole."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import asyncio
 import base64
 import hashlib
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Request
-from starlette.responses import Response
+from fastapi import APIRouter, Path, Request
 
 from services.intake import store
+from services.intake.app import IntakeApp
+from services.intake.callers import REQUESTERS, Secret, caller_or_secret, unknown_dossier
+from services.intake.models import ContentStored
 from shared.contract.envelope import new_id
 from shared.contract.events import ComponentStored
-from shared.http.body import dumps, int_or_zero
-from shared.http.openapi import takes
+from shared.http.body import int_or_zero, refuse_compressed
+from shared.http.openapi import describe
 from shared.http.problems import Problem, not_found
-from shared.outbox.publish import stage
-from shared.service import Service
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool, Tx
@@ -31,30 +31,41 @@ LIMIT = 50 * 1024 * 1024
 PIECE = 256 * 1024
 TYPES = re.compile(r"^(application/pdf|application/octet-stream|image/(jpeg|png|tiff))$")
 CONTENT_DIGEST = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/=]*):")
-ABANDONED_AFTER_S = 86_400.0
-SWEEP_EVERY_S = 3_600.0
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 
-def router(service: Service, who: object) -> APIRouter:
-    """`who(service, request, dossier_id, secret, *roles)` is the access check of the other routes."""
+def router(app: IntakeApp) -> APIRouter:
     routes = APIRouter(prefix="/v1/dossiers", tags=["dossiers"])
 
     @routes.put(
         "/{dossier_id}/components/{code}/content",
         status_code=201,
-        openapi_extra={"x-roles": ["counter", "system"], "x-secret": True, **takes(BINARY, *MEDIA)},
+        response_model=ContentStored,
+        openapi_extra=describe(
+            body=BINARY,
+            media=MEDIA,
+            problems={
+                400: ["malformed-hash", "interrupted"],
+                404: ["unknown-dossier", "unknown-component"],
+                413: ["too-large"],
+                415: ["wrong-content-type", "wrong-content-encoding"],
+                422: ["empty-content", "hash-differs"],
+            },
+            roles=REQUESTERS,
+            secret=True,
+        ),
     )
     async def put_content(
         request: Request,
         dossier_id: UUID,
         code: Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,60}$")],
-        secret: Annotated[str | None, Query()] = None,
-    ) -> Response:
+        secret: Secret = None,
+    ) -> dict[str, Any]:
         """Store a component's content. It is checked against the hash it was announced with (`sha256` of the component)
         and the one sent with it (`Content-SHA256` in hex, or RFC 9530's `Content-Digest`); nothing is kept when it
         differs."""
-        who(service, request, dossier_id, secret, "counter", "system")  # type: ignore[operator]
+        caller_or_secret(app, request, dossier_id, secret, *REQUESTERS)
+        refuse_compressed(request)
         kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
         if not TYPES.match(kind):
             raise Problem(
@@ -66,7 +77,7 @@ def router(service: Service, who: object) -> APIRouter:
         sent_hash = _hash_of(request)
         if int_or_zero(request.headers.get("content-length")) > LIMIT:
             raise _too_large()
-        pool = service.pool()
+        pool = app.service.pool()
         async with pool.acquire() as tx:
             announced = await _announced_hash(tx, dossier_id, code)
         upload_id = new_id()
@@ -84,33 +95,23 @@ def router(service: Service, who: object) -> APIRouter:
         except BaseException:
             await asyncio.shield(store.drop_upload(pool, upload_id))
             raise
-        lanes: set[int] = set()
-        async with pool.acquire() as tx, tx.transaction():
-            submission = await store.lock_submission(tx, dossier_id)
-            if await store.set_content(tx, dossier_id, code, upload_id, bytes.fromhex(digest), size, kind):
-                fact = ComponentStored(office_at=service.office.now(), component_code=code, sha256=digest, size=size)
-                lanes = await stage(tx, [await store.next_event(tx, submission, fact)])
-        service.wake(lanes)
-        return Response(
-            dumps({"dossier_id": dossier_id, "code": code, "sha256": digest, "size": size}),
-            201,
-            media_type="application/json",
-        )
+        upload = store.Upload(upload_id, bytes.fromhex(digest), size, kind)
+        async with app.delivery.outbox.transaction() as transaction:
+            submission = await store.lock_submission(transaction.tx, dossier_id)
+            if await store.set_content(transaction.tx, dossier_id, code, upload):
+                fact = ComponentStored(
+                    office_at=app.service.office.now(), component_code=code, sha256=digest, size=size
+                )
+                transaction.append([await store.next_event(transaction.tx, submission, fact)])
+        return {"dossier_id": dossier_id, "code": code, "sha256": digest, "size": size}
 
     return routes
-
-
-async def sweep(service: Service) -> None:
-    """Now and then, take away what interrupted uploads left when this process died under them."""
-    while True:
-        await store.drop_abandoned(service.pool(), ABANDONED_AFTER_S)
-        await asyncio.sleep(SWEEP_EVERY_S)
 
 
 async def _announced_hash(tx: Tx, dossier_id: UUID, code: str) -> str | None:
     submission = await store.find_submission(tx, dossier_id)
     if submission is None:
-        raise not_found("Không có hồ sơ này.", "There is no such dossier.", "unknown-dossier")
+        raise unknown_dossier()
     components = await store.list_components(tx, submission)
     if code not in components:
         raise not_found("Hồ sơ không có thành phần này.", "The dossier has no such component.", "unknown-component")

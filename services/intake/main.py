@@ -1,10 +1,9 @@
-"""Intake: takes dossiers in, never loses one, and needs nobody but its own database to do so."""
+"""Intake: takes dossiers, loses none, and needs nothing but its own database to do so."""
 
-from services.intake import api
-from shared.service import build, run
-from shared.settings import Settings
+from services.intake.api import create_app
+from services.intake.app import IntakeApp
+from services.intake.settings import IntakeSettings
+from shared.service import run
 
 if __name__ == "__main__":
-    settings = Settings(service="intake")
-    app = build(settings, routers=api.routers, listening=api.listening, background=api.BACKGROUND)
-    run(app)
+    run(create_app(IntakeApp(IntakeSettings(service="intake"))))

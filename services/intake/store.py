@@ -1,4 +1,4 @@
-"""What intake remembers: submissions by their idempotency keys, later requests, file contents, the procedures' copy."""
+"""Intake's tables: submissions by their idempotency keys, later requests, file contents, the copy of the procedures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -129,31 +129,34 @@ async def next_event(tx: Tx, submission: Any, fact: Fact) -> Outgoing:
     return Outgoing(submission["dossier_id"], sequence, fact, new_id(), submission["trace_id"])
 
 
+class NewRequest(NamedTuple):
+    """A supplement or withdrawal, under its caller's idempotency key."""
+
+    caller: str
+    key: str
+    dossier_id: UUID
+    kind: str
+    body_digest: bytes
+
+
 async def add_request(
-    tx: Tx,
-    caller: str,
-    key: str,
-    dossier_id: UUID,
-    kind: str,
-    body_digest: bytes,
-    components: Sequence[SubmittedComponent] = (),
-) -> tuple[bool, UUID, str, bytes]:
-    """(whether it is new, dossier, kind, digest) of what is stored under the key."""
+    tx: Tx, new: NewRequest, components: Sequence[SubmittedComponent] = ()
+) -> tuple[bool, NewRequest]:
+    """(whether it is new, what is stored under its key: `new`, or an earlier request)."""
     row = await tx.fetchrow(
         "insert into requests (caller, idempotency_key, dossier_id, kind, body_digest, components)"
         " values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning 1",
-        caller,
-        key,
-        dossier_id,
-        kind,
-        body_digest,
+        *new,
         _parts_json(components),
     )
     stored = await tx.fetchrow(
-        "select dossier_id, kind, body_digest from requests where caller = $1 and idempotency_key = $2", caller, key
+        "select caller, idempotency_key, dossier_id, kind, body_digest from requests"
+        " where caller = $1 and idempotency_key = $2",
+        new.caller,
+        new.key,
     )
     assert stored is not None
-    return row is not None, stored["dossier_id"], stored["kind"], stored["body_digest"]
+    return row is not None, NewRequest(*stored.values())
 
 
 async def add_piece(pool: Pool, upload_id: UUID, number: int, piece: bytes) -> None:
@@ -176,15 +179,22 @@ async def drop_upload(pool: Pool, upload_id: UUID) -> None:
     await pool.execute("delete from content_pieces where upload_id = $1", upload_id)
 
 
-async def set_content(
-    tx: Tx, dossier_id: UUID, code: str, upload_id: UUID, sha256: bytes, size: int, content_type: str
-) -> bool:
+class Upload(NamedTuple):
+    """A file whose pieces are stored. `size` in bytes."""
+
+    upload_id: UUID
+    sha256: bytes
+    size: int
+    content_type: str
+
+
+async def set_content(tx: Tx, dossier_id: UUID, code: str, upload: Upload) -> bool:
     """Make an upload the component's content; False when the same content was there already."""
     old = await tx.fetchrow(
         "select upload_id, sha256 from contents where dossier_id = $1 and component_code = $2", dossier_id, code
     )
-    if old is not None and old["sha256"] == sha256:
-        await tx.execute("delete from content_pieces where upload_id = $1", upload_id)
+    if old is not None and old["sha256"] == upload.sha256:
+        await tx.execute("delete from content_pieces where upload_id = $1", upload.upload_id)
         return False
     if old is not None:
         await tx.execute("delete from content_pieces where upload_id = $1", old["upload_id"])
@@ -196,10 +206,7 @@ async def set_content(
         " stored_at = clock_timestamp()",
         dossier_id,
         code,
-        upload_id,
-        sha256,
-        size,
-        content_type,
+        *upload,
     )
     return True
 
@@ -233,7 +240,7 @@ def components_of(submission: Any) -> list[dict[str, Any]]:
 
 
 @dataclass(slots=True)
-class ProcedureWork:
+class ProcedureUnit:
     """One batch of published procedures: (code, version) -> the fact. Every version that is heard is kept."""
 
     published: dict[tuple[str, int], ProcedurePublished] = field(default_factory=dict)
@@ -256,5 +263,5 @@ class ProcedureWork:
         """Whoever checks a submission reads the table."""
 
 
-async def open_work(_: Tx, __: Sequence[Received]) -> ProcedureWork:
-    return ProcedureWork()
+async def open_unit(_: Tx, __: Sequence[Received]) -> ProcedureUnit:
+    return ProcedureUnit()

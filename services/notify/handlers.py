@@ -1,30 +1,37 @@
-"""What notify listens to: the wishes to tell somebody something, and the heartbeat."""
+"""What notify consumes: notices that are wanted, and the heartbeat."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
 from services.notify import rules
-from services.notify.store import Notice, NoticeWork
+from services.notify.app import NotifyApp
+from services.notify.store import Notice, NoticeUnit
 from shared.contract.envelope import Received, new_id
 from shared.contract.events import NOTICE_REQUESTS, Fact, NoticeRequestHeartbeat, NoticeWanted
-from shared.inbox.consumer import Handler, Unappliable
+from shared.inbox.consumer import Handler, Inbox, Unappliable
 from shared.privacy.sealed import Tampered
+
+if TYPE_CHECKING:
+    from shared.postgres.pool import Tx
 
 TOPICS = (NOTICE_REQUESTS,)
 
 
-def on_notice_wanted(work: NoticeWork, event: Received) -> None:
+def on_notice_wanted(unit: NoticeUnit, event: Received) -> None:
     """One row on the best channel there is; another channel gets its row when this one has failed."""
     fact = event.fact
     assert isinstance(fact, NoticeWanted)
     assert event.dossier_id is not None
     try:
-        contact = rules.read_contact(work.open_contact(event.dossier_id, fact.sealed_contact))
+        contact = rules.read_contact(unit.open_contact(event.dossier_id, fact.sealed_contact))
     except Tampered as changed:
         raise Unappliable("tampered", "the contact does not open for this dossier") from changed
-    work.wanted.append(
+    unit.wanted.append(
         Notice(
             notice_id=event.ce_id,
-            channel=rules.channels(contact, work.available)[0],
+            channel=rules.channels(contact, unit.available)[0],
             dossier_id=event.dossier_id,
             kind=fact.kind,
             cause=fact.cause,
@@ -39,13 +46,29 @@ def on_notice_wanted(work: NoticeWork, event: Received) -> None:
     )
 
 
-def on_notice_request_heartbeat(work: NoticeWork, event: Received) -> None:
+def on_notice_request_heartbeat(unit: NoticeUnit, event: Received) -> None:
     fact = event.fact
     assert isinstance(fact, NoticeRequestHeartbeat)
-    work.heartbeats.append((fact.sent_at, new_id(), event.trace_id))
+    unit.heartbeats.append((fact.sent_at, new_id(), event.trace_id))
 
 
 HANDLERS: dict[type[Fact], Handler] = {
     NoticeWanted: on_notice_wanted,
     NoticeRequestHeartbeat: on_notice_request_heartbeat,
 }
+
+
+def inbox(app: NotifyApp) -> Inbox:
+    def open_contact(dossier_id: UUID, sealed: str) -> Any:
+        return app.sealer.open(dossier_id, "contact", sealed)
+
+    async def open_unit(_: Tx, __: object) -> NoticeUnit:
+        return NoticeUnit(
+            open_contact=open_contact,
+            available=app.available,
+            metrics=app.metrics,
+            wake=app.sender.wake,
+            heartbeat_seen=lambda sent_at: app.delivery.metrics.beat("notify", sent_at),
+        )
+
+    return Inbox(TOPICS, open_unit, HANDLERS)

@@ -1,17 +1,9 @@
 """Notify: tells people that something happened to their dossier, once on each channel it is given."""
 
-from services.notify import api
+from services.notify.api import create_app
+from services.notify.app import NotifyApp
 from services.notify.settings import NotifySettings
-from shared.service import build, run
+from shared.service import run
 
 if __name__ == "__main__":
-    settings = NotifySettings(service="notify")
-    run(
-        build(
-            settings,
-            routers=api.routers,
-            listening=api.listening,
-            background=api.BACKGROUND,
-            refreshers=api.REFRESHERS,
-        )
-    )
+    run(create_app(NotifyApp.create(NotifySettings(service="notify"))))

@@ -11,12 +11,12 @@ from services.notify.rules import CALL_LIST
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
 
-Place = tuple[UUID, str]
+Position = tuple[UUID, str]
 """Where a page ended: (notice, channel)."""
 
 
 async def list_notices(
-    pool: Pool, dossier_id: UUID | None, state: str | None, after: Place | None, limit: int
+    pool: Pool, dossier_id: UUID | None, state: str | None, after: Position | None, limit: int
 ) -> list[Any]:
     """Rows in the order of their notices' ids, which is about the order in which they were wanted."""
     wheres, values = _wheres({"dossier_id": dossier_id, "state": state}, after)
@@ -28,7 +28,7 @@ async def list_notices(
     )
 
 
-async def list_calls(pool: Pool, agency: str | None, after: Place | None, limit: int) -> list[Any]:
+async def list_calls(pool: Pool, agency: str | None, after: Position | None, limit: int) -> list[Any]:
     """Calls nobody has made yet, with their contacts still sealed."""
     wheres, values = _wheres({"receiving_agency": agency}, after)
     return await pool.fetch(
@@ -61,7 +61,7 @@ async def add_readings(pool: Pool, dossier_ids: Sequence[UUID], role: str, offic
     )
 
 
-def _wheres(equal: dict[str, Any], after: Place | None) -> tuple[str, list[Any]]:
+def _wheres(equal: dict[str, Any], after: Position | None) -> tuple[str, list[Any]]:
     """Only what was asked for becomes a condition, so that each can use its index."""
     conditions, values = ["true"], []
     for column, value in equal.items():

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,7 +17,9 @@ from services.notify.metrics import NoticeMetrics
 from services.notify.store import Notice, SettledNotice
 from services.notify.texts import NoticeText, Texts
 from shared.fault_points import fault_point
-from shared.outbox.publish import Wake, stage
+from shared.outbox.publish import Outbox
+from shared.postgres.group_commit import GroupCommit
+from shared.postgres.leases import wait_for
 from shared.postgres.pool import is_transient
 from shared.privacy.sealed import Sealer, Tampered
 
@@ -46,18 +48,20 @@ class Sender:
         pool: Callable[[], Pool],
         sealer: Sealer,
         texts: Texts,
-        channels: dict[str, Channel],
+        channels: Mapping[str, Channel],
         available: frozenset[str],
         patience: rules.Patience,
         deadline_s: float,
-        meter: NoticeMetrics,
-        wake: Wake,
+        metrics: NoticeMetrics,
+        outbox: Outbox,
     ) -> None:
         self._pool, self._sealer, self._texts, self._channels = pool, sealer, texts, channels
         self._available, self._patience, self._deadline_s = available, patience, deadline_s
-        self._meter, self._wake = meter, wake
-        self._knocks = {name: asyncio.Event() for name in channels}
-        self._settled: asyncio.Queue[SettledNotice] = asyncio.Queue()
+        self._metrics, self._outbox = metrics, outbox
+        self._due = {name: asyncio.Event() for name in channels}
+        self._settled: GroupCommit[SettledNotice, None] = GroupCommit(
+            self._commit, max_items=BATCH, rejected=_report_rejected
+        )
         self._under_way: dict[str, set[asyncio.Task[None]]] = {name: set() for name in channels}
         self._silent = dict.fromkeys(channels, 0)
 
@@ -65,15 +69,15 @@ class Sender:
     def workers(self) -> int:
         return sum(self._channels[name].slots for name in self._available)
 
-    def knock(self, channels: Iterable[str]) -> None:
-        """Something may be due on these; cheap, and calling it too early only costs a look."""
+    def wake(self, channels: Iterable[str]) -> None:
+        """Something may be due on these channels. Cheap; calling it too early only costs a query."""
         for name in channels:
-            if name in self._knocks:
-                self._knocks[name].set()
+            if name in self._due:
+                self._due[name].set()
 
     async def run(self) -> None:
-        """Send until cancelled; then what is under way is finished and written down first, within a deadline."""
-        writer = asyncio.create_task(self._write())
+        """Send until cancelled; then what is under way is finished and stored first, within a deadline."""
+        writer = asyncio.create_task(self._settled.run())
         takers = [asyncio.create_task(self._send_on(name)) for name in self._channels]
         try:
             ended, _ = await asyncio.wait((*takers, writer), return_when=asyncio.FIRST_COMPLETED)
@@ -85,7 +89,7 @@ class Sender:
             if under_way := [task for group in self._under_way.values() for task in group]:
                 await asyncio.wait(under_way, timeout=self._deadline_s * 2)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._settled.join(), self._deadline_s)
+                await self._settled.finish(self._deadline_s)
             for channel in self._channels.values():
                 await channel.close()
             raise
@@ -95,7 +99,7 @@ class Sender:
             await asyncio.gather(*takers, writer, return_exceptions=True)
 
     async def _send_on(self, name: str) -> None:
-        channel, under_way, knock = self._channels[name], self._under_way[name], self._knocks[name]
+        channel, under_way, due = self._channels[name], self._under_way[name], self._due[name]
         while True:
             probing = self._silent[name] >= ALARM
             free = 1 - len(under_way) if probing else channel.slots - len(under_way)
@@ -103,7 +107,7 @@ class Sender:
             if free <= 0 or (under_way and free < channel.slots // 4):
                 await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                 continue
-            knock.clear()
+            due.clear()
             taken = await self._take(name, free)
             for notice in taken:
                 task = asyncio.create_task(self._send(channel, notice))
@@ -112,7 +116,7 @@ class Sender:
             if probing:
                 await asyncio.sleep(PROBE_EVERY_S)
             elif len(taken) < free:
-                await _wait(knock, IDLE_S)
+                await wait_for(due, IDLE_S)
 
     async def _take(self, name: str, limit: int) -> list[Notice]:
         try:
@@ -123,7 +127,9 @@ class Sender:
             log.warning("nothing taken", channel=name, error=type(error).__name__)
             return []
         now = time.time()
-        self._meter.take_up([now - row.wanted_at.timestamp() for row in taken if row.tries == 1 and not row.instead_of])
+        self._metrics.take_up(
+            [now - row.wanted_at.timestamp() for row in taken if row.tries == 1 and not row.instead_of]
+        )
         return taken
 
     async def _send(self, channel: Channel, notice: Notice) -> None:
@@ -134,7 +140,7 @@ class Sender:
             contact, answer = rules.NOBODY, rules.SendResult("refused", "tampered")
         else:
             answer = await self._hand(channel, notice, contact)
-        self._meter.work(time.perf_counter() - started)
+        self._metrics.work(time.perf_counter() - started)
         self._silent[notice.channel] = self._silent[notice.channel] + 1 if answer.what == "again" else 0
         settlement = rules.settle(
             answer,
@@ -147,7 +153,7 @@ class Sender:
         )
         if settlement.state == "failed":
             log.warning("channel failed", notice_id=str(notice.notice_id), channel=notice.channel, reason=answer.reason)
-        self._settled.put_nowait(SettledNotice(notice, settlement))
+        self._settled.add(SettledNotice(notice, settlement))
 
     async def _hand(self, channel: Channel, notice: Notice, contact: rules.Contact) -> rules.SendResult:
         if notice.handing_over_at is not None:
@@ -178,54 +184,24 @@ class Sender:
             return rules.SendResult("unknown" if handed else "again", f"error-{type(error).__name__}")
         return answer
 
-    async def _write(self) -> None:
-        """Whatever was settled while the last transaction was under way shares the next one."""
-        while True:
-            rows = [await self._settled.get()]
-            while len(rows) < BATCH and not self._settled.empty():
-                rows.append(self._settled.get_nowait())
-            await self._commit_whatever_happens(rows)
-            for _ in rows:
-                self._settled.task_done()
-
-    async def _commit_whatever_happens(self, rows: list[SettledNotice]) -> None:
-        pause = 0.05
-        while True:
-            try:
-                await self._commit(rows)
-                return
-            except Exception as error:  # noqa: BLE001 - one bad row must not keep the others unwritten
-                if not is_transient(error):
-                    break
-                log.warning("outcomes not written yet", rows=len(rows), error=type(error).__name__)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 2.0)
-        if len(rows) > 1:
-            for row in rows:
-                await self._commit_whatever_happens([row])
-        else:
-            log.error("an outcome cannot be written; its lease runs out", notice_id=str(rows[0].notice.notice_id))
-
-    async def _commit(self, rows: list[SettledNotice]) -> None:
-        async with self._pool().acquire() as tx, tx.transaction():
-            outgoing, saved, successors = await store.save_settled(tx, rows)
-            lanes = await stage(tx, outgoing)
-        self._wake(lanes)
-        self._meter.enter(len(successors))
+    async def _commit(self, rows: Sequence[SettledNotice]) -> Sequence[None]:
+        async with self._outbox.transaction() as transaction:
+            outgoing, saved, successors = await store.save_settled(transaction.tx, transaction.writes, rows)
+            transaction.append(outgoing)
+        self._metrics.enter(len(successors))
         for row in saved:
             if row.settlement.state != "due":
-                self._meter.leave(row.settlement.state, row.notice.taken_at)
+                self._metrics.leave(row.settlement.state, row.notice.taken_at)
         for successor in successors:
             if successor.channel == rules.CALL_LIST:
-                self._meter.leave("listed")
-        self.knock({successor.channel for successor in successors})
+                self._metrics.leave("listed")
+        self.wake({successor.channel for successor in successors})
+        return [None] * len(rows)
 
 
-async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
-    """Whether the event came within the time."""
-    try:
-        # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the event, and a stop would hang.
-        async with asyncio.timeout(timeout_s):
-            return await event.wait()
-    except TimeoutError:
-        return False
+def _report_rejected(row: SettledNotice, error: Exception) -> None:
+    log.error(
+        "an outcome cannot be stored; its lease runs out",
+        notice_id=str(row.notice.notice_id),
+        error=type(error).__name__,
+    )

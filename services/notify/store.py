@@ -14,6 +14,7 @@ from services.notify.metrics import NoticeMetrics
 from services.notify.rules import CALL_LIST, Settlement
 from shared.contract.envelope import Outgoing, new_id
 from shared.contract.events import NoticeFailed, NoticeHeartbeat, NoticeOutcome, NoticeSent
+from shared.postgres.leases import LeasedTable
 from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
@@ -131,17 +132,17 @@ def told_sent(notice: Notice) -> NoticeSent:
 
 
 @dataclass(slots=True)
-class NoticeWork:
+class NoticeUnit:
     """One batch of wanted notices and heartbeats."""
 
     open_contact: Callable[[UUID, str], Any]
     """(dossier, sealed contact) -> what it says. Raises Tampered."""
     available: Collection[str]
-    meter: NoticeMetrics
-    knock: Callable[[Iterable[str]], None]
-    """Told the channels on which something may be due."""
-    seen: Callable[[datetime], None]
-    """Told when each heartbeat that came through was sent."""
+    metrics: NoticeMetrics
+    wake: Callable[[Iterable[str]], None]
+    """Called with the channels on which something may be due."""
+    heartbeat_seen: Callable[[datetime], None]
+    """Called with the time at which each heartbeat was sent."""
     wanted: list[Notice] = field(default_factory=list)
     heartbeats: list[tuple[datetime, UUID, UUID]] = field(default_factory=list)
 
@@ -160,38 +161,28 @@ class NoticeWork:
     def committed(self) -> None:
         if self.wanted:
             listed = [notice for notice in self.wanted if notice.channel == CALL_LIST]
-            self.meter.enter(len(self.wanted))
+            self.metrics.enter(len(self.wanted))
             now = time.time()
-            self.meter.take_up([now - notice.wanted_at.timestamp() for notice in listed])
-            self.meter.leave_at_once("listed", len(listed))
-            self.knock({notice.channel for notice in self.wanted})
+            self.metrics.take_up([now - notice.wanted_at.timestamp() for notice in listed])
+            self.metrics.leave_at_once("listed", len(listed))
+            self.wake({notice.channel for notice in self.wanted})
         for sent_at, _, _ in self.heartbeats:
-            self.seen(sent_at)
+            self.heartbeat_seen(sent_at)
+
+
+DUE = LeasedTable(
+    table="notices",
+    key=("notice_id", "channel"),
+    due_at="try_at",
+    open_rows="channel = $3 and state in ('due', 'sending')",
+    assignments="state = 'sending', taken_at = coalesce(t.taken_at, now())",
+    returning=COLUMNS,
+)
 
 
 async def take_due(pool: Pool, channel: str, limit: int, lease_s: float) -> list[Notice]:
-    """Take up to `limit` rows whose time has come, longest due first, and lease them. Committed when this returns.
-
-    A row whose lease has run out is due again: its sender died, or lost its connection to us.
-    """
-    rows = await pool.fetch(
-        f"""
-        with due as materialized (  -- a plain subquery may be run once a row, and then takes more than its limit
-          select notice_id from notices
-           where channel = $1 and state in ('due', 'sending') and try_at <= now()
-           order by try_at limit $2 for update skip locked)
-        update notices n
-           set state = 'sending', tries = n.tries + 1, taken_at = coalesce(n.taken_at, now()),
-               try_at = now() + $3 * interval '1 second'
-          from due
-         where n.notice_id = due.notice_id and n.channel = $1
-        returning {", ".join(f"n.{name}" for name in COLUMNS)}
-        """,
-        channel,
-        limit,
-        lease_s,
-    )
-    return [Notice(*row) for row in rows]
+    """Up to `limit` due rows of a channel, leased for `lease_s` seconds (`shared.postgres.leases`)."""
+    return [Notice(*row) for row in await DUE.take_due(pool, limit, lease_s, channel)]
 
 
 async def begin_handing_over(pool: Pool, notice: Notice) -> bool:
@@ -208,11 +199,11 @@ async def begin_handing_over(pool: Pool, notice: Notice) -> bool:
 
 
 async def save_settled(
-    tx: Tx, settled: Sequence[SettledNotice]
+    tx: Tx, writes: Writes, settled: Sequence[SettledNotice]
 ) -> tuple[list[Outgoing], list[SettledNotice], list[Notice]]:
-    """Write what became of taken rows. Returns (what to tell, what was written, the rows that take over).
+    """Write what became of taken rows. Returns (events to publish, what was written, the rows that take over).
 
-    A row that was taken again meanwhile is left alone: its latest try decides.
+    A row that was taken again meanwhile is left alone: its latest try decides. The transaction ends with `writes`.
     """
     by_try = {(row.notice.notice_id, row.notice.channel, row.notice.tries): row for row in settled}
     sequences = await lock_sequences(tx, (row.notice.dossier_id for row in settled))
@@ -258,9 +249,7 @@ async def save_settled(
             if successor.channel == CALL_LIST:
                 facts.append((successor, told_sent(successor)))
     if successors:
-        writes = Writes()
         add_notices(writes, successors)
-        await writes.run(tx)
     outgoing = numbered(facts, sequences)
     await save_sequences(tx, outgoing)
     return outgoing, saved, successors

@@ -7,43 +7,33 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import Response
 
 from services.workflow import commands
+from services.workflow.app import WorkflowApp
 from services.workflow.lifecycle import Dossier
+from services.workflow.models import DossierView, Result, ResultView, TrackView
 from shared.contract.events import LIFECYCLE
-from shared.http.access import ROLES, Caller, allow
-from shared.http.body import dumps, read_object
-from shared.http.openapi import takes
-from shared.http.problems import Problem, not_found, read_strictly
+from shared.http.access import Caller, allow
+from shared.http.body import read_model
+from shared.http.openapi import describe
+from shared.http.problems import Problem, not_found
 from shared.privacy.tracking import is_tracking_secret
-from shared.service import Service
 
 
-class Result(BaseModel):
-    """The result of a dossier, as an object."""
-
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-    number: str = Field(min_length=1, max_length=60)
-    book: str | None = Field(default=None, min_length=1, max_length=60)
-    signed_by: str = Field(min_length=1, max_length=120)
-    signed_as: str = Field(pattern=r"^(TM\.|KT\.|TL\.|TUQ\.)$")
-    signature: str = Field(pattern=r"^(digital|wet|wet_scanned)$")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-
-
-def router(service: Service) -> APIRouter:
+def router(app: WorkflowApp) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["dossiers"])
-    secret_key = service.settings.secret.get_secret_value().encode()
 
-    @routes.get("/dossiers/{dossier_id}")
-    async def get_dossier(_: Annotated[Caller, Depends(allow())], dossier_id: UUID) -> Response:
+    @routes.get(
+        "/dossiers/{dossier_id}",
+        response_model=DossierView,
+        openapi_extra=describe(problems={404: ["not-yet-known"]}),
+    )
+    async def get_dossier(_: Annotated[Caller, Depends(allow())], dossier_id: UUID) -> dict[str, Any]:
         """State, clock and timeline. 404 `not-yet-known` until workflow has read the submission."""
-        dossier = await _find(service, dossier_id)
+        dossier = await _find(app, dossier_id)
         if dossier is None:
             raise not_yet_known()
-        shown = {
+        return {
             "dossier_id": dossier.dossier_id,
             "dossier_code": dossier.dossier_code,
             "procedure_code": dossier.procedure_code,
@@ -57,68 +47,69 @@ def router(service: Service) -> APIRouter:
             "tasks": [
                 {"stage": task.stage, "role": task.role, "since": task.entered_office_at} for task in dossier.tasks
             ],
-            "timeline": await _timeline(service, dossier_id),
+            "timeline": await _timeline(app, dossier_id),
         }
-        return Response(dumps(shown), media_type="application/json")
 
-    @routes.put("/dossiers/{dossier_id}/result", openapi_extra=takes(Result))
+    @routes.put(
+        "/dossiers/{dossier_id}/result",
+        response_model=ResultView,
+        openapi_extra=describe(body=Result, problems=commands.RESULT_PROBLEMS),
+    )
     async def put_result(
         request: Request,
-        caller: Annotated[Caller, Depends(allow("records_clerk", "signatory", "counter", "specialist"))],
+        _: Annotated[Caller, Depends(allow("records_clerk", "signatory", "counter", "specialist"))],
         dossier_id: UUID,
-    ) -> Response:
+    ) -> dict[str, Any]:
         """The result's number, book, signer, capacity and kind of signature. Once signed (409 `already-signed`), and
         even after the hand-over, only the scan of a wet signature may be added: `wet_scanned` with its `sha256`."""
-        result = read_strictly(
-            Result, await read_object(request), vi="Kết quả không hợp lệ.", en="The result is not valid."
-        )
-        return Response(
-            dumps(await commands.put_result(service, caller, dossier_id, result.model_dump(exclude_none=True))),
-            media_type="application/json",
-        )
+        result = await read_model(request, Result, vi="Kết quả không hợp lệ.", en="The result is not valid.")
+        return await commands.put_result(app, dossier_id, result.model_dump(exclude_none=True))
 
-    @routes.get("/track/{reference}", openapi_extra={"x-roles": list(ROLES[:0]), "x-secret": True})
-    async def track(reference: str, secret: Annotated[str, Query(max_length=200)] = "") -> Response:
+    @routes.get(
+        "/track/{reference}",
+        response_model=TrackView,
+        openapi_extra=describe(problems={404: ["unknown-dossier"]}, roles=(), secret=True),
+    )
+    async def track(reference: str, secret: Annotated[str, Query(max_length=200)] = "") -> dict[str, Any]:
         """For the citizen: code, status, due date, timeline, no person. Unknown and wrong secret look the same."""
-        dossier_id = await _resolve(service, reference)
+        dossier_id = await _resolve(app, reference)
         dossier = None
         # The same work for a wrong secret as for an unknown dossier, so that neither can be told from the other.
-        if is_tracking_secret(secret_key, dossier_id or UUID(int=0), secret) and dossier_id is not None:
-            dossier = await _find(service, dossier_id)
+        if is_tracking_secret(app.secret_key, dossier_id or UUID(int=0), secret) and dossier_id is not None:
+            dossier = await _find(app, dossier_id)
         if dossier is None:
             raise not_found(
                 "Không tìm thấy hồ sơ với mã này.", "No dossier is found with this code.", "unknown-dossier"
             )
-        shown = {
+        return {
             "dossier_code": dossier.dossier_code,
             "state": dossier.state,
             "status": dossier.national_status,
             "due_at": dossier.due_at,
-            "timeline": await _timeline(service, dossier.dossier_id),
+            "timeline": await _timeline(app, dossier.dossier_id),
         }
-        return Response(dumps(shown), media_type="application/json")
 
     return routes
 
 
-async def _resolve(service: Service, reference: str) -> UUID | None:
+async def _resolve(app: WorkflowApp, reference: str) -> UUID | None:
     try:
         return UUID(reference)
     except ValueError:
         code = reference[:60]
         if "\x00" in code:
             return None
-        found = await service.pool().fetchval("select dossier_id from dossiers where dossier_code = $1", code)
+        found = await app.service.pool().fetchval("select dossier_id from dossiers where dossier_code = $1", code)
         return found if isinstance(found, UUID) or found is None else UUID(str(found))
 
 
-async def _find(service: Service, dossier_id: UUID) -> Dossier | None:
-    body = await service.pool().fetchval("select body from dossiers where dossier_id = $1", dossier_id)
+async def _find(app: WorkflowApp, dossier_id: UUID) -> Dossier | None:
+    body = await app.service.pool().fetchval("select body from dossiers where dossier_id = $1", dossier_id)
     return None if body is None else Dossier.from_json(body)
 
 
-async def _timeline(service: Service, dossier_id: UUID) -> list[dict[str, Any]]:
-    rows = await service.pool().fetch(
+async def _timeline(app: WorkflowApp, dossier_id: UUID) -> list[dict[str, Any]]:
+    rows = await app.service.pool().fetch(
         "select sequence, type, recorded_at, data from events where dossier_id = $1 and topic = $2::text::topic"
         " order by sequence",
         dossier_id,

@@ -7,45 +7,32 @@ order, so nothing can appear behind a position that was handed out.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import heapq
-import json
 import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
+from services.workflow.app import WorkflowApp
+from services.workflow.models import CloudEvent
 from shared.contract.envelope import cloud_event
 from shared.contract.events import LIFECYCLE, PARTITIONS
 from shared.http.access import Caller, allow
 from shared.http.body import dumps
-from shared.http.problems import bad_cursor
-from shared.service import Service
+from shared.http.cursor import Count, Cursor
 
 LOOK_EVERY_S = 0.2
-Positions = list[int]
+Positions = tuple[int, ...]
+"""Of each lane, the id of its last event that was handed out."""
+AFTER: Cursor[Positions] = Cursor(tuple[(Count,) * PARTITIONS])  # type: ignore[arg-type, misc]
+START: Positions = (0,) * PARTITIONS
+BATCH = "application/cloudevents-batch+json"
 
 
-def encode(positions: Positions) -> str:
-    return base64.urlsafe_b64encode(json.dumps(positions, separators=(",", ":")).encode()).decode().rstrip("=")
-
-
-def decode(cursor: str) -> Positions:
-    """Raises Problem 400 for anything `encode` has not made."""
-    try:
-        positions = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if len(positions) == PARTITIONS and all(type(at) is int and 0 <= at < 2**63 for at in positions):
-            return list(positions)
-    except (binascii.Error, ValueError, TypeError):
-        pass
-    raise bad_cursor()
-
-
-async def read(service: Service, positions: Positions, limit: int) -> tuple[list[Any], Positions]:
+async def read(app: WorkflowApp, positions: Positions, limit: int) -> tuple[list[Any], Positions]:
     """Up to `limit` events behind `positions`, oldest first across lanes, and the positions after them."""
-    rows = await service.pool().fetch(
+    rows = await app.service.pool().fetch(
         """
         select e.* from unnest($1::smallint[], $2::bigint[]) as p (lane, at) cross join lateral (
           select e.lane, e.id, e.dossier_id, e.sequence, e.ce_id, e.type, e.trace_id, e.data, e.recorded_at
@@ -53,7 +40,7 @@ async def read(service: Service, positions: Positions, limit: int) -> tuple[list
            order by e.id limit $3) e
         """,
         list(range(PARTITIONS)),
-        positions,
+        list(positions),
         limit,
         LIFECYCLE,
     )
@@ -64,13 +51,23 @@ async def read(service: Service, positions: Positions, limit: int) -> tuple[list
     after = list(positions)
     for row in merged:
         after[row["lane"]] = row["id"]
-    return merged, after
+    return merged, tuple(after)
 
 
-def router(service: Service) -> APIRouter:
+def router(app: WorkflowApp) -> APIRouter:
     routes = APIRouter(tags=["events"])
 
-    @routes.get("/v1/events")
+    @routes.get(
+        "/v1/events",
+        response_class=Response,
+        responses={
+            200: {
+                "description": "A CloudEvents batch; the next page's address in `Link`, also when it is empty",
+                "content": {BATCH: {"schema": {"type": "array", "items": CloudEvent.model_json_schema()}}},
+                "headers": {"Link": {"schema": {"type": "string"}, "description": '<address>; rel="next"'}},
+            }
+        },
+    )
     async def list_events(
         request: Request,
         _: Annotated[Caller, Depends(allow())],
@@ -79,12 +76,12 @@ def router(service: Service) -> APIRouter:
         wait: Annotated[float, Query(ge=0, le=30)] = 0,
     ) -> Response:
         """A CloudEvents batch (a bare array). `Link: <…>; rel="next"` carries the cursor, also when it is empty."""
-        positions = decode(after) if after else [0] * PARTITIONS
+        positions = AFTER.decode(after) if after else START
         until = time.monotonic() + wait
-        rows, positions = await read(service, positions, limit)
+        rows, positions = await read(app, positions, limit)
         while not rows and time.monotonic() < until and not await request.is_disconnected():
             await asyncio.sleep(LOOK_EVERY_S)
-            rows, positions = await read(service, positions, limit)
+            rows, positions = await read(app, positions, limit)
         events = [
             cloud_event(
                 topic=LIFECYCLE,
@@ -98,11 +95,7 @@ def router(service: Service) -> APIRouter:
             )
             for row in rows
         ]
-        following = f"/v1/events?after={encode(positions)}&limit={limit}"
-        return Response(
-            dumps(events),
-            media_type="application/cloudevents-batch+json",
-            headers={"Link": f'<{following}>; rel="next"'},
-        )
+        following = f"/v1/events?after={AFTER.encode(positions)}&limit={limit}"
+        return Response(dumps(events), media_type=BATCH, headers={"Link": f'<{following}>; rel="next"'})
 
     return routes

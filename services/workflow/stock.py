@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shared.clock import VIETNAM
 from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
-    from shared.postgres.pool import Tx
+    from shared.postgres.pool import Pool, Tx
 
 Day = tuple[str, date]
 """(agency, day): each has a running number of its own."""
@@ -116,3 +116,44 @@ async def lock_blanks(tx: Tx, kinds: Iterable[str]) -> Blanks:
         )
         boxes[kind] = [list(row) for row in rows]
     return Blanks(boxes)
+
+
+class Box(NamedTuple):
+    """A box of blanks: a range of serial numbers, of which so many are spoiled."""
+
+    kind: str
+    serial_from: int
+    serial_to: int
+    spoiled: int
+
+
+async def list_boxes(pool: Pool, after: tuple[str, int] = ("", -1), limit: int | None = None) -> list[dict[str, Any]]:
+    """Boxes by kind and first serial number; `after` is the last of the page before."""
+    rows = await pool.fetch(
+        "select kind, serial_from, serial_to, next_serial - serial_from as used, spoiled,"
+        " greatest(serial_to - next_serial + 1 - spoiled, 0) as left, received_at from blanks"
+        " where (kind, serial_from) > ($1, $2) order by kind, serial_from limit $3",
+        *after,
+        limit,
+    )
+    return [dict(row) for row in rows]
+
+
+async def put_box(pool: Pool, box: Box) -> bool:
+    """Add a box, or correct how many of it are spoiled; False, and nothing stored, where it overlaps another."""
+    async with pool.acquire() as tx, tx.transaction():
+        await tx.execute("select pg_advisory_xact_lock(3, 1)")
+        overlaps = await tx.fetchval(
+            "select 1 from blanks where kind = $1 and serial_from <= $3 and serial_to >= $2"
+            " and (serial_from, serial_to) <> ($2, $3)",
+            box.kind,
+            box.serial_from,
+            box.serial_to,
+        )
+        if not overlaps:
+            await tx.execute(
+                "insert into blanks (kind, serial_from, serial_to, next_serial, spoiled) values ($1, $2, $3, $2, $4)"
+                " on conflict (kind, serial_from) do update set spoiled = excluded.spoiled",
+                *box,
+            )
+        return not overlaps

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from services.workflow import tables
-from services.workflow.catalogue import ProcedureCatalogue
+from services.workflow.app import WorkflowApp
 from services.workflow.lifecycle import Decision, DecisionContext, Dossier, Task
 from services.workflow.procedures import Procedure
 from services.workflow.stock import Blanks, Codes, Day, lock_blanks, lock_modes_and_codes
@@ -17,9 +17,8 @@ from shared.clock import VIETNAM, wall_now
 from shared.contract.envelope import Outgoing, new_id
 from shared.contract.events import NoticeWanted
 from shared.contract.stages import MACHINE
-from shared.outbox.publish import append
+from shared.outbox.publish import PublishingTransaction
 from shared.postgres.writes import Writes
-from shared.service import Service
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Tx
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 class UnitOfWork:
     """Dossiers under decision. Everything they may use up (codes, blanks) is locked before deciding begins."""
 
-    service: Service
-    moment: DecisionContext
+    app: WorkflowApp
+    context: DecisionContext
     dossiers: dict[UUID, Dossier] = field(default_factory=dict)
     stored: set[UUID] = field(default_factory=set)
     """Which of them, and of their tasks, have a row already."""
@@ -44,8 +43,8 @@ class UnitOfWork:
     """What `save` wrote and `committed` counts."""
 
     def procedure(self, dossier: Dossier) -> Procedure:
-        book: ProcedureCatalogue = self.service.extras["rulebook"]
-        found = book.version(dossier.procedure_code, dossier.procedure_version) or book.current(dossier.procedure_code)
+        catalogue, code = self.app.catalogue, dossier.procedure_code
+        found = catalogue.version(code, dossier.procedure_version) or catalogue.current(code)
         if found is None:
             raise LookupError("a procedure that this service has never published")
         return found
@@ -72,12 +71,10 @@ class UnitOfWork:
         self.moved = list(tasks.values())
         return [*told, *self.extra]
 
-    async def save_and_tell(self, tx: Tx) -> set[int]:
-        """All that a command or a timer has decided, in one round trip, last; returns the lanes to wake."""
-        writes = Writes()
-        lanes = append(writes, await self.save(tx, writes))
-        await writes.run(tx)
-        return lanes
+    async def save_with(self, transaction: PublishingTransaction) -> None:
+        """End a command's or a timer's transaction with all that was decided, in one round trip."""
+        transaction.append(await self.save(transaction.tx, transaction.writes))
+        transaction.on_commit(self.committed)
 
     def _with_waits(self, dossier: Dossier, task: Task) -> tuple[Dossier, Task, float | None, float | None]:
         return (dossier, task, *(waits(self, task) if task.state == "closed" else (None, None)))
@@ -90,16 +87,16 @@ class UnitOfWork:
                 [notice for notice, _ in wanted],
                 [dossier for _, dossier in wanted],
             )
-            self.service.extras["notices_wanted"] = self.service.extras.get("notices_wanted", 0) + len(wanted)
+            self.app.metrics.notices_wanted += len(wanted)
         if self.notices_done:
             writes.add("delete from notices_awaited where notice_id = any($1::uuid[])", self.notices_done)
 
     def committed(self) -> None:
         """Metrics of entering and leaving: called after the commit by whoever commits."""
-        stages = self.service.stages
+        stages = self.app.delivery.stages
         entered: Counter[tuple[str, str]] = Counter()
         for dossier, task in self.moved:
-            if task.entered_at == self.moment.wall:
+            if task.entered_at == self.context.wall:
                 entered[task.stage, dossier.group] += 1
             if task.state == "closed":
                 wait, worked = waits(self, task)
@@ -114,57 +111,58 @@ class UnitOfWork:
             stages.entered.labels(*names).inc(count)
 
 
-def waits(work: UnitOfWork, task: Task) -> tuple[float, float]:
+def waits(unit: UnitOfWork, task: Task) -> tuple[float, float]:
     """(wait, service) of a closed task: working office seconds for human stages, wall seconds for machine stages."""
     assert task.left_at is not None
     assert task.left_office_at is not None
     if task.role is None and task.stage in MACHINE:
         return max((task.left_at - task.entered_at).total_seconds(), 0.0), 0.0
-    calendar = work.moment.calendar
+    calendar = unit.context.calendar
     until = task.started_office_at or task.left_office_at
     wait = calendar.working_seconds(task.entered_office_at, until)
     return max(wait, 0.0), max(calendar.working_seconds(until, task.left_office_at), 0.0)
 
 
-async def open_work(
-    tx: Tx,
-    service: Service,
-    dossier_ids: Iterable[UUID],
-    *,
-    may_receive: Iterable[str] = (),
-    received_on: Mapping[Day, int] | None = None,
-    may_issue: Iterable[str] = (),
-    procedures: Iterable[str] = (),
-) -> UnitOfWork:
-    """Lock and load, in the order every writer keeps: dossiers by id, intake modes, code counters, then blanks.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a transaction may use up or ask for; all of it is locked before anything is decided.
 
-    `may_receive`: agencies that may need a code of today, `received_on`: how many of which days; `may_issue`: kinds of
-    blanks; `procedures`: whose mode is asked.
+    `codes`: how many dossier codes of which agency and day; `code_today`: agencies that may need one of today;
+    `blanks`: kinds of blanks; `procedures`: whose intake mode.
     """
-    book: ProcedureCatalogue = service.extras["rulebook"]
+
+    codes: Mapping[Day, int] = field(default_factory=dict)
+    code_today: Iterable[str] = ()
+    blanks: Iterable[str] = ()
+    procedures: Iterable[str] = ()
+
+
+async def open_unit(tx: Tx, app: WorkflowApp, dossier_ids: Iterable[UUID], needs: Needs | None = None) -> UnitOfWork:
+    """Lock and load, in the order every writer keeps: dossiers by id, intake modes, code counters, then blanks."""
+    needs = needs or Needs()
     dossiers: dict[UUID, Dossier] = {}
-    await book.refresh_if_older(tx)
+    await app.catalogue.refresh_if_older(tx)
     if concerned := sorted(set(dossier_ids)):
         rows = await tx.fetch(
             "select dossier_id, body from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update",
             concerned,
         )
         dossiers = {row["dossier_id"]: Dossier.from_json(row["body"]) for row in rows}
-    office = service.office.now()
-    expected = dict(received_on or {})
-    today = office.astimezone(VIETNAM).date()
-    for agency in may_receive:
-        expected.setdefault((agency, today), 1)
-    modes, running = await lock_modes_and_codes(tx, procedures, expected)
-    blanks = await lock_blanks(tx, may_issue)
-    moment = DecisionContext(
+    # One reading of the clock for the codes' day and for the decision: between two of them midnight could fall.
+    office = app.service.office.now()
+    expected = dict(needs.codes)
+    for agency in needs.code_today:
+        expected.setdefault((agency, office.astimezone(VIETNAM).date()), 1)
+    modes, codes = await lock_modes_and_codes(tx, needs.procedures, expected)
+    blanks = await lock_blanks(tx, needs.blanks)
+    context = DecisionContext(
         wall=wall_now(),
         office=office,
-        calendar=book.calendar(),
-        in_force=book.in_force,
+        calendar=app.catalogue.calendar(),
+        in_force=app.catalogue.in_force,
         new_id=new_id,
-        code_for=running.following,
+        code_for=codes.following,
         take_blank=blanks.take,
     )
     stored = {task.task_id for dossier in dossiers.values() for task in dossier.tasks} | dossiers.keys()
-    return UnitOfWork(service, moment, dossiers, stored, codes=running, blanks=blanks, modes=modes)
+    return UnitOfWork(app, context, dossiers, stored, codes=codes, blanks=blanks, modes=modes)

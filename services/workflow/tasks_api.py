@@ -1,39 +1,34 @@
-"""The officers' work list and what they do with it."""
+"""The officers' work list, and what they do with its tasks."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
-from starlette.responses import Response
 
 from services.workflow import commands
+from services.workflow.app import WorkflowApp
+from services.workflow.commands import Completion
+from services.workflow.models import BulkCompletion, BulkState, TaskCompletion, TaskPage, TaskStart, TaskState
 from shared.contract.stages import STAGES
 from shared.http.access import Caller, allow
-from shared.http.body import dumps, read_object
-from shared.http.openapi import fields, takes
-from shared.http.problems import Problem, about, bad_cursor
-from shared.service import Service
+from shared.http.body import read_model
+from shared.http.cursor import Cursor, Timestamp, page
+from shared.http.openapi import describe
+from shared.http.problems import Problem
 
 OFFICERS = ("counter", "specialist", "signatory", "records_clerk", "centre_director")
 Officer = Annotated[Caller, Depends(allow(*OFFICERS))]
-MAX_ITEMS = 500
 TASK_STAGES = tuple(stage for stage in STAGES if stage not in ("relay", "notify"))
-LAST = datetime.max.replace(tzinfo=UTC)
-"""What the driver writes as `infinity`: where tasks without a due time stand."""
-
-VERSION = {"version": {"type": "integer", "minimum": 1}}
-ENDING = {"outcome": {"type": "string", "maxLength": 60}, **VERSION}
-SAID = {"note": {"type": "string", "maxLength": 2_000}, "fields": {"type": "object"}}
-COMPLETION = fields(ENDING, SAID)
-ITEM = fields({"task_id": {"type": "string", "format": "uuid"}, **ENDING}, SAID)
-COMPLETIONS = fields({"items": {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": ITEM}})
+NO_DUE_TIME = datetime.max.replace(tzinfo=UTC)
+"""What the driver writes as `infinity`: tasks without a due time come last."""
+FRONT = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+AFTER = Cursor(tuple[Timestamp | None, UUID])
+"""Where a page ended: (due at, task id)."""
 
 LIST = """
   select t.task_id, t.dossier_id, t.dossier_code, t.procedure_code, t.stage, t.role, t.agency, t.version, t.due_at,
@@ -51,13 +46,12 @@ LIST = """
 """
 """The front of each role's list in each stage, merged: every one is read from an index, whatever else is open."""
 OF_ALL, OF_AGENCY = LIST.format(agency=""), LIST.format(agency="and agency = $6")
-FRONT = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
-def router(service: Service) -> APIRouter:
+def router(app: WorkflowApp) -> APIRouter:
     routes = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
-    @routes.get("")
+    @routes.get("", response_model=TaskPage)
     async def list_tasks(
         _: Annotated[Caller, Depends(allow())],
         role: Annotated[str | None, Query(max_length=40)] = None,
@@ -65,134 +59,83 @@ def router(service: Service) -> APIRouter:
         stage: Annotated[str | None, Query(max_length=40)] = None,
         after: Annotated[str | None, Query(max_length=200)] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ) -> Response:
+    ) -> dict[str, Any]:
         """Open tasks, soonest due first; read from the tables themselves, so never stale."""
+        due, task_id = AFTER.decode(after) if after else FRONT
         roles, stages = [role] if role else list(OFFICERS), [stage] if stage else list(TASK_STAGES)
-        wanted = (roles, stages, *(_decode(after) if after else FRONT), limit)
+        wanted = (roles, stages, NO_DUE_TIME if due is None else due, task_id, limit)
         if agency:
-            rows = await service.pool().fetch(OF_AGENCY, *wanted, agency)
+            rows = await app.service.pool().fetch(OF_AGENCY, *wanted, agency)
         else:
-            rows = await service.pool().fetch(OF_ALL, *wanted)
-        empty = await _kinds_without_stock(service, {row["waiting_for"] for row in rows if row["waiting_for"]})
-        items = [_shown(row, empty) for row in rows]
-        following = _encode(rows[-1]) if len(rows) == limit else None
-        return Response(dumps({"items": items, "next": following}), media_type="application/json")
+            rows = await app.service.pool().fetch(OF_ALL, *wanted)
+        missing = await _list_missing(app, {row["waiting_for"] for row in rows if row["waiting_for"]})
+        following = AFTER.encode((rows[-1]["due_at"], rows[-1]["task_id"])) if rows else None
+        return page([_shown(row, missing) for row in rows], limit, following)
 
-    @routes.post("/{task_id}/start", openapi_extra=takes(fields(VERSION)))
-    async def start_task(request: Request, caller: Officer, task_id: UUID) -> Response:
-        """Take a task up. Body `{version}`."""
-        body = await read_object(request)
-        _refuse_others(body, VERSION)
-        return _json(await commands.start(service, caller, task_id, version=_version(body)))
+    @routes.post(
+        "/{task_id}/start",
+        response_model=TaskState,
+        openapi_extra=describe(body=TaskStart, problems=commands.START_PROBLEMS),
+    )
+    async def start_task(request: Request, caller: Officer, task_id: UUID) -> dict[str, Any]:
+        """Take a task up: it has a holder from now on."""
+        start = await read_model(request, TaskStart)
+        return await commands.start(app, caller, task_id, version=start.version)
 
-    @routes.post("/{task_id}/complete", openapi_extra=takes(COMPLETION))
-    async def complete_task(request: Request, caller: Officer, task_id: UUID) -> Response:
-        """End a task. Body `{outcome, note?, fields?, version}`."""
-        return _json(await commands.complete(service, caller, task_id, **_completion(await read_object(request))))
+    @routes.post(
+        "/{task_id}/complete",
+        response_model=TaskState,
+        openapi_extra=describe(body=TaskCompletion, problems=commands.COMPLETE_PROBLEMS),
+    )
+    async def complete_task(request: Request, caller: Officer, task_id: UUID) -> dict[str, Any]:
+        """End a task with one of its outcomes."""
+        completion = await read_model(request, TaskCompletion)
+        return await commands.complete(app, caller, task_id, Completion(**dict(completion)))
 
-    @routes.post("/complete", openapi_extra=takes(COMPLETIONS))
-    async def complete_tasks(request: Request, caller: Officer) -> Response:
-        """End many tasks, each by itself: `{items: [{task_id, outcome, version}]}`."""
-        body = await read_object(request)
-        _refuse_others(body, ("items",))
-        items = body.get("items")
-        if (
-            not isinstance(items, list)
-            or not 1 <= len(items) <= MAX_ITEMS
-            or not all(isinstance(i, dict) for i in items)
-        ):
-            raise _invalid("items")
-        wanted = [(_task_id(item), _completion({k: v for k, v in item.items() if k != "task_id"})) for item in items]
-        done = []
-        for task_id, said in wanted:
+    @routes.post(
+        "/complete",
+        response_model=BulkState,
+        response_model_exclude_none=True,
+        openapi_extra=describe(body=BulkCompletion),
+    )
+    async def complete_tasks(request: Request, caller: Officer) -> dict[str, Any]:
+        """End many tasks, each by itself: one that is refused changes nothing for the others."""
+        bulk = await read_model(request, BulkCompletion)
+        states: list[dict[str, Any]] = []
+        for item in bulk.items:
+            completion = Completion(item.outcome, item.version, item.note, item.fields)
             try:
-                await commands.complete(service, caller, task_id, **said)
-                done.append({"task_id": task_id, "status": 200})
+                await commands.complete(app, caller, item.task_id, completion)
+                states.append({"task_id": item.task_id, "status": 200})
             except Problem as problem:
-                done.append({"task_id": task_id, "status": problem.status, "code": problem.code})
-        return _json({"items": done})
+                states.append({"task_id": item.task_id, "status": problem.status, "code": problem.code})
+        return {"items": states}
 
     return routes
 
 
-def _json(value: Any) -> Response:
-    return Response(dumps(value), media_type="application/json")
+def _shown(row: Any, missing: frozenset[str]) -> dict[str, Any]:
+    return {
+        **dict(row),
+        "outcomes": _outcomes(row["outcomes"]),
+        "waiting_for": row["waiting_for"] if row["waiting_for"] in missing else None,
+    }
 
 
-def _shown(row: Any, empty: frozenset[str]) -> dict[str, Any]:
-    shown = dict(row)
-    shown["outcomes"] = orjson.Fragment(row["outcomes"])
-    if row["waiting_for"] not in empty:
-        shown["waiting_for"] = None
-    return shown
+@lru_cache(maxsize=64)
+def _outcomes(stored: bytes) -> list[dict[str, Any]]:
+    """There are as many different ones as there are kinds of tasks."""
+    outcomes: list[dict[str, Any]] = orjson.loads(stored)
+    return outcomes
 
 
-async def _kinds_without_stock(service: Service, needed: set[str]) -> frozenset[str]:
-    """Of what tasks need (`blanks:<kind>`), that of which there is none."""
-    if not needed:
+async def _list_missing(app: WorkflowApp, needs: set[str]) -> frozenset[str]:
+    """Of what tasks need (`blanks:<kind>`), that of which there is none in stock."""
+    if not needs:
         return frozenset()
-    rows = await service.pool().fetch(
-        "select needed from unnest($1::text[]) as n (needed) where not exists (select 1 from blanks b"
-        " where 'blanks:' || b.kind = needed and b.next_serial <= b.serial_to - b.spoiled)",
-        list(needed),
+    rows = await app.service.pool().fetch(
+        "select needs from unnest($1::text[]) as n (needs) where not exists (select 1 from blanks b"
+        " where 'blanks:' || b.kind = needs and b.next_serial <= b.serial_to - b.spoiled)",
+        list(needs),
     )
-    return frozenset(row["needed"] for row in rows)
-
-
-def _encode(row: Any) -> str:
-    due = row["due_at"].isoformat() if row["due_at"] else None
-    return base64.urlsafe_b64encode(json.dumps([due, str(row["task_id"])]).encode()).decode().rstrip("=")
-
-
-def _decode(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        due, task_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if due is None:
-            return LAST, UUID(task_id)
-        found = datetime.fromisoformat(due)
-        if found.tzinfo is not None and 1900 < found.year < 2200:
-            return found, UUID(task_id)
-        raise ValueError("a moment that no task is due at")
-    except (ValueError, TypeError, AttributeError):
-        raise bad_cursor() from None
-
-
-def _completion(body: dict[str, Any]) -> dict[str, Any]:
-    _refuse_others(body, (*ENDING, *SAID))
-    outcome, note, fields = body.get("outcome"), body.get("note"), body.get("fields")
-    if not isinstance(outcome, str) or len(outcome) > 60:
-        raise _invalid("outcome")
-    if note is not None and (not isinstance(note, str) or len(note) > 2_000):
-        raise _invalid("note")
-    if fields is not None and not isinstance(fields, dict):
-        raise _invalid("fields")
-    return {"outcome": outcome, "note": note, "fields": fields, "version": _version(body)}
-
-
-def _refuse_others(body: dict[str, Any], known: Iterable[str]) -> None:
-    if unknown := body.keys() - set(known):
-        raise _invalid(min(unknown))
-
-
-def _version(body: dict[str, Any]) -> int:
-    version = body.get("version")
-    if type(version) is not int or not 0 < version < 2**31:
-        raise _invalid("version")
-    return version
-
-
-def _task_id(item: dict[str, Any]) -> UUID:
-    try:
-        return UUID(str(item.get("task_id")))
-    except ValueError:
-        raise _invalid("task_id") from None
-
-
-def _invalid(field: str) -> Problem:
-    return Problem(
-        422,
-        "invalid",
-        vi=f"Trường `{field[:60]}` thiếu hoặc không hợp lệ.",
-        en=f"The field `{field[:60]}` is missing or not valid.",
-        errors=[about(field[:60], "invalid")],
-    )
+    return frozenset(row["needs"] for row in rows)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from fastapi import Request
+from fastapi.routing import APIRoute
 
 from shared.http.problems import Problem
 
@@ -66,7 +67,7 @@ def allow(*roles: str) -> Callable[[Request], Caller]:
     """A route dependency: the caller, who must have one of `roles` (none given: any role). Raises Problem 401, 403."""
 
     def check(request: Request) -> Caller:
-        access: Access = request.app.state.service.access
+        access: Access = request.app.state.access
         caller = access.find_caller(request)
         if caller is None:
             raise unauthorized()
@@ -81,6 +82,21 @@ def allow(*roles: str) -> Callable[[Request], Caller]:
 
     check.roles = roles or ROLES  # type: ignore[attr-defined] # read by the generated table of roles and endpoints
     return check
+
+
+def roles_of(route: APIRoute) -> tuple[str, ...]:
+    """The roles that may call a route: those of its `allow` dependency, or those said in its `x-roles`.
+
+    Raises LookupError for a route that declares none.
+    """
+    declared = (route.openapi_extra or {}).get("x-roles")
+    if declared is not None:
+        return tuple(declared)
+    for dependency in route.dependant.dependencies:
+        roles = getattr(dependency.call, "roles", None)
+        if roles is not None:
+            return tuple(roles)
+    raise LookupError(f"{route.path} declares no role")
 
 
 def unauthorized() -> Problem:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.http.problems import Problem, malformed, too_large, wrong_type
+from shared.http.problems import Problem, malformed, read_strictly, too_large, wrong_encoding, wrong_type
 
+Form = TypeVar("Form", bound=BaseModel)
 LIMIT = 256 * 1024
 """Bytes of a request body."""
 MAX_DEPTH = 100
@@ -27,8 +29,23 @@ def digest(value: Any) -> bytes:
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()
 
 
+def refuse_compressed(request: Request) -> None:
+    """Raises Problem 415 for a compressed body: its size and its hash would be another body's."""
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise wrong_encoding()
+
+
+async def read_model(request: Request, kind: type[Form], **sentences: str) -> Form:
+    """The request's JSON body as `kind`. Raises Problem 400, 413, 415, and 422 `invalid` with a row for each defect.
+
+    `sentences` may be `vi` and `en`: what the problem says of the whole.
+    """
+    return read_strictly(kind, await read_object(request), **sentences)
+
+
 async def read_object(request: Request) -> dict[str, Any]:
     """The request's body as a JSON object. Raises Problem 400, 413 or 415."""
+    refuse_compressed(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise wrong_type()

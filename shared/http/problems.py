@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -31,6 +31,28 @@ TITLES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
+
+
+class ErrorRow(BaseModel):
+    """One thing that is wrong with what was sent. `field`: where, parts joined by `/`."""
+
+    field: str
+    code: str
+    vi: str
+    en: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457 problem+json. `code` is stable; `detail` is Vietnamese, `detail_en` English. Some add fields."""
+
+    model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=False)
+    type: str = Field(pattern=r"^urn:hoso:problem:[a-z0-9-]+$")
+    title: str
+    status: int
+    code: str
+    detail: str
+    detail_en: str
+    errors: list[ErrorRow] = Field(default=[])
 
 
 class Problem(Exception):
@@ -87,6 +109,15 @@ def too_large() -> Problem:
     return Problem(413, "too-large", vi="Nội dung quá 256 KiB.", en="The body is larger than 256 KiB.")
 
 
+def wrong_encoding() -> Problem:
+    return Problem(
+        415,
+        "wrong-content-encoding",
+        vi="Không nhận nội dung nén (Content-Encoding).",
+        en="Compressed bodies (Content-Encoding) are not taken.",
+    )
+
+
 def wrong_type() -> Problem:
     return Problem(
         415,
@@ -139,7 +170,13 @@ def _row(error: Mapping[str, Any]) -> dict[str, Any]:
     return about(field, error["type"])
 
 
-def read_strictly(kind: type[Form], body: Mapping[str, Any], *, vi: str, en: str) -> Form:
+def read_strictly(
+    kind: type[Form],
+    body: Mapping[str, Any],
+    *,
+    vi: str = "Nội dung không hợp lệ.",
+    en: str = "The content is not valid.",
+) -> Form:
     """A JSON body as `kind`: no text for a number, no 1 for true. Raises Problem 422 `invalid` with a row for each."""
     try:
         return kind.model_validate_json(orjson.dumps(body), strict=True)

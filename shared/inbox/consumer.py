@@ -1,7 +1,12 @@
-"""Batch in: lock, apply in sequence, decide, save, stage, commit, then acknowledge. The order is written here, once.
+"""From a batch's arrival to its commit: the order of all steps, written once for every service.
 
-What happens if the process dies between any two of these: before the commit, nothing has happened and the batch comes
-again; after it, the batch comes again as repeats. Acknowledging follows, when `apply` has returned (`batch_reader.py`).
+1. lock the stream positions of the dossiers concerned, and plan: what to apply, hold, park, or ignore as a repeat;
+2. load and lock the service's own state (`open_unit`), decide with its handlers;
+3. save what changed, append the events that follow, record how far each stream was processed;
+4. commit; then acknowledge: `batch_reader` commits the offsets when `apply` has returned.
+
+A process that dies before the commit leaves nothing, and the batch is delivered again. After the commit, the batch is
+delivered again and its events are known as repeats.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -22,40 +27,39 @@ from shared.inbox import store
 from shared.inbox.parking_breaker import ParkingBreaker, list_news
 from shared.inbox.sequence import Plan, Position, StreamKey
 from shared.kafka.prefetch import Batch
-from shared.outbox.publish import Wake, append
+from shared.outbox.publish import Outbox, PublishingTransaction
 from shared.postgres.pool import is_transient
 from shared.postgres.writes import Writes
 from shared.telemetry.logs import place_of, safely
 from shared.telemetry.metrics import DeliveryMetrics
 
 if TYPE_CHECKING:
-    from shared.postgres.pool import Pool, Tx
+    from shared.postgres.pool import Tx
 
 log = structlog.get_logger(__name__)
 
 
 class UnitOfWork(Protocol):
-    """One transaction's worth of a service's state: loaded and locked, changed by handlers, saved once."""
+    """A service's state in one transaction: loaded and locked, changed by handlers, saved once."""
 
     async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
-        """Write what changed, or put it among the `writes` that end the transaction; everything is locked by then.
+        """Write what changed, or add it to the `writes` that end the transaction; everything is locked by then.
 
-        Returns what to tell, with sequences from rows this transaction has locked.
+        Returns the events to publish, with sequences from rows that this transaction has locked.
         """
         ...
 
     def committed(self) -> None:
-        """Called once after the commit, and only then: for metrics, and for waking whoever does the rest."""
+        """Called once after the commit, and never otherwise: for metrics, and for waking workers."""
         ...
 
 
-UnitOfWorkT = TypeVar("UnitOfWorkT", bound=UnitOfWork)
 Handler = Callable[[Any, Received], None]
-"""`on_<fact>(work, event)`: pure; raises to say that this event can never be applied."""
+"""`on_<fact>(unit, event)`: pure; raises Unappliable for an event that can never be applied."""
 
 
 class Unappliable(Exception):
-    """A rule says that this event can never be applied. `reason` is a short stable code."""
+    """A rule refuses this event for good. `reason` is a short stable code."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason} {detail}".strip())
@@ -63,18 +67,15 @@ class Unappliable(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What is left to do when the transaction has committed: call it."""
+@dataclass(frozen=True)
+class Inbox:
+    """What a service consumes: its topics, how to lock and load what a batch concerns, and a handler for each fact."""
 
-    wake: Wake
-    lanes: set[int]
-    work: UnitOfWork | None = None
-
-    def __call__(self) -> None:
-        self.wake(self.lanes)
-        if self.work is not None:
-            self.work.committed()
+    topics: Sequence[str]
+    open_unit: Callable[[Tx, Sequence[Received]], Awaitable[UnitOfWork]]
+    handlers: Mapping[type[Fact], Handler]
+    relaxed: bool = False
+    """Nobody waits for these events: the broker is polled rarely, whatever the traffic."""
 
 
 class _Poisoned(Exception):
@@ -83,40 +84,34 @@ class _Poisoned(Exception):
         self.event, self.reason, self.detail = event, reason, detail
 
 
-class _Braked(Exception):
-    """Too much would be parked: something is wrong with us, not with the records."""
+class _Tripped(Exception):
+    """Too much would be parked: something is wrong with this service, not with the records."""
 
 
 class Consumer:
-    """Applies batches of records for one service.
-
-    `open_work(tx, events)` locks and loads what the events concern; `handlers` maps a fact's class to `on_<fact>`.
-    A fact without a handler only advances its sequence.
-    """
+    """Applies batches of records for one service. A fact without a handler only advances its stream's position."""
 
     def __init__(
         self,
-        *,
-        pool: Callable[[], Pool],
-        open_work: Callable[[Tx, Sequence[Received]], Awaitable[UnitOfWorkT]],
-        handlers: Mapping[type[Fact], Handler],
-        wake: Wake,
+        inbox: Inbox,
+        outbox: Outbox,
         metrics: DeliveryMetrics,
-        brake: ParkingBreaker | None = None,
+        *,
+        breaker: ParkingBreaker | None = None,
         patience_s: float = 120.0,
     ) -> None:
-        self._pool, self._open_work, self._handlers = pool, open_work, handlers
-        self._wake, self._metrics = wake, metrics
-        self._brake = brake or ParkingBreaker()
+        """`patience_s`: wall seconds of retries before a batch is given back; below the client's poll interval."""
+        self._inbox, self._outbox, self._metrics = inbox, outbox, metrics
+        self._breaker = breaker or ParkingBreaker()
         self._patience_s = patience_s
 
     async def apply(self, records: Sequence[Record]) -> None:
-        """Give every record its effect, hold it or park it. Returns only when that is committed.
+        """Apply, hold or park every record. Returns when that is committed.
 
-        Whatever fails is retried here with back-off; after `patience_s` (below the poll interval) it is raised, so that
-        the batch is fetched again, perhaps by another process.
+        What fails is retried with back-off; after `patience_s` it is raised, so that the batch is fetched again,
+        perhaps by another process.
         """
-        give_up = time.monotonic() + self._patience_s
+        give_up_at = time.monotonic() + self._patience_s
         pause = 0.05
         batch = Batch.of(records)
         while True:
@@ -124,46 +119,48 @@ class Consumer:
                 await self._apply_all(batch)
                 self._metrics.brake.set(0)
                 return
-            except _Braked:
+            except _Tripped:
                 self._metrics.brake.set(1)
                 log.error(
-                    "the brake is on: too many records cannot be applied; trying again", again_in_s=self._brake.window_s
+                    "parking breaker open: too many records cannot be applied; consuming has stopped, next try follows",
+                    again_in_s=self._breaker.window_s,
                 )
-                await asyncio.sleep(self._brake.window_s)
-                self._brake.reset()
-                if time.monotonic() > give_up:
+                await asyncio.sleep(self._breaker.window_s)
+                self._breaker.reset()
+                if time.monotonic() > give_up_at:
                     raise
             except Exception as error:
-                if time.monotonic() > give_up:
+                if time.monotonic() > give_up_at:
                     raise
-                said = log.warning if is_transient(error) else log.error
-                said("batch tried again", error=safely(error), at=place_of(error), again_in_s=round(pause, 2))
+                report = log.warning if is_transient(error) else log.error
+                report("batch is retried", error=safely(error), at=place_of(error), again_in_s=round(pause, 2))
                 await asyncio.sleep(pause * random.uniform(0.7, 1.3))
                 pause = min(pause * 2, 5.0)
 
     async def _apply_all(self, batch: Batch) -> None:
         events: list[Received] = []
-        for record, said in zip(batch, batch.said, strict=True):
-            if isinstance(said, Malformed):
-                await self._park_stranger(record, said.reason, said.detail, len(batch))
+        for record, parsed in zip(batch, batch.said, strict=True):
+            if isinstance(parsed, Malformed):
+                await self._park_unsequenced(record, parsed.reason, parsed.detail, len(batch))
             else:
-                events.append(said)
+                events.append(parsed)
         if events:
             await self._apply_or_split(events)
 
-    async def _park_stranger(self, record: Record, reason: str, detail: str, handled: int) -> None:
-        async with self._pool().acquire() as tx, tx.transaction():
-            new = await store.park(tx, record, None, reason, detail, blocks=False)
-            if new and self._brake.would_trip(handled, 1):
-                raise _Braked
-        if not new:
+    async def _park_unsequenced(self, record: Record, reason: str, detail: str, handled: int) -> None:
+        """Park a record that belongs to no stream: it blocks nobody."""
+        async with self._outbox.transaction() as transaction:
+            is_new = await store.park(transaction.tx, record, None, reason, detail, blocks=False)
+            if is_new and self._breaker.would_trip(handled, 1):
+                raise _Tripped
+        if not is_new:
             return
-        self._brake.count(0, 1)
+        self._breaker.count(0, 1)
         self._metrics.parked.labels(record.topic, reason).inc()
         log.error("record parked", topic=record.topic, partition=record.partition, offset=record.offset, reason=reason)
 
     async def _apply_or_split(self, events: Sequence[Received]) -> None:
-        """One transaction for all; a rule that raises names its event; a data error without a name is searched for."""
+        """One transaction for all. A rule that raises names its event; a data error without a name is bisected for."""
         poison: dict[Position, tuple[str, str]] = {}
         while True:
             try:
@@ -171,14 +168,16 @@ class Consumer:
                 return
             except _Poisoned as found:
                 if found.event.dossier_id is None:
-                    await self._park_stranger(found.event.record, found.reason, found.detail, len(events))
+                    await self._park_unsequenced(found.event.record, found.reason, found.detail, len(events))
                     events = [event for event in events if event is not found.event]
                 else:
-                    poison[_spot(found.event)] = (found.reason, found.detail)
+                    poison[_position(found.event)] = (found.reason, found.detail)
             except Exception as error:
-                if isinstance(error, _Braked) or is_transient(error):
+                if isinstance(error, _Tripped) or is_transient(error):
                     raise
-                log.error("events cannot be stored", events=len(events), error=safely(error), at=place_of(error))
+                log.error(
+                    "batch cannot be stored, bisecting", events=len(events), error=safely(error), at=place_of(error)
+                )
                 break
         if len({event.dossier_id for event in events}) == 1:
             for event in events:
@@ -187,17 +186,17 @@ class Consumer:
         for part in _halves(events):
             await self._apply_or_split(part)
 
-    async def _apply_singly(self, events: Sequence[Received], pair: StreamKey | None = None) -> None:
-        """One transaction for each event that is ready, held ones too: so that a data error has a name."""
+    async def _apply_singly(self, events: Sequence[Received], stream: StreamKey | None = None) -> None:
+        """One transaction per event that is ready, held ones of `stream` too: so a data error has a name."""
         poison: dict[Position, tuple[str, str]] = {}
         while True:
             try:
-                plan = await self._transact(events, poison, pair=pair, singly=True)
+                plan = await self._transact(events, poison, stream=stream, singly=True)
             except _Poisoned as found:
                 if found.event.dossier_id is None:
-                    await self._park_stranger(found.event.record, found.reason, found.detail, len(events))
+                    await self._park_unsequenced(found.event.record, found.reason, found.detail, len(events))
                     return
-                poison[_spot(found.event)] = (found.reason, found.detail)
+                poison[_position(found.event)] = (found.reason, found.detail)
                 continue
             if not any(event.dossier_id for event in plan.ready):
                 return
@@ -207,53 +206,54 @@ class Consumer:
         events: Sequence[Received],
         poison: Mapping[Position, tuple[str, str]],
         *,
-        pair: StreamKey | None = None,
+        stream: StreamKey | None = None,
         singly: bool = False,
     ) -> Plan:
+        """Steps 1 to 4 for these events, in one transaction."""
         started = time.perf_counter()
-        pairs = {(event.topic, event.dossier_id) for event in events if event.dossier_id is not None}
-        pairs |= {pair} if pair else set()
+        streams = {(event.topic, event.dossier_id) for event in events if event.dossier_id is not None}
+        streams |= {stream} if stream else set()
         plan = Plan()
-        async with self._pool().acquire() as tx:
-            try:
-                async with tx.transaction():
-                    plan, begun = await store.look(tx, events, pairs, poison, singly=singly)
-                    plan.park = await list_news(tx, plan.park)
-                    if self._brake.would_trip(len(events), len(plan.park)):
-                        raise _Braked
-                    done = await self._decide_and_save(tx, plan, begun)
-                    fault_point("consumer-before-commit", plan.at_stake)
-            except Exception as error:
-                if singly and plan.ready and not isinstance(error, (_Braked, _Poisoned)) and not is_transient(error):
-                    raise _Poisoned(plan.ready[0], "data", safely(error)) from error
-                raise
-            fault_point("consumer-after-commit", plan.at_stake)
-        done()
+        try:
+            async with self._outbox.transaction() as transaction:
+                plan, begun = await store.look(transaction.tx, events, streams, poison, singly=singly)
+                plan.park = await list_news(transaction.tx, plan.park)
+                if self._breaker.would_trip(len(events), len(plan.park)):
+                    raise _Tripped
+                transaction.on_commit(lambda: fault_point("consumer-after-commit", plan.at_stake))
+                await self._decide_and_save(transaction, plan, begun)
+                await transaction.flush()
+                fault_point("consumer-before-commit", plan.at_stake)
+        except Exception as error:
+            if singly and plan.ready and not isinstance(error, (_Tripped, _Poisoned)) and not is_transient(error):
+                raise _Poisoned(plan.ready[0], "data", safely(error)) from error
+            raise
         self._count(events, plan, time.perf_counter() - started)
         return plan
 
-    async def _decide_and_save(self, tx: Tx, plan: Plan, begun: Container[StreamKey] = ()) -> Done:
-        known = [event for event in plan.ready if type(event.fact) in self._handlers]
-        writes, work, lanes = Writes(), None, set[int]()
+    async def _decide_and_save(
+        self, transaction: PublishingTransaction, plan: Plan, begun: Container[StreamKey] = ()
+    ) -> None:
+        """Steps 2 and 3: `plan.ready` takes effect in the service's state."""
+        known = [event for event in plan.ready if type(event.fact) in self._inbox.handlers]
         if known:
-            work = await self._open_work(tx, known)
+            unit = await self._inbox.open_unit(transaction.tx, known)
             for event in known:
                 try:
-                    self._handlers[type(event.fact)](work, event)  # type: ignore[index]
+                    self._inbox.handlers[type(event.fact)](unit, event)  # type: ignore[index]
                 except Unappliable as refusal:
                     raise _Poisoned(event, refusal.reason, refusal.detail) from refusal
                 except Exception as bug:
                     log.error("a handler raised", type=event.type, error=safely(bug), at=place_of(bug))
                     raise _Poisoned(event, "rule", safely(bug)) from bug
-            outgoing = await work.save(tx, writes)
+            outgoing = await unit.save(transaction.tx, transaction.writes)
             fault_point("consumer-before-stage", plan.at_stake)
-            lanes = append(writes, outgoing)
-        await store.save(tx, writes, plan, begun)
-        await writes.run(tx)
-        return Done(self._wake, lanes, work)
+            transaction.append(outgoing)
+            transaction.on_commit(unit.committed)
+        await store.save(transaction.tx, transaction.writes, plan, begun)
 
     def _count(self, events: Sequence[Received], plan: Plan, seconds: float) -> None:
-        self._brake.count(len(events), len(plan.park))
+        self._breaker.count(len(events), len(plan.park))
         self._metrics.batch_seconds.observe(seconds)
         self._metrics.batch_events.observe(len(events))
         if plan.repeats:
@@ -270,18 +270,18 @@ class Consumer:
                 blocks=blocks,
             )
 
-    async def resume(self, tx: Tx, first: Received) -> Done:
-        """Apply a parked record in the caller's transaction, alone; `drain` what stands behind it after the commit.
+    async def resume(self, transaction: PublishingTransaction, event: Received) -> None:
+        """Apply a parked event in the caller's transaction, alone. Call `drain` for its stream after the commit.
 
-        Raises Unappliable when it still cannot be applied; then the transaction must not be committed. Returns what to
-        call after the commit.
+        Raises Unappliable when it still cannot be applied; then the transaction must not be committed.
         """
-        pairs = {(first.topic, first.dossier_id)} if first.dossier_id is not None else set()
-        plan, begun = await store.look(tx, [first], pairs, {}, singly=True)
-        if refused := next((row for row in plan.park if row[0] is first), None):
+        streams = {(event.topic, event.dossier_id)} if event.dossier_id is not None else set()
+        plan, begun = await store.look(transaction.tx, [event], streams, {}, singly=True)
+        if refused := next((row for row in plan.park if row[0] is event), None):
             raise Unappliable(refused[1], refused[2])
         try:
-            return await self._decide_and_save(tx, plan, begun)
+            await self._decide_and_save(transaction, plan, begun)
+            await transaction.flush()
         except _Poisoned as still:
             raise Unappliable(still.reason, still.detail) from still
         except Exception as error:
@@ -289,15 +289,15 @@ class Consumer:
                 raise
             raise Unappliable("data", safely(error)) from error
 
-    async def drain(self, pair: StreamKey) -> None:
-        """Apply what a place that was replayed or discarded had kept waiting; the next one that fails is parked."""
+    async def drain(self, stream: StreamKey) -> None:
+        """Apply what was held behind a parked event that was replayed or discarded; the next that fails is parked."""
         try:
-            await self._apply_singly([], pair)
-        except Exception as error:  # noqa: BLE001 - what is held stays held, and the next look for gaps comes to it
-            log.warning("held events not applied yet", topic=pair[0], dossier_id=str(pair[1]), error=safely(error))
+            await self._apply_singly([], stream)
+        except Exception as error:  # noqa: BLE001 - what is held stays held, and the next search for gaps finds it
+            log.warning("held events not applied yet", topic=stream[0], dossier_id=str(stream[1]), error=safely(error))
 
 
-def _spot(event: Received) -> Position:
+def _position(event: Received) -> Position:
     assert event.dossier_id is not None or not event.sequenced
     return (event.topic, event.dossier_id, event.sequence)  # type: ignore[return-value]
 

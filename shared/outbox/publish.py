@@ -1,14 +1,16 @@
-"""Tell others, in your transaction: events are appended beside the state they speak of, and the relay sends them.
+"""Publishing from a transaction: events are stored beside the state they describe, and the relay sends them.
 
 Why lanes: ids are taken from a sequence, and a transaction that took a lower id may commit later; a reader that goes by
-id would skip it. Whoever stages into a lane holds the lane's lock from before its first id until its commit, so within
-a lane id order is commit order. The lane locks come after every row lock, ascending, so that no lane holder waits.
+id would skip it. A transaction that appends to a lane holds the lane's lock from before its first id until its commit,
+so within a lane id order is commit order. The lane locks come after every row lock, ascending, so that no holder of a
+lane waits for a row.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,7 +32,7 @@ MAX_DATA = 800_000
 
 COLUMNS = ("lane", "topic", "dossier_id", "key", "sequence", "ce_id", "type", "trace_id", "data")
 LOCK = "select pg_advisory_xact_lock(1, lane) from unnest($1::int[]) as lane"
-STAGE = f"""
+APPEND = f"""
   with held as materialized ({LOCK})
   insert into events ({", ".join(COLUMNS)})
   select lane, topic::topic, dossier_id, key, sequence, ce_id, type, trace_id, data
@@ -38,25 +40,14 @@ STAGE = f"""
                 $10::bytea[]) as e (lane, topic, dossier_id, key, sequence, ce_id, type, trace_id, data)
    where (select count(*) from held) > 0
 """
-"""The condition is asked once, before the first row and its id: so the lanes are ours by then."""
-
-
-async def stage(tx: Tx, events: Sequence[Outgoing], writes: Writes | None = None) -> set[int]:
-    """Append `events` in this order, together with `writes`; returns the lanes to wake after the commit.
-
-    Call it last in a transaction. Raises as `append` does, and UniqueViolationError for a sequence used twice.
-    """
-    writes = writes or Writes()
-    lanes = append(writes, events)
-    await writes.run(tx)
-    return lanes
+"""The condition is evaluated once, before the first row takes its id: by then the lanes are locked."""
 
 
 def append(writes: Writes, events: Sequence[Outgoing]) -> set[int]:
-    """`stage` as one of the writes with which a transaction ends: nothing may be locked after them.
+    """Add `events`, in this order, to the writes that end a transaction; nothing may be locked after them.
 
-    Each event's sequence comes from a row that the transaction has locked. Raises ValueError for an event that no
-    broker would take: stored, it would stop its lane for ever.
+    Each event's sequence comes from a row that the transaction has locked. Returns the lanes to wake after the commit.
+    Raises ValueError for an event that no broker would take: stored, it would stop its lane for ever.
     """
     if not events:
         return set()
@@ -84,51 +75,109 @@ def append(writes: Writes, events: Sequence[Outgoing]) -> set[int]:
     if len(rows) >= MANY:
         writes.copy(Bulk("events", COLUMNS, rows, (LOCK, touched)))
     else:
-        writes.add(STAGE, touched, *(list(column) for column in zip(*rows, strict=True)))
+        writes.add(APPEND, touched, *(list(column) for column in zip(*rows, strict=True)))
     return set(touched)
+
+
+class PublishingTransaction:
+    """An open transaction that may publish. `tx`: its connection; `writes`: statements that end it, in one round trip.
+
+    Lock rows through `tx`, add what changes to `writes`, and `append` events.
+    """
+
+    def __init__(self, tx: Tx) -> None:
+        self.tx = tx
+        self.writes = Writes()
+        self.lanes: set[int] = set()
+        """The lanes of the events that `flush` has written."""
+        self._events: list[Outgoing] = []
+        self._on_commit: list[Callable[[], None]] = []
+
+    def append(self, events: Sequence[Outgoing]) -> None:
+        """Publish `events` with this transaction, in this order; they are written when it ends."""
+        self._events += events
+
+    def on_commit(self, action: Callable[[], None]) -> None:
+        """Call `action` after the commit, before the relay is woken; never after a rollback."""
+        self._on_commit.append(action)
+
+    async def flush(self) -> None:
+        """Write now what was added and appended; nothing may be locked after it. Called at the end in any case.
+
+        Raises ValueError as `append` of this module does, and what any of the writes raises.
+        """
+        events, self._events = self._events, []
+        self.lanes |= append(self.writes, events)
+        await self.writes.run(self.tx)
+
+    def committed(self) -> None:
+        for action in self._on_commit:
+            action()
+
+
+class Outbox:
+    """Opens the transactions of one service that publish, and wakes its relay when they have committed."""
+
+    def __init__(self, pool: Callable[[], Pool]) -> None:
+        self._pool = pool
+        self.wake = Wake(pool)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PublishingTransaction]:
+        """One transaction: commits when the block ends, rolls back when it raises.
+
+        Raises UniqueViolationError for a sequence used twice, and NotReady before the database is there.
+        """
+        async with self._pool().acquire() as tx:
+            async with tx.transaction():
+                transaction = PublishingTransaction(tx)
+                yield transaction
+                await transaction.flush()
+            transaction.committed()
+        self.wake(transaction.lanes)
 
 
 class Wake:
     """Tells the relay that something was committed: at once in this process, by NOTIFY to whoever owns the lane."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Callable[[], Pool]) -> None:
+        self._pool = pool
         self._lanes: set[int] = set()
         self._local = asyncio.Event()
         self._elsewhere = False
         self._notifier: asyncio.Task[None] | None = None
-        self.pool: Pool | None = None
         self.owns: Callable[[], frozenset[int]] = frozenset
         """Which lanes this process's own relay owns; those need no NOTIFY."""
 
     def __call__(self, lanes: set[int]) -> None:
         """Call after the commit, never inside the transaction: a NOTIFY there serialises commits."""
-        self.heard(lanes)
-        if self.pool is not None and lanes - self.owns():
+        self.notified(lanes)
+        if lanes - self.owns():
             self._elsewhere = True
             if self._notifier is None or self._notifier.done():
-                self._notifier = asyncio.create_task(self._notify(self.pool))
+                self._notifier = asyncio.create_task(self._notify())
 
-    def heard(self, lanes: set[int] | frozenset[int]) -> None:
+    def notified(self, lanes: set[int] | frozenset[int]) -> None:
         """Another process committed into these: wakes this process's relay and nobody else."""
         if lanes:
             self._lanes |= lanes
             self._local.set()
 
-    async def _notify(self, pool: Pool) -> None:
+    async def _notify(self) -> None:
         while self._elsewhere:
             await asyncio.sleep(NOTIFY_EVERY_S)
             self._elsewhere = False
             try:
-                await pool.execute("select pg_notify($1, '')", CHANNEL)
+                await self._pool().execute("select pg_notify($1, '')", CHANNEL)
             except Exception as error:  # noqa: BLE001 - the owner polls as well; a lost wake-up only costs a moment
                 log.info("wake-up not delivered", error=type(error).__name__)
 
     async def wait(self) -> None:
-        """Until something was committed that `take` has not handed out."""
+        """Until something was committed that `take` has not returned."""
         await self._local.wait()
 
     def take(self) -> set[int]:
-        """The lanes something was committed into since last asked."""
+        """The lanes that were committed into since the last call."""
         self._local.clear()
         lanes, self._lanes = self._lanes, set()
         return lanes

@@ -166,7 +166,7 @@ class Relay:
                 over.set_result(None)
 
         owner.add_termination_listener(ended)
-        await owner.add_listener(CHANNEL, lambda *_: self._wake.heard(frozenset(self._owned)))
+        await owner.add_listener(CHANNEL, lambda *_: self._wake.notified(frozenset(self._owned)))
         dirty: set[int] = set()
         flying: Flying = {}
         clock = asyncio.get_running_loop().time

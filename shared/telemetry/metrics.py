@@ -79,12 +79,6 @@ class DeliveryMetrics:
             registry=registry,
         )
         self.connected = Gauge("broker_connected", "1 while the broker answers", registry=registry)
-        self.refreshed = Gauge(
-            "dossier_metrics_refreshed_timestamp_seconds",
-            "When the gauges were last refreshed",
-            ["service"],
-            registry=registry,
-        ).labels(service)
         self.heartbeat = Gauge(
             "dossier_heartbeat_seen_timestamp_seconds",
             "When a heartbeat last came through",

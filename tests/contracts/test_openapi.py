@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from deploy.docs import access
+from deploy.docs.services import describe
 from services.workflow.procedures import shipped
 
 SERVICES = ("intake", "workflow", "idlookup", "notify")
@@ -17,7 +17,7 @@ BODILESS = {"/v1/parked/{id}/replay", "/v1/call-list/{notice_id}/done"}
 
 
 def document(service: str) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(json.dumps(access.application(service).openapi()))
+    made: dict[str, Any] = json.loads(json.dumps(describe(service).app.openapi()))
     return made
 
 
@@ -42,7 +42,7 @@ def test_every_reference_leads_to_a_schema(service: str) -> None:
     assert "$defs" not in text
     for name in re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', text):
         assert name in made["components"]["schemas"]
-    assert access.application(service).openapi() == access.application(service).openapi()
+    assert describe(service).app.openapi() == describe(service).app.openapi()
 
 
 def test_the_example_of_every_procedure_is_what_intake_says_it_takes() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.docs import access
+from deploy.docs.services import SERVICES, describe
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
@@ -33,8 +33,8 @@ LISTS = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 def shown() -> dict[str, set[str]]:
     """Every series the four services show -> its labels."""
     found = {"up": set[str]()}
-    for service in access.WIRING:
-        registry = access.application(service).state.service.registry
+    for service in SERVICES:
+        registry = describe(service).app.state.service.metrics_registry
         for collector in registry._collector_to_names:
             for family in collector.describe():
                 for suffix in SUFFIXES[family.type]:

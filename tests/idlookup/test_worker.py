@@ -139,11 +139,11 @@ async def test_while_the_registry_is_down_wants_are_taken_in_and_later_answered(
         await lookup.hear(births(50))
 
         def breaker_is_open() -> bool:
-            return bool(lookup.service.extras["callers"]["issue"].breaker.state == "open")
+            return bool(lookup.app.workers["issue"].breaker.state == "open")
 
         await wait_until(breaker_is_open)
         await lookup.hear(births(50))
-        assert lookup.service.extras["callers"]["issue"].window.standing <= 50
+        assert lookup.app.workers["issue"].window.standing <= 50
         await registry.control(down=False)
         assert await until_answered(lookup.pool, 100) == {"found": 100}
     assert (await registry.stats())["numbers_issued_twice"] == 0
@@ -354,7 +354,7 @@ async def test_checks_that_stay_unanswered_leave_a_birth_its_place(make_pool: Ma
     await registry.control(**SLOW)
     async with lookup.calling():
         await lookup.hear(checks(300))
-        window = lookup.service.extras["callers"]["verify"].window
+        window = lookup.app.workers["verify"].window
         await wait_until(lambda: window.standing and not window.free())
         birth = births(1)[0]
         await lookup.hear([birth])

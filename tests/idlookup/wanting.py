@@ -12,16 +12,15 @@ from uuid import UUID
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from services.idlookup import app
+from services.idlookup import handlers
+from services.idlookup.app import IdlookupApp
 from services.idlookup.settings import IdlookupSettings
 from shared.clock import VIETNAM
 from shared.contract.envelope import NO_TRACE, Record, headers_of, new_id
 from shared.contract.events import IDNUMBER_REQUESTS, Fact, IdCheckWanted, IdNumberNoLongerWanted, IdNumberWanted
 from shared.contract.partitions import lane_of
-from shared.inbox.consumer import Consumer
 from shared.kafka.settings import KafkaSettings
 from shared.privacy.sealed import Sealer
-from shared.service import Service
 from tests.fixtures.services import SEAL_KEYS, settings_of
 from tests.fixtures.waiting import wait_until
 
@@ -141,26 +140,18 @@ class Lookup:
     def __init__(self, pool: Pool, url: str, **settings: Any) -> None:
         env = settings_of("idlookup", "postgres://nowhere", KafkaSettings("nowhere:1"), 0)
         names = {name.removeprefix("HOSO_").lower(): value for name, value in env.items()}
-        said = {"registry_url": url, "call_deadline_s": 0.5, **settings}
+        chosen = {"registry_url": url, "call_deadline_s": 0.5, **settings}
         self.pool = pool
-        self.service = Service(IdlookupSettings(**{**names, **said}))
-        self.service._pool = pool
-        app.routers(self.service)
-        heard = app.listening(self.service)
-        self.consumer = Consumer(
-            pool=lambda: pool,
-            open_work=heard.open_work,
-            handlers=heard.handlers,
-            wake=self.service.wake,
-            metrics=self.service.delivery,
-        )
+        self.app = IdlookupApp(IdlookupSettings(**{**names, **chosen}))
+        self.app.service.use(pool)
+        self.consumer = self.app.delivery.consumer(handlers.inbox(self.app))
 
     async def hear(self, records: Sequence[Record]) -> None:
         await self.consumer.apply(records)
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(app.call_for_ever(self.service))
+        task = asyncio.create_task(self.app.call_registry())
         try:
             yield
             assert not task.done(), task.exception()
@@ -170,8 +161,8 @@ class Lookup:
 
     async def breaker_is(self, state: str) -> bool:
         """The breaker of those who ask for numbers."""
-        callers = self.service.extras["callers"]
-        return "issue" in callers and callers["issue"].breaker.state == state
+        workers = self.app.workers
+        return "issue" in workers and workers["issue"].breaker.state == state
 
     def value(self, name: str, **labels: str) -> float:
-        return self.service.registry.get_sample_value(name, labels) or 0.0
+        return self.app.service.metrics_registry.get_sample_value(name, labels) or 0.0

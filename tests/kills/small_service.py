@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from shared import fault_points
 from shared.contract.events import SUBMISSIONS
-from shared.inbox.consumer import Consumer
+from shared.inbox.consumer import Consumer, Inbox
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.subscription import Subscription
-from shared.outbox.publish import Wake
+from shared.outbox.publish import Outbox
 from shared.outbox.relay import Relay
 from shared.postgres import pool as database
 from shared.telemetry import logs
@@ -29,20 +29,17 @@ async def main() -> None:
     dsn = os.environ["HOSO_DATABASE"]
     kafka = KafkaSettings(os.environ["HOSO_KAFKA"], os.environ["HOSO_KAFKA_FLAVOUR"])
     pool = await database.open_pool(dsn, name="workflow", size=6)
-    wake, metrics = Wake(), DeliveryMetrics(CollectorRegistry(), service="workflow")
-    wake.pool = pool
+    outbox, metrics = Outbox(lambda: pool), DeliveryMetrics(CollectorRegistry(), service="workflow")
     relay = Relay(
         service="workflow",
         dsn=dsn,
         pool=lambda: pool,
         kafka=kafka,
-        wake=wake,
+        wake=outbox.wake,
         metrics=metrics,
         stages=StageMetrics(CollectorRegistry()),
     )
-    consumer = Consumer(
-        pool=lambda: pool, open_work=world.open_answering, handlers=world.HANDLERS, wake=wake, metrics=metrics
-    )
+    consumer = Consumer(Inbox([SUBMISSIONS], world.open_answering, world.HANDLERS), outbox, metrics)
     subscription = Subscription(
         service="workflow", topics=[SUBMISSIONS], kafka=kafka, pool=lambda: pool, apply=consumer.apply, metrics=metrics
     )

@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from services.notify import store
 from services.notify.rules import Patience, SendResult
 from services.notify.sender import ALARM, PROBE_EVERY_S
 from shared.contract.envelope import new_id
 from shared.contract.events import NoticeRequestHeartbeat
+from shared.postgres.writes import Writes
 from tests.fixtures.databases import MakePool
 from tests.fixtures.waiting import wait_until
 from tests.notify.wanted import WITH_BOTH, WITH_NOTHING, WITH_PHONE, Notify, Scripted, notice_id_of, record_of, wanted
@@ -125,7 +128,7 @@ async def test_a_late_sender_neither_sends_nor_overwrites_what_the_latest_try_fo
     for notice in (late, latest):
         settled = store.SettledNotice(notice, store.Settlement("sent"))
         async with notify.pool.acquire() as tx, tx.transaction():
-            outgoing, saved, _ = await store.save_settled(tx, [settled])
+            outgoing, saved, _ = await store.save_settled(tx, Writes(), [settled])
         assert [row.notice for row in saved] == ([latest] if notice is latest else [])
         assert len(outgoing) == len(saved)
 
@@ -143,7 +146,7 @@ async def test_a_late_outcome_and_the_latest_in_one_transaction_leave_the_latest
         store.SettledNotice(late, store.Settlement("due", "lease-lost", 0.0)),
     ]
     async with notify.pool.acquire() as tx, tx.transaction():
-        outgoing, saved, _ = await store.save_settled(tx, both)
+        outgoing, saved, _ = await store.save_settled(tx, Writes(), both)
     assert [row.notice for row in saved] == [latest]
     assert len(outgoing) == 1
     assert await notify.states() == [("email", "sent")]
@@ -202,7 +205,8 @@ async def test_a_heartbeat_goes_on_with_the_time_it_was_sent(make_pool: MakePool
     assert row is not None
     assert (row["type"], row["key"]) == ("NoticeHeartbeat", "heartbeat")
     assert datetime.fromisoformat(json.loads(row["data"])["sent_at"]) == sent_at
-    assert notify.beats == [sent_at]
+    beat = notify.registry.get_sample_value("dossier_heartbeat_seen_timestamp_seconds", {"stage": "notify"})
+    assert beat == pytest.approx(sent_at.timestamp())
 
 
 async def test_what_is_settled_keeps_no_contact(make_pool: MakePool) -> None:

@@ -6,30 +6,23 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from prometheus_client import CollectorRegistry
-
 from services.notify import handlers, rules
+from services.notify.app import NotifyApp
 from services.notify.channels import Channel, Letter
-from services.notify.metrics import NoticeMetrics
-from services.notify.sender import Sender
-from services.notify.store import NoticeWork
-from services.notify.texts import Texts
+from services.notify.settings import NotifySettings
 from shared.clock import VIETNAM
 from shared.contract.envelope import NO_TRACE, Record, headers_of, new_id
 from shared.contract.events import NOTICE_REQUESTS, Fact, NoticeWanted
 from shared.contract.partitions import lane_of
-from shared.inbox.consumer import Consumer
-from shared.outbox.publish import Wake
+from shared.kafka.settings import KafkaSettings
 from shared.privacy.sealed import Sealer
-from shared.telemetry.metrics import DeliveryMetrics, StageMetrics
-from tests.fixtures.services import SEAL_KEYS
+from tests.fixtures.services import SEAL_KEYS, settings_of
 
 if TYPE_CHECKING:
-    from shared.postgres.pool import Pool, Tx
+    from shared.postgres.pool import Pool
 
 PHONE = "0912 345 678"
 EMAIL = "nguoi-nop@vidu.invalid"
@@ -105,33 +98,17 @@ class Notify:
     def __init__(
         self, pool: Pool, channels: dict[str, Channel], patience: rules.Patience | None = None, deadline_s: float = 2.0
     ) -> None:
-        registry = CollectorRegistry()
-        self.pool, self.registry = pool, registry
-        self.available = frozenset(channels)
-        self.meter = NoticeMetrics(StageMetrics(registry), target_s=900)
-        self.sender = Sender(
-            pool=lambda: pool,
-            sealer=sealer,
-            texts=Texts(),
-            channels=channels,
-            available=self.available,
-            patience=patience or rules.Patience(tries=4, first_pause_s=0.02),
-            deadline_s=deadline_s,
-            meter=self.meter,
-            wake=Wake(),
+        env = settings_of("notify", "postgres://nowhere", KafkaSettings("nowhere:1"), 0)
+        settings = {name.removeprefix("HOSO_").lower(): value for name, value in env.items()}
+        self.app = NotifyApp(
+            NotifySettings.model_validate({**settings, "channel_deadline_s": deadline_s}),
+            channels,
+            patience or rules.Patience(tries=4, first_pause_s=0.02),
         )
-        self.beats: list[datetime] = []
-        self.consumer = Consumer(
-            pool=lambda: pool,
-            open_work=self._open_work,
-            handlers=handlers.HANDLERS,
-            wake=Wake(),
-            metrics=DeliveryMetrics(registry, service="notify"),
-        )
-
-    async def _open_work(self, _: Tx, __: Any) -> NoticeWork:
-        open_contact = partial(_open, sealer)
-        return NoticeWork(open_contact, self.available, self.meter, self.sender.knock, self.beats.append)
+        self.app.service.use(pool)
+        self.pool, self.registry = pool, self.app.service.metrics_registry
+        self.available, self.metrics, self.sender = self.app.available, self.app.metrics, self.app.sender
+        self.consumer = self.app.delivery.consumer(handlers.inbox(self.app))
 
     async def rows(self) -> list[Any]:
         return await self.pool.fetch("select * from notices order by notice_id, try_at, channel")
@@ -146,7 +123,3 @@ class Notify:
             " where dossier_id is not null order by id"
         )
         return [(row["sequence"], row["type"], row["data"]) for row in rows]
-
-
-def _open(opener: Sealer, dossier_id: UUID, sealed: str) -> Any:
-    return opener.open(dossier_id, "contact", sealed)

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from services.idlookup.settings import IdlookupSettings
+from services.intake.settings import IntakeSettings
 from services.notify.settings import NotifySettings
-from shared.settings import Settings
+from services.workflow.settings import WorkflowSettings
+from shared.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("intake", "workflow", "idlookup", "notify")
@@ -35,7 +37,11 @@ def imports_of(file: Path) -> Iterator[str]:
             yield node.module
 
 
-SETTINGS = {
-    f"HOSO_{name.upper()}" for kind in (Settings, IdlookupSettings, NotifySettings) for name in kind.model_fields
+SETTINGS_OF: dict[str, type[ServiceSettings]] = {
+    "intake": IntakeSettings,
+    "workflow": WorkflowSettings,
+    "idlookup": IdlookupSettings,
+    "notify": NotifySettings,
 }
+SETTINGS = {f"HOSO_{name.upper()}" for kind in SETTINGS_OF.values() for name in kind.model_fields}
 """The environment that any service reads."""

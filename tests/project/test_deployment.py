@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.docs import access
-from tests.project.parts import ROOT, SERVICES, SETTINGS, imports_of, modules, name_of
+from tests.project.parts import ROOT, SERVICES, SETTINGS, SETTINGS_OF, imports_of, modules, name_of
 
 
 def lock(name: str) -> dict[str, str]:
@@ -65,7 +64,7 @@ def test_compose_tells_each_service_what_it_needs_and_nothing_it_does_not_know(s
     assert given <= SETTINGS
     required = {
         f"HOSO_{name.upper()}"
-        for name, field in access.WIRING[service][1].model_fields.items()
+        for name, field in SETTINGS_OF[service].model_fields.items()
         if field.is_required() and name != "service"
     }
     assert required <= given

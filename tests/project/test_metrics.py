@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.docs import access
+from deploy.docs.services import describe
 from tests.project.parts import SERVICES
 
 METRICS: dict[str, set[str]] = {
@@ -46,7 +46,7 @@ LABELS = {
 
 
 def _metrics(service: str) -> dict[str, set[str]]:
-    registry = access.application(service).state.service.registry
+    registry = describe(service).app.state.service.metrics_registry
     found = {}
     for collector, names in registry._collector_to_names.items():
         for name in names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from typing import Any
@@ -13,10 +12,7 @@ from faststream import AckPolicy
 from prometheus_client import CollectorRegistry
 
 from deploy.docs import access
-from services.idlookup import app
-from services.intake import api as intake
-from services.notify import api as notify
-from services.workflow import handlers as workflow
+from deploy.docs.services import describe
 from shared.contract.events import EVENT_TYPES, PRODUCER, PUBLIC, TOPICS
 from shared.http.access import ROLES
 from shared.kafka.settings import KafkaSettings
@@ -24,18 +20,11 @@ from shared.kafka.subscription import Subscription
 from shared.telemetry.metrics import DeliveryMetrics
 from tests.project.parts import ROOT, SERVICES, modules, name_of
 
-LISTENING = {
-    "intake": intake.listening,
-    "workflow": workflow.listening,
-    "idlookup": app.listening,
-    "notify": notify.listening,
-}
-
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_has_the_same_anatomy(service: str) -> None:
     folder = ROOT / "services" / service
-    for name in ("__init__.py", "main.py", "api.py", "handlers.py", "store.py"):
+    for name in ("__init__.py", "main.py", "app.py", "api.py", "models.py", "settings.py", "handlers.py", "store.py"):
         assert (folder / name).is_file(), name
     # Intake's rules are also those of the examples that workflow promises.
     rules = {"intake": ROOT / "shared/submission/rules.py", "workflow": folder / "lifecycle/__init__.py"}
@@ -49,19 +38,17 @@ def test_every_service_has_the_same_anatomy(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_generated_documents_wire_a_service_as_its_main_does(service: str) -> None:
-    routers, settings = access.WIRING[service]
-    main = ast.parse((ROOT / "services" / service / "main.py").read_text("utf-8"))
-    given = {
-        keyword.arg: ast.unparse(keyword.value)
-        for node in ast.walk(main)
-        if isinstance(node, ast.Call)
-        for keyword in node.keywords
-    }
-    assert given["routers"] == f"{routers.__module__.rpartition('.')[2]}.routers"
-    assert given["listening"] == f"{LISTENING[service].__module__.rpartition('.')[2]}.listening"
-    called = {node.func.id for node in ast.walk(main) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    assert settings.__name__ in called
+def test_main_only_starts_the_application_that_tests_and_documents_build_too(service: str) -> None:
+    main = (ROOT / "services" / service / "main.py").read_text("utf-8")
+    assert "run(create_app(" in main
+    assert f"from services.{service}.api import create_app" in main
+
+
+def test_there_is_no_dictionary_of_parts_and_every_app_is_a_dataclass() -> None:
+    text = {name_of(file): file.read_text("utf-8") for file in modules("services", "shared")}
+    assert [name for name, code in text.items() if "extras" in code] == []
+    for service in SERVICES:
+        assert f"@dataclass\nclass {service.capitalize()}App:" in text[f"services/{service}/app.py"]
 
 
 async def _apply(_: Any) -> None: ...
@@ -69,10 +56,10 @@ async def _apply(_: Any) -> None: ...
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_subscriber_keeps_what_it_could_not_apply(service: str) -> None:
-    listening = LISTENING[service](access.application(service).state.service)
+    inbox = describe(service).inbox
     subscription = Subscription(
         service=service,
-        topics=listening.topics,
+        topics=inbox.topics,
         kafka=KafkaSettings("127.0.0.1:1", "apache"),
         pool=lambda: pytest.fail("nothing is asked here"),
         apply=_apply,
@@ -87,24 +74,22 @@ def test_every_subscriber_keeps_what_it_could_not_apply(service: str) -> None:
     assert told["auto_offset_reset"] == "earliest"
     assert told["enable_auto_commit"] is False
     assert told["partition_assignment_strategy"] == [RoundRobinPartitionAssignor]
-    assert {topic.name for topic in subscriber.topics} == set(listening.topics) <= set(TOPICS)
-    heard = {kind.topic for kind in listening.handlers}
-    assert heard == set(listening.topics)
+    assert {topic.name for topic in subscriber.topics} == set(inbox.topics) <= set(TOPICS)
+    heard = {kind.topic for kind in inbox.handlers}
+    assert heard == set(inbox.topics)
     silent = {
-        kind.__name__
-        for kind in EVENT_TYPES.values()
-        if kind.topic in listening.topics and kind not in listening.handlers
+        kind.__name__ for kind in EVENT_TYPES.values() if kind.topic in inbox.topics and kind not in inbox.handlers
     }
     assert silent == set(), f"{service} hears topics whose facts it has no handler for"
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_nobody_listens_to_himself_and_handlers_are_named_after_their_fact(service: str) -> None:
-    listening = LISTENING[service](access.application(service).state.service)
-    assert [topic for topic in listening.topics if PRODUCER[topic] == service] == []
-    for kind, handler in listening.handlers.items():
+    inbox = describe(service).inbox
+    assert [topic for topic in inbox.topics if PRODUCER[topic] == service] == []
+    for kind, handler in inbox.handlers.items():
         snake = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
-        takes_several = list(listening.handlers.values()).count(handler) > 1
+        takes_several = list(inbox.handlers.values()).count(handler) > 1
         assert handler.__name__ == f"on_{snake}" or (takes_several and handler.__name__.startswith("on_")), handler
 
 
@@ -145,5 +130,5 @@ def test_every_endpoint_declares_its_roles(service: str) -> None:
 
 def test_the_openapi_documents_can_be_made() -> None:
     for service in SERVICES:
-        document = access.application(service).openapi()
+        document = describe(service).app.openapi()
         assert json.loads(json.dumps(document))["info"]["title"] == f"hoso {service}"

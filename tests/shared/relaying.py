@@ -29,8 +29,7 @@ class Sender:
     """A relay that runs in the background, as one process's."""
 
     def __init__(self, dsn: str, pool: Pool, kafka: KafkaSettings, **more: Any) -> None:
-        self.wake = Wake()
-        self.wake.pool = pool
+        self.wake = Wake(lambda: pool)
         self._metrics = DeliveryMetrics(CollectorRegistry(), service="intake")
         self.relay = Relay(
             service="intake",

@@ -12,7 +12,7 @@ import pytest
 
 from shared.contract.envelope import Received, Record
 from shared.contract.events import SUBMISSIONS, SubmissionHeartbeat, WithdrawalRequested
-from shared.inbox.consumer import _Braked
+from shared.inbox.consumer import _Tripped
 from shared.inbox.parking_breaker import ParkingBreaker
 from shared.postgres.writes import Writes
 from tests.fixtures.waiting import wait_until
@@ -75,11 +75,11 @@ async def test_the_effect_and_the_memory_of_it_commit_together(pool: Pool) -> No
                 await pool.execute("select pg_terminate_backend($1)", opened[0])
             return said
 
-    async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
+    async def open_unit(tx: Tx, events: Sequence[Received]) -> world.Effects:
         opened.append(await tx.fetchval("select pg_backend_pid()"))
         return DiesOnce()
 
-    await world.consumer(pool, open_work=open_work).apply([record(dossier_id, 1)])
+    await world.consumer(pool, open_unit=open_unit).apply([record(dossier_id, 1)])
     assert len(opened) == 2
     assert await effects(pool) == [(dossier_id, 1)]
     assert await doubles(pool) == 0
@@ -97,11 +97,11 @@ async def test_work_is_told_of_its_commit_and_of_nothing_else(pool: Pool) -> Non
                 raise TimeoutError
             return []
 
-    async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
+    async def open_unit(tx: Tx, events: Sequence[Received]) -> world.Effects:
         works.append(FailsOnce())
         return works[-1]
 
-    await world.consumer(pool, open_work=open_work).apply([record(uuid4(), 1)])
+    await world.consumer(pool, open_unit=open_unit).apply([record(uuid4(), 1)])
     assert [work.told for work in works] == [0, 1]
 
 
@@ -245,7 +245,7 @@ PASSING = [
 async def test_an_error_that_passes_is_tried_again_and_parks_nobody(pool: Pool, error: Exception) -> None:
     left, sizes = 3, []
 
-    async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
+    async def open_unit(tx: Tx, events: Sequence[Received]) -> world.Effects:
         nonlocal left
         sizes.append(len(events))
         left -= 1
@@ -254,17 +254,17 @@ async def test_an_error_that_passes_is_tried_again_and_parks_nobody(pool: Pool, 
         return world.Effects()
 
     batch = [record(uuid4(), 1) for _ in range(4)]
-    await world.consumer(pool, open_work=open_work).apply(batch)
+    await world.consumer(pool, open_unit=open_unit).apply(batch)
     assert len(await effects(pool)) == 4
     assert await parked(pool) == []
     assert sizes == [4, 4, 4, 4], "the batch is never split for an error that passes"
 
 
 async def test_an_error_that_does_not_pass_soon_is_raised_so_that_the_batch_is_fetched_again(pool: Pool) -> None:
-    async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
+    async def open_unit(tx: Tx, events: Sequence[Received]) -> world.Effects:
         raise ConnectionResetError
 
-    listener = world.consumer(pool, open_work=open_work, patience_s=0.3)
+    listener = world.consumer(pool, open_unit=open_unit, patience_s=0.3)
     with pytest.raises(ConnectionResetError):
         await asyncio.wait_for(listener.apply([record(uuid4(), 1)]), 10)
     assert await parked(pool) == []
@@ -281,7 +281,7 @@ async def test_above_five_per_cent_and_twenty_parked_the_consumer_stops_and_park
             raise KeyError("the seal key is wrong")
         world.on_withdrawal_requested(work, event)
 
-    listener = world.consumer(pool, handlers={WithdrawalRequested: handler}, brake=ParkingBreaker(window_s=0.3))
+    listener = world.consumer(pool, handlers={WithdrawalRequested: handler}, breaker=ParkingBreaker(window_s=0.3))
     batch = [record(uuid4(), 1) for _ in range(40)]
     applying = asyncio.create_task(listener.apply(batch))
     await wait_until(lambda: listener._metrics.brake._value.get() == 1)
@@ -303,7 +303,7 @@ async def test_fewer_than_twenty_or_less_than_five_per_cent_are_parked_without_t
 
 async def test_strangers_are_not_counted_again_each_time_they_are_read(pool: Pool) -> None:
     """Twenty-five of them in a topic that is read again from its start must not stop the consumer for ever."""
-    listener = world.consumer(pool, brake=ParkingBreaker(window_s=0.2))
+    listener = world.consumer(pool, breaker=ParkingBreaker(window_s=0.2))
     batch: list[Record] = [stranger(str(n)) for n in range(30)]
     await asyncio.wait_for(listener.apply(batch), 5)
     assert len(await parked(pool)) == 30
@@ -311,12 +311,12 @@ async def test_strangers_are_not_counted_again_each_time_they_are_read(pool: Poo
 
 async def test_impostors_that_are_read_again_hold_nobody_up(pool: Pool) -> None:
     """Parked one by one over months; when the log is read again they all come at once."""
-    brake = ParkingBreaker(window_s=0.2)
-    listener = world.consumer(pool, brake=brake, patience_s=1.0)
+    breaker = ParkingBreaker(window_s=0.2)
+    listener = world.consumer(pool, breaker=breaker, patience_s=1.0)
     log = [record(dossier_id, 1) for dossier_id in (uuid4() for _ in range(25)) for _ in range(2)]
     for one in log:
         await listener.apply([one])
-        brake.reset()
+        breaker.reset()
     assert [row[2] for row in await parked(pool)] == ["identity-conflict"] * 25
     newcomer = uuid4()
     await listener.apply([*log, record(newcomer, 1)])
@@ -325,8 +325,8 @@ async def test_impostors_that_are_read_again_hold_nobody_up(pool: Pool) -> None:
 
 
 async def test_a_consumer_on_the_brake_gives_its_batch_back_before_it_is_taken_for_dead(pool: Pool) -> None:
-    listener = world.consumer(pool, brake=ParkingBreaker(window_s=0.1), patience_s=0.3)
-    with pytest.raises(_Braked):
+    listener = world.consumer(pool, breaker=ParkingBreaker(window_s=0.1), patience_s=0.3)
+    with pytest.raises(_Tripped):
         await asyncio.wait_for(listener.apply([record(uuid4(), 1, "a bug") for _ in range(40)]), 5)
     assert await parked(pool) == []
 

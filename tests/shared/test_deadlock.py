@@ -16,7 +16,8 @@ from shared.contract.events import LIFECYCLE, SUBMISSIONS, DossierWithdrawn, Fac
 from shared.http.problems import Problem
 from shared.inbox import parked, positions, store
 from shared.inbox.consumer import Consumer, Handler, Unappliable
-from shared.outbox.publish import stage
+from shared.outbox.publish import Outbox
+from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.telling import record
@@ -32,7 +33,7 @@ async def command(pool: Pool, dossiers: Sequence[UUID]) -> None:
         await tx.fetch(
             "select 1 from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update", dossiers
         )
-        await stage(tx, [await world.answer(tx, dossier_id) for dossier_id in dossiers])
+        await publish(tx, [await world.answer(tx, dossier_id) for dossier_id in dossiers])
 
 
 @pytest_asyncio.fixture
@@ -62,7 +63,7 @@ async def test_consumers_commands_and_replays_on_the_same_dossiers_do_not_deadlo
         world.on_withdrawal_requested(work, event)
 
     handlers: dict[type[Fact], Handler] = {WithdrawalRequested: handler, DossierWithdrawn: handler_of_nothing}
-    consumers = [world.consumer(pool, handlers=handlers, open_work=world.open_answering) for _ in range(3)]
+    consumers = [world.consumer(pool, handlers=handlers, open_unit=world.open_answering) for _ in range(3)]
     log = [record(dossier_id, n) for n in range(1, 11) for dossier_id in dossiers]
     other = [
         record(dossier_id, n, fact=world.WITHDRAWN, topic=LIFECYCLE) for n in range(1, 11) for dossier_id in dossiers
@@ -110,9 +111,9 @@ def handler_of_nothing(work: world.Effects, event: Received) -> None:
 async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
     """As `/v1/parked/{id}/replay` does it."""
     try:
-        async with pool.acquire() as tx, tx.transaction():
-            row = await parked._settle(tx, number, "replayed", "ops")
-            await consumer.resume(tx, parse(store.record_from(row)))
+        async with Outbox(lambda: pool).transaction() as transaction:
+            row = await parked._settle(transaction.tx, number, "replayed", "ops")
+            await consumer.resume(transaction, parse(store.record_from(row)))
     except (Problem, Unappliable):
         return
     await consumer.drain((SUBMISSIONS, row["dossier_id"]))

@@ -17,8 +17,8 @@ from shared.contract.partitions import lane_of
 from shared.inbox import consumer
 from shared.kafka.settings import KafkaSettings
 from shared.outbox import relay
-from shared.outbox.publish import stage
 from tests.fixtures.databases import MakePool
+from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.relaying import Sender, everything_sent
@@ -98,7 +98,7 @@ async def test_heartbeats_are_nothing_at_stake_to_a_relay(
         """The steps that sending them led to, with what was at stake."""
         passed.clear()
         async with pool.acquire() as tx, tx.transaction():
-            lanes = await stage(tx, list(events))
+            lanes = await publish(tx, list(events))
         sender.wake(lanes)
         await wait_until(lambda: everything_sent(pool))
         await wait_until(lambda: any(name == "relay-after-cursor" for name, _ in passed))

@@ -10,11 +10,11 @@ from itertools import count
 import pytest
 from fastapi import FastAPI
 
-from shared.service import build
+from shared.service import Part, create_app
 from shared.telemetry import gc_timer
 from tests.fixtures.databases import MakePool
 from tests.fixtures.waiting import wait_until
-from tests.shared.test_service import settings
+from tests.shared.test_service import service_on
 
 
 class Circle:
@@ -84,7 +84,7 @@ def test_from_the_start_on_only_the_clock_looks_and_what_is_loaded_is_left_alone
 
 async def test_a_service_looks_beside_its_figures(make_pool: MakePool) -> None:
     dsn, _ = await make_pool.with_dsn("shared", "services.intake")
-    app: FastAPI = build(settings(dsn), routers=lambda _: [])
+    app: FastAPI = create_app(service_on(dsn), Part(migrations=["shared"]))
     async with app.router.lifespan_context(app):
         circle = dropped()
         await wait_until(lambda: circle() is None, 20, what="somebody looks")

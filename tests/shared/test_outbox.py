@@ -13,8 +13,10 @@ import pytest
 from shared.contract.envelope import Outgoing, new_id
 from shared.contract.events import SubmissionHeartbeat
 from shared.contract.partitions import lane_of
-from shared.outbox import progress, publish
-from shared.outbox.publish import Wake, stage
+from shared.outbox import progress
+from shared.outbox import publish as publishing
+from shared.outbox.publish import Wake
+from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.relaying import advance, sent_row
@@ -27,10 +29,10 @@ WRITERS = 8
 EACH = 60
 
 
-@pytest.fixture(params=[1, publish.MANY], ids=["by COPY", "in one statement"], autouse=True)
+@pytest.fixture(params=[1, publishing.MANY], ids=["by COPY", "in one statement"], autouse=True)
 def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """From how many events on they go by COPY: every promise holds either way."""
-    monkeypatch.setattr(publish, "MANY", request.param)
+    monkeypatch.setattr(publishing, "MANY", request.param)
 
 
 def outgoing(dossier_id: UUID, sequence: int, note: str = "") -> Outgoing:
@@ -42,7 +44,7 @@ async def write(pool: Pool, written: list[UUID]) -> None:
     for _ in range(EACH):
         dossiers = [uuid4() for _ in range(random.randint(1, 3))]
         async with pool.acquire() as tx, tx.transaction():
-            await stage(tx, [outgoing(dossier_id, 1) for dossier_id in dossiers])
+            await publish(tx, [outgoing(dossier_id, 1) for dossier_id in dossiers])
             if random.random() < 0.3:
                 await asyncio.sleep(0.002)
         written += dossiers
@@ -111,10 +113,10 @@ async def test_two_that_stage_into_the_same_lanes_from_both_ends_do_not_deadlock
 
     async def stage_all(order: list[UUID], sequence: int) -> None:
         async with pool.acquire() as tx, tx.transaction():
-            await stage(tx, [outgoing(dossier_id, sequence) for dossier_id in order])
+            await publish(tx, [outgoing(dossier_id, sequence) for dossier_id in order])
 
     async with pool.acquire() as third, third.transaction():
-        await stage(third, [outgoing(dossiers[30], 3)])
+        await publish(third, [outgoing(dossiers[30], 3)])
         both = asyncio.gather(stage_all(dossiers, 1), stage_all(dossiers[::-1], 2))
         await wait_until(lambda: pool.fetchval("select count(*) = 2 from pg_locks where not granted"))
     await asyncio.wait_for(both, 10)
@@ -123,7 +125,7 @@ async def test_two_that_stage_into_the_same_lanes_from_both_ends_do_not_deadlock
 async def test_events_keep_the_order_in_which_they_were_staged(pool: Pool) -> None:
     dossier_id = uuid4()
     async with pool.acquire() as tx, tx.transaction():
-        lanes = await stage(tx, [outgoing(dossier_id, n) for n in (1, 2, 3)])
+        lanes = await publish(tx, [outgoing(dossier_id, n) for n in (1, 2, 3)])
     assert lanes == {lane_of(str(dossier_id))}
     rows = await pool.fetch("select sequence from events order by id")
     assert [row[0] for row in rows] == [1, 2, 3]
@@ -132,7 +134,7 @@ async def test_events_keep_the_order_in_which_they_were_staged(pool: Pool) -> No
 async def test_what_rolls_back_was_never_said(pool: Pool) -> None:
     async def stage_and_fail() -> None:
         async with pool.acquire() as tx, tx.transaction():
-            await stage(tx, [outgoing(uuid4(), 1)])
+            await publish(tx, [outgoing(uuid4(), 1)])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -189,20 +191,19 @@ async def notifications(pool: Pool, wake: Wake, lanes: set[int], times: int = 1)
         heard += 1
 
     async with pool.acquire() as listener:
-        await listener.add_listener(publish.CHANNEL, count)
+        await listener.add_listener(publishing.CHANNEL, count)
         for _ in range(times):
             wake(lanes)
         await wait_until(lambda: heard or not (lanes - wake.owns()))
         marker = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_later(0.25, marker.set_result, None)
         await marker
-        await listener.remove_listener(publish.CHANNEL, count)
+        await listener.remove_listener(publishing.CHANNEL, count)
     return heard
 
 
 async def test_many_commits_cause_one_notify_and_own_lanes_none(pool: Pool) -> None:
-    wake = Wake()
-    wake.pool = pool
+    wake = Wake(lambda: pool)
     assert await notifications(pool, wake, {1, 2}, times=200) == 1
     wake.owns = lambda: frozenset({1, 2})
     assert await notifications(pool, wake, {1, 2}, times=200) == 0
@@ -211,9 +212,8 @@ async def test_many_commits_cause_one_notify_and_own_lanes_none(pool: Pool) -> N
 async def test_between_two_notifies_of_a_process_there_is_a_pause_however_often_it_commits(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "NOTIFY_EVERY_S", 0.2)
-    wake, heard_at = Wake(), list[float]()
-    wake.pool = pool
+    monkeypatch.setattr(publishing, "NOTIFY_EVERY_S", 0.2)
+    wake, heard_at = Wake(lambda: pool), list[float]()
 
     def hear(*_: object) -> None:
         heard_at.append(asyncio.get_running_loop().time())
@@ -223,29 +223,28 @@ async def test_between_two_notifies_of_a_process_there_is_a_pause_however_often_
         return len(heard_at) >= 2
 
     async with pool.acquire() as listener:
-        await listener.add_listener(publish.CHANNEL, hear)
+        await listener.add_listener(publishing.CHANNEL, hear)
         await wait_until(commit_until_two_are_heard, every_s=0.001)
-        await listener.remove_listener(publish.CHANNEL, hear)
+        await listener.remove_listener(publishing.CHANNEL, hear)
     assert heard_at[1] - heard_at[0] > 0.1
 
 
 async def test_a_wake_up_from_elsewhere_is_not_passed_on(pool: Pool) -> None:
     """Each NOTIFY answered with a NOTIFY would never end."""
-    wake = Wake()
-    wake.pool = pool
+    wake = Wake(lambda: pool)
 
     def answer(*_: object) -> None:
-        wake.heard({1})
+        wake.notified({1})
 
     async with pool.acquire() as listener:
-        await listener.add_listener(publish.CHANNEL, answer)
+        await listener.add_listener(publishing.CHANNEL, answer)
         assert await notifications(pool, wake, {5}) == 1
-        await listener.remove_listener(publish.CHANNEL, answer)
+        await listener.remove_listener(publishing.CHANNEL, answer)
     assert 1 in wake.take()
 
 
-async def test_what_is_committed_while_the_relay_looks_is_not_forgotten() -> None:
-    wake = Wake()
+async def test_what_is_committed_while_the_relay_looks_is_not_forgotten(pool: Pool) -> None:
+    wake = Wake(lambda: pool)
     wake({3})
     assert wake.take() == {3}
     wake({4})
@@ -259,5 +258,5 @@ async def test_what_is_committed_while_the_relay_looks_is_not_forgotten() -> Non
 async def test_a_heartbeat_is_staged_by_its_key(pool: Pool) -> None:
     async with pool.acquire() as tx, tx.transaction():
         beat = Outgoing(None, 0, SubmissionHeartbeat(sent_at=NOON), new_id(), new_id(), key="heartbeat")
-        assert await stage(tx, [beat]) == {lane_of("heartbeat")}
+        assert await publish(tx, [beat]) == {lane_of("heartbeat")}
     assert await pool.fetchval("select count(*) from proof.events") == 0, "heartbeats are in no proof"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -21,7 +20,7 @@ from shared.http.access import Access
 from shared.http.body import dumps
 from shared.inbox import parked
 from shared.inbox.consumer import Consumer, Unappliable
-from shared.outbox.publish import Wake
+from shared.outbox.publish import Outbox
 from tests.fixtures.services import TOKENS
 from tests.shared import world
 from tests.shared.telling import record, stranger
@@ -54,11 +53,9 @@ class Office:
         handlers: Any = {WithdrawalRequested: self.rule, ProcedurePublished: self._publish}
         self.consumer: Consumer = world.consumer(pool, handlers=handlers)
         app = FastAPI()
-        app.state.service = SimpleNamespace(
-            pool=lambda: pool, consumer=self.consumer, wake=Wake(), access=Access(dumps(TOKENS).decode())
-        )
+        app.state.access = Access(dumps(TOKENS).decode())
         problems.install(app)
-        app.include_router(parked.router())
+        app.include_router(parked.router(lambda: pool, Outbox(lambda: pool), self.consumer))
         self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=app),
             base_url="http://service",

@@ -14,8 +14,9 @@ from shared.contract.events import PARTITIONS, STATE, SUBMISSIONS, WithdrawalReq
 from shared.contract.partitions import lane_of
 from shared.kafka.settings import KafkaSettings
 from shared.outbox import relay
-from shared.outbox.publish import CHANNEL, Wake, stage
+from shared.outbox.publish import CHANNEL, Wake
 from shared.outbox.state_records import StateRecord
+from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
@@ -94,8 +95,7 @@ async def test_a_commit_of_another_process_is_sent_at_once(start: Any, monkeypat
     monkeypatch.setattr(relay, "WATCH_S", 5.0)
     _, pool, sender = await start()
     await wait_until(lambda: len(sender.lanes) == PARTITIONS)
-    elsewhere = Wake()
-    elsewhere.pool = pool
+    elsewhere = Wake(lambda: pool)
     elsewhere(await world.tell(pool, (uuid4(), 1)))
     await wait_until(lambda: everything_sent(pool), 2.0)
 
@@ -179,7 +179,7 @@ async def test_a_large_backlog_of_mixed_sizes_arrives_whole(start: Any, kafka: K
     _, pool, _ = await start()
     dossier_id = uuid4()
     async with pool.acquire() as tx, tx.transaction():
-        await stage(tx, [outgoing(dossier_id, n, "x" * (n * 37_000 % 500_000)) for n in range(1, 41)])
+        await publish(tx, [outgoing(dossier_id, n, "x" * (n * 37_000 % 500_000)) for n in range(1, 41)])
     await wait_until(lambda: everything_sent(pool), 20)
     events = await read_topic(kafka)
     assert first_sightings(events) == {dossier_id: list(range(1, 41))}

@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 
 import httpx2
 from fastapi import APIRouter
 
-from deploy.local.ports import free_port
-from shared.service import Service, build
-from shared.settings import Settings
+from shared.service import Part, Service, create_app
+from shared.settings import ServiceSettings
 from tests.fixtures.databases import MakePool
-from tests.fixtures.services import SEAL_KEYS, TOKENS
+from tests.fixtures.services import TOKENS
 from tests.fixtures.waiting import wait_until
 
 
-def settings(dsn: str) -> Settings:
-    return Settings(
-        service="intake",
-        database=dsn,
-        kafka=f"127.0.0.1:{free_port()}",
-        seal_keys=SEAL_KEYS,
-        secret="test-secret-for-tracking-of-32-by",
-        tokens=json.dumps(TOKENS),
-    )
+def service_on(dsn: str) -> Service:
+    """A service with a database and nothing else: no Kafka, no routes of its own."""
+    return Service(ServiceSettings(service="intake", database=dsn, tokens=json.dumps(TOKENS)))
 
 
 async def test_it_is_not_ready_before_what_it_prepares_is_done(make_pool: MakePool) -> None:
     dsn, _ = await make_pool.with_dsn("shared", "services.intake")
     begun, may_end = asyncio.Event(), asyncio.Event()
 
-    async def prepare(_: Service) -> None:
+    async def prepare() -> None:
         begun.set()
         await may_end.wait()
 
-    app = build(settings(dsn), routers=lambda _: [], on_ready=[prepare])
+    app = create_app(service_on(dsn), Part(on_ready=[prepare], migrations=["shared"]))
     client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://service")
     async with app.router.lifespan_context(app), client:
         await asyncio.wait_for(begun.wait(), 20)
@@ -58,10 +53,16 @@ async def test_a_nul_in_an_address_is_refused_by_every_route_of_every_service(ma
     async def get_thing(thing: str, agency: str = "") -> dict[str, str]:
         return {"thing": thing, "agency": agency}
 
-    app = build(settings(dsn), routers=lambda _: [routes])
+    app = create_app(service_on(dsn), Part(routers=[routes], migrations=["shared"]))
     client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://service")
     async with client:
         assert (await client.get("/things/one?agency=H44")).status_code == 200
         for address in ("/things/o%00ne", "/things/one?agency=%00", "/things/one?%00=x"):
             answer = await client.get(address)
             assert (answer.status_code, answer.json()["code"]) == (400, "nul"), address
+
+
+def test_a_service_without_kafka_loads_neither_faststream_nor_aiokafka() -> None:
+    program = "import sys, shared.service; print(sorted({'faststream', 'aiokafka'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

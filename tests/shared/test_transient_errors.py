@@ -94,13 +94,13 @@ async def assert_passes(pool: Pool, expected: tuple[str, ...], happens: Callable
                 found.append(getattr(error, "sqlstate", None) or type(error).__name__)
                 raise
 
-    async def open_work(tx: Tx, events: Sequence[Received]) -> world.Effects:
-        await world.open_work(tx, events)
+    async def open_unit(tx: Tx, events: Sequence[Received]) -> world.Effects:
+        await world.open_unit(tx, events)
         return Meeting(once)
 
     dossiers = [uuid4() for _ in range(4)]
     batch = [record(dossier_id, 1) for dossier_id in dossiers]
-    await asyncio.wait_for(world.consumer(pool, open_work=open_work).apply(batch), 20)
+    await asyncio.wait_for(world.consumer(pool, open_unit=open_unit).apply(batch), 20)
     assert len(found) == 1
     assert found[0] in expected
     await assert_all_took_effect_once(pool, dossiers)

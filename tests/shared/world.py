@@ -9,12 +9,13 @@ from uuid import UUID
 from prometheus_client import CollectorRegistry
 
 from shared.contract.envelope import Outgoing, Received, new_id
-from shared.contract.events import DossierWithdrawn, Fact, SubmissionHeartbeat, WithdrawalRequested
-from shared.inbox.consumer import Consumer, Handler, Unappliable
+from shared.contract.events import SUBMISSIONS, DossierWithdrawn, Fact, SubmissionHeartbeat, WithdrawalRequested
+from shared.inbox.consumer import Consumer, Handler, Inbox, Unappliable
 from shared.inbox.parking_breaker import ParkingBreaker
-from shared.outbox.publish import Wake, stage
+from shared.outbox.publish import Outbox
 from shared.postgres.writes import Writes
 from shared.telemetry.metrics import DeliveryMetrics
+from tests.fixtures.publishing import publish
 from tests.shared.telling import NOON, told
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ HANDLERS: dict[type[Fact], Handler] = {
 }
 
 
-async def open_work(tx: Tx, events: Sequence[Received]) -> Effects:
+async def open_unit(tx: Tx, events: Sequence[Received]) -> Effects:
     """Locks the dossiers as a service would."""
     await tx.execute(
         "insert into dossiers select distinct unnest($1::uuid[]) order by 1 on conflict do nothing",
@@ -80,19 +81,12 @@ def consumer(
     pool: Pool,
     *,
     handlers: dict[type[Fact], Handler] | None = None,
-    open_work: Callable[..., Any] = open_work,
-    brake: ParkingBreaker | None = None,
+    open_unit: Callable[..., Any] = open_unit,
+    breaker: ParkingBreaker | None = None,
     patience_s: float = 20.0,
 ) -> Consumer:
-    return Consumer(
-        pool=lambda: pool,
-        open_work=open_work,
-        handlers=HANDLERS if handlers is None else handlers,
-        wake=Wake(),
-        metrics=metrics(),
-        brake=brake,
-        patience_s=patience_s,
-    )
+    inbox = Inbox([SUBMISSIONS], open_unit, HANDLERS if handlers is None else handlers)
+    return Consumer(inbox, Outbox(lambda: pool), metrics(), breaker=breaker, patience_s=patience_s)
 
 
 def metrics() -> DeliveryMetrics:
@@ -121,7 +115,7 @@ async def doubles(pool: Pool) -> int:
 async def tell(pool: Pool, *events: tuple[UUID, int], note: str = "") -> set[int]:
     """Stage and commit; returns the lanes to wake."""
     async with pool.acquire() as tx, tx.transaction():
-        return await stage(tx, [Outgoing(d, n, told(note), new_id(), new_id()) for d, n in events])
+        return await publish(tx, [Outgoing(d, n, told(note), new_id(), new_id()) for d, n in events])
 
 
 WITHDRAWN = DossierWithdrawn(office_at=NOON, procedure_code="1", procedure_version=1, receiving_agency="a")
@@ -143,5 +137,5 @@ async def answer(tx: Tx, dossier_id: UUID) -> Outgoing:
 
 
 async def open_answering(tx: Tx, events: Sequence[Received]) -> Answering:
-    await open_work(tx, events)
+    await open_unit(tx, events)
     return Answering()

@@ -14,16 +14,17 @@ import httpx2
 import pytest_asyncio
 
 from deploy.local.ports import free_port
-from services.workflow import api, handlers
-from services.workflow.catalogue import seed
-from services.workflow.stages import board
+from services.workflow import handlers
+from services.workflow.api import create_app
+from services.workflow.app import WorkflowApp
+from services.workflow.publishing import seed
+from services.workflow.settings import WorkflowSettings
+from services.workflow.stages import gauges
 from shared.clock import OfficeClock
 from shared.contract.envelope import Record, new_id
 from shared.contract.events import Fact
 from shared.inbox.consumer import Consumer
 from shared.kafka.settings import KafkaSettings
-from shared.service import Service, build
-from shared.settings import Settings
 from tests.fixtures.databases import MakePool
 from tests.fixtures.services import TOKENS, settings_of
 from tests.shared.telling import record
@@ -44,22 +45,13 @@ class Desk:
     """Workflow without a process: its routes, its rules and its tables. It is nine on Wednesday 27 August 2025."""
 
     def __init__(self, pool: Pool) -> None:
-        said = settings_of("workflow", "postgresql://nowhere", nobody(), free_port())
-        named = {name.removeprefix("HOSO_").lower(): value for name, value in said.items()}
-        app = build(
-            Settings.model_validate(named), routers=api.routers, listening=handlers.listening, state_of=api.state_of
-        )
-        self.service: Service = app.state.service
-        self.service._pool = self.service.wake.pool = self.pool = pool
-        listening = handlers.listening(self.service)
-        self.consumer = Consumer(
-            pool=self.service.pool,
-            open_work=listening.open_work,
-            handlers=listening.handlers,
-            wake=self.service.wake,
-            metrics=self.service.delivery,
-            patience_s=20,
-        )
+        env = settings_of("workflow", "postgresql://nowhere", nobody(), free_port())
+        settings = {name.removeprefix("HOSO_").lower(): value for name, value in env.items()}
+        self.app = WorkflowApp(WorkflowSettings.model_validate(settings))
+        self.service, self.pool = self.app.service, pool
+        self.service.use(pool)
+        self.consumer = Consumer(handlers.inbox(self.app), self.app.outbox, self.app.delivery.metrics, patience_s=20)
+        app = create_app(self.app)
         self._sequences: dict[tuple[str, UUID], int] = defaultdict(int)
         self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://workflow")
         self.set_clock("2025-08-27T09:00:00+07:00")
@@ -162,15 +154,15 @@ class Desk:
         return {row["stage"]: row for row in (await self.get(f"/v1/stages?{asked}"))["stages"]}
 
     async def metric(self, name: str, **labels: str) -> float | None:
-        await board.refresh(self.service)
-        return self.service.registry.get_sample_value(name, labels)
+        await gauges.refresh(self.app)
+        return self.service.metrics_registry.get_sample_value(name, labels)
 
 
 @pytest_asyncio.fixture
 async def desk(make_pool: MakePool) -> AsyncIterator[Desk]:
     """Workflow with the procedures that come with it, and nothing else."""
     made = Desk(await make_pool(*PACKAGES, size=16))
-    await seed(made.service)
+    await seed(made.app)
     yield made
     await made.http.aclose()
 

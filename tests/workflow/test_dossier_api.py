@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.workflow import api
+from services.workflow import state_records
 from shared.contract.envelope import new_id
 from shared.privacy.tracking import tracking_secret
 from tests.workflow.conftest import Desk, problem
@@ -17,7 +17,7 @@ RESULT = {"number": "12/2025", "book": "01/KS", "signed_by": "Nguyễn Văn A", 
 
 
 def secret(desk: Desk, dossier_id: object) -> str:
-    return tracking_secret(desk.service.settings.secret.get_secret_value().encode(), UUID(str(dossier_id)))
+    return tracking_secret(desk.app.secret_key, UUID(str(dossier_id)))
 
 
 async def test_a_dossier_shows_its_state_clock_and_timeline(desk: Desk) -> None:
@@ -182,7 +182,7 @@ async def test_what_a_result_says_is_stripped_and_blank_is_nothing(desk: Desk) -
 async def test_the_compacted_state_is_the_dossier_as_it_is_now(desk: Desk) -> None:
     dossier_id = await desk.submit(COPIES)
     await desk.forward(dossier_id, "return")
-    [record] = await api.state_of(desk.service)(desk.pool, [dossier_id])
+    [record] = await state_records.builder(desk.service.office)(desk.pool, [dossier_id])
     said = json.loads(record.value)
     assert (said["state"], said["national_status"]) == ("returned", 10)
     assert said["as_of_sequence"] == len(await desk.told(dossier_id))

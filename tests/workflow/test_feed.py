@@ -12,7 +12,7 @@ import pytest
 from shared.contract.envelope import Outgoing, new_id
 from shared.contract.events import LIFECYCLE
 from shared.contract.partitions import lane_of
-from shared.outbox.publish import stage
+from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.shared.world import WITHDRAWN
 from tests.workflow.conftest import Desk
@@ -132,7 +132,7 @@ async def test_an_event_whose_transaction_ends_late_is_not_passed_over(desk: Des
 
     async def tell() -> None:
         async with desk.pool.acquire() as tx, tx.transaction():
-            await stage(tx, [withdrawn(early)])
+            await publish(tx, [withdrawn(early)])
 
     async def waits() -> bool:
         return bool(
@@ -140,7 +140,7 @@ async def test_an_event_whose_transaction_ends_late_is_not_passed_over(desk: Des
         )
 
     async with desk.pool.acquire() as tx, tx.transaction():
-        await stage(tx, [withdrawn(late)])
+        await publish(tx, [withdrawn(late)])
         telling = asyncio.create_task(tell())
         await wait_until(lambda: telling.done() or waits())
         before, address = await read_all(desk)

@@ -126,7 +126,7 @@ def check(centre: Centre) -> None:
 
 
 def is_counted(task: Task) -> bool:
-    """Whether the board counts it: each for one dossier (`board.STANDING`)."""
+    """Whether the board counts it: each for one dossier (`stages.queries.STANDING`)."""
     return task.role is None or task.stage not in MACHINE
 
 

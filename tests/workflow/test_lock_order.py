@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.workflow import store
+from services.workflow.store import Needs
 from tests.fixtures.waiting import wait_until
 from tests.workflow.conftest import Desk
 from tests.workflow.lifecycle_scenes import COPIES
@@ -48,14 +49,8 @@ async def test_dossiers_by_id_come_before_modes_then_counters_then_blanks(
     async def open_and_leave() -> None:
         async with desk.pool.acquire() as tx, tx.transaction():
             # Whatever order it is asked in.
-            await store.open_work(
-                tx,
-                desk.service,
-                reversed(dossiers),
-                procedures=[COPIES],
-                may_receive=reversed(AGENCIES),
-                may_issue=reversed(KINDS),
-            )
+            needs = Needs(procedures=[COPIES], code_today=reversed(AGENCIES), blanks=reversed(KINDS))
+            await store.open_unit(tx, desk.app, reversed(dossiers), needs)
 
     await open_and_leave()
     assert await list_free(desk) == [8, 8, 4]

@@ -6,11 +6,14 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
-from services.workflow import commands, handlers, store
-from services.workflow.catalogue import look_at_rules
+from services.workflow import handlers, opening, store
 from services.workflow.procedures import shipped
+from services.workflow.publishing import publish_due_versions
+from services.workflow.store import Needs
 from shared.contract.envelope import parse
 from shared.contract.events import WithdrawalRequested
+from shared.postgres.writes import Writes
+from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.workflow.conftest import Desk, problem
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES
@@ -83,11 +86,11 @@ async def test_a_version_with_a_later_first_day_waits_for_it_and_is_told_again_t
     today = await desk.submit(COPIES, copies=1)
     waiting = await desk.submit(COPIES, copies=1, channel="post", caller_role="system")
     assert (await desk.get(f"/v1/dossiers/{today}"))["procedure_version"] == 1
-    await look_at_rules(desk.service)
+    await publish_due_versions(desk.app)
     assert await published(desk, COPIES) == [1, 2, 1]
     desk.set_clock("2025-09-01T00:00:01+07:00")
-    await look_at_rules(desk.service)
-    await look_at_rules(desk.service)
+    await publish_due_versions(desk.app)
+    await publish_due_versions(desk.app)
     assert await published(desk, COPIES) == [1, 2, 1, 2]
     assert (await desk.get(f"/v1/procedures/{COPIES}"))["fee"]["per_case"] == 7_000
     await desk.forward(waiting, "reception")
@@ -108,7 +111,7 @@ async def test_a_procedure_closed_by_its_last_day_stays_closed(desk: Desk) -> No
     document = await desk.get(f"/v1/procedures/{COPIES}")
     await put(desk, {**document, "valid_to": "2025-08-31"})
     desk.set_clock("2025-09-01T09:00:00+07:00")
-    await look_at_rules(desk.service)
+    await publish_due_versions(desk.app)
     assert (await desk.get(f"/v1/procedures/{COPIES}"))["valid_to"] == "2025-08-31"
     assert await published(desk, COPIES) == [1, 2]
 
@@ -236,21 +239,21 @@ async def test_while_it_is_record_only_what_waits_at_reception_is_not_received_e
     assert (await desk.complete(tasks[0], "not_accepted", note="Sai thẩm quyền")).status_code == 200
     await desk.set_mode(COPIES, "open")
     assert (await desk.complete(tasks[1])).status_code == 200, "opening: its turn does not depend on the queue"
-    while await commands._receive_some(desk.service, COPIES):
+    while await opening._receive_some(desk.app, COPIES):
         pass
     assert (await desk.complete(tasks[2])).status_code == 200
 
 
 async def test_opening_receives_the_queue_oldest_first_and_newcomers_behind(desk: Desk, monkeypatch: Any) -> None:
-    monkeypatch.setattr(commands, "BATCH", 2)
+    monkeypatch.setattr(opening, "BATCH", 2)
     queue = await recorded(desk, 5)
     desk.set_clock("2025-08-28T08:00:00+07:00")
     await desk.set_mode(BUSINESS, "open")
     assert (await desk.get(f"/v1/procedures/{BUSINESS}"))["intake_mode"] == "open"
-    assert await commands._receive_some(desk.service, BUSINESS)
+    assert await opening._receive_some(desk.app, BUSINESS)
     newcomer = await desk.submit(BUSINESS)
     assert (await desk.get(f"/v1/dossiers/{newcomer}"))["state"] == "recorded"
-    while await commands._receive_some(desk.service, BUSINESS):
+    while await opening._receive_some(desk.app, BUSINESS):
         pass
     codes = [(await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"] for dossier_id in [*queue, newcomer]]
     assert codes == [f"H44.XXX-250828-{n:04d}" for n in range(1, 7)]
@@ -259,26 +262,26 @@ async def test_opening_receives_the_queue_oldest_first_and_newcomers_behind(desk
 
 
 async def test_a_procedure_closed_again_while_its_queue_is_received_stops_there(desk: Desk, monkeypatch: Any) -> None:
-    monkeypatch.setattr(commands, "BATCH", 1)
+    monkeypatch.setattr(opening, "BATCH", 1)
     queue = await recorded(desk, 3)
     await desk.set_mode(BUSINESS, "open")
-    assert await commands._receive_some(desk.service, BUSINESS)
+    assert await opening._receive_some(desk.app, BUSINESS)
     await desk.set_mode(BUSINESS, "record_only")
-    assert not await commands._receive_some(desk.service, BUSINESS)
+    assert not await opening._receive_some(desk.app, BUSINESS)
     states = [(await desk.get(f"/v1/dossiers/{dossier_id}"))["state"] for dossier_id in queue]
     assert states == ["in_progress", "recorded", "recorded"]
 
 
 async def test_a_procedure_closed_again_while_its_queue_is_received_skips_no_code(desk: Desk, monkeypatch: Any) -> None:
-    monkeypatch.setattr(commands, "BATCH", 1)
+    monkeypatch.setattr(opening, "BATCH", 1)
     await recorded(desk, 3)
     await desk.set_mode(BUSINESS, "open")
-    assert await commands._receive_some(desk.service, BUSINESS)
-    rows = await commands._list_recorded(desk.pool, BUSINESS, [])
+    assert await opening._receive_some(desk.app, BUSINESS)
+    rows = await opening._list_recorded(desk.pool, BUSINESS, [])
     await desk.set_mode(BUSINESS, "record_only")
-    assert not await commands._receive(desk.service, BUSINESS, rows)
+    assert not await opening._receive(desk.app, BUSINESS, rows)
     await desk.set_mode(BUSINESS, "open")
-    while await commands._receive_some(desk.service, BUSINESS):
+    while await opening._receive_some(desk.app, BUSINESS):
         pass
     codes = await desk.pool.fetch("select dossier_code from dossiers order by dossier_code")
     assert [row[0][-4:] for row in codes] == ["0001", "0002", "0003"]
@@ -287,7 +290,7 @@ async def test_a_procedure_closed_again_while_its_queue_is_received_skips_no_cod
 async def test_a_procedure_closed_again_with_nothing_left_to_receive_stays_closed(desk: Desk) -> None:
     await desk.set_mode(BUSINESS, "open")
     await desk.set_mode(BUSINESS, "record_only")
-    assert not await commands._receive_some(desk.service, BUSINESS)
+    assert not await opening._receive_some(desk.app, BUSINESS)
     assert (await desk.get(f"/v1/procedures/{BUSINESS}"))["intake_mode"] == "record_only"
 
 
@@ -297,19 +300,20 @@ async def test_nobody_is_left_between_the_end_of_the_queue_and_the_opening(desk:
     dossier_id, brought = desk.submission(BUSINESS)
     async with desk.pool.acquire() as tx:
         async with tx.transaction():
-            work = await store.open_work(tx, desk.service, [dossier_id], procedures=[BUSINESS])
+            work = await store.open_unit(tx, desk.app, [dossier_id], Needs(procedures=[BUSINESS]))
             assert work.modes[BUSINESS] == "opening"
-            opening = asyncio.create_task(commands._receive_some(desk.service, BUSINESS))
+            receiving = asyncio.create_task(opening._receive_some(desk.app, BUSINESS))
 
             async def is_waiting() -> bool:
                 return bool(await desk.pool.fetchval("select 1 from pg_locks where not granted limit 1"))
 
             await wait_until(is_waiting)
             handlers.on_dossier_submitted(work, parse(brought))
-            await work.save_and_tell(tx)
-        assert await asyncio.wait_for(opening, 10)
+            writes = Writes()
+            await publish(tx, await work.save(tx, writes), writes)
+        assert await asyncio.wait_for(receiving, 10)
     assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "opening"
-    while await commands._receive_some(desk.service, BUSINESS):
+    while await opening._receive_some(desk.app, BUSINESS):
         pass
     assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"]
     assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "open"

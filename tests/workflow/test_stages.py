@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from services.workflow.stages import board
+from services.workflow.stages import figures, queries
 from services.workflow.tasks_api import FRONT, OF_AGENCY, OF_ALL, OFFICERS, TASK_STAGES
 from shared.clock import wall_now
 from shared.contract.events import (
@@ -228,7 +228,7 @@ async def test_a_relay_with_more_batches_than_are_looked_at_is_counted_over_the_
     relay = (await desk.figures())["relay"]
     assert relay["left"] == 2 * 499
     # 499 batches, one a second: without the bound in time they would be spread over four hours.
-    found = await board.figures(desk.service, desk.service.extras["calendar"]())
+    found = await figures.figures(desk.app)
     assert 590 < next(row for row in found if row.stage == "relay").counted_s < 610
 
 
@@ -237,7 +237,7 @@ async def test_the_gauges_and_the_verdict_say_the_same(desk: Desk) -> None:
         await desk.submit(code)
     desk.set_clock("2025-08-29T15:00:00+07:00")
     rows = await desk.figures()
-    for stage in board.OWN:
+    for stage in queries.OWN:
         oldest = await desk.metric("dossier_stage_oldest_waiting_seconds", stage=stage)
         target = await desk.metric("dossier_stage_target_seconds", stage=stage)
         assert oldest is not None

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from services.workflow import commands, lifecycle
+from services.workflow import lifecycle, opening, timers
 from services.workflow.lifecycle import Decision, Dossier
 from services.workflow.stuck import Stuck
 from shared.contract.envelope import new_id
@@ -36,14 +36,14 @@ async def test_a_queue_is_received_but_for_the_one_that_raises_and_stays_open_fo
     with monkeypatch.context() as mistake:
         raise_for(mistake, "opened", queue[1])
         await desk.set_mode(BUSINESS, "open")
-        while await commands._receive_some(desk.service, BUSINESS):
+        while await opening._receive_some(desk.app, BUSINESS):
             pass
         states = [(await desk.get(f"/v1/dossiers/{dossier_id}"))["state"] for dossier_id in queue]
         assert states == ["in_progress", "recorded", "in_progress", "in_progress", "in_progress"]
         assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "opening"
     # A minute later, with a release that knows better.
-    desk.service.extras["stuck"] = Stuck()
-    while await commands._receive_some(desk.service, BUSINESS):
+    desk.app.stuck = Stuck()
+    while await opening._receive_some(desk.app, BUSINESS):
         pass
     assert (await desk.get(f"/v1/dossiers/{queue[1]}"))["state"] == "in_progress"
     assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "open"
@@ -56,9 +56,9 @@ async def test_the_hours_of_others_come_although_one_raises(desk: Desk, monkeypa
         [(dossier_id,) for dossier_id in dossiers],
     )
     raise_for(monkeypatch, "hold_over", dossiers[0])
-    assert await commands._fire_some(desk.service) == 4
+    assert await timers._fire_some(desk.app) == 4
     assert await desk.pool.fetchval("select array_agg(dossier_id) from timers") == [dossiers[0]]
-    assert await commands._fire_some(desk.service) == 0, "it is passed over for a while"
+    assert await timers._fire_some(desk.app) == 0, "it is passed over for a while"
 
 
 async def test_what_raises_is_tried_again_later_and_what_passes_is_not_held_against_anybody() -> None:

@@ -8,8 +8,9 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from services.workflow import commands, store
-from services.workflow.catalogue import seed
+from services.workflow import opening, store, timers
+from services.workflow.publishing import seed
+from services.workflow.store import Needs
 from shared.clock import VIETNAM
 from shared.contract.envelope import new_id
 from shared.contract.events import IdNumberFound, WithdrawalRequested
@@ -64,7 +65,7 @@ async def test_consumer_officers_timers_and_rules_never_lock_each_other_out(desk
 
     async def hours() -> None:
         while not done.is_set():
-            await commands._fire_some(desk.service)
+            await timers._fire_some(desk.app)
             await asyncio.sleep(0.01)
 
     async def rulers() -> None:
@@ -76,13 +77,13 @@ async def test_consumer_officers_timers_and_rules_never_lock_each_other_out(desk
                 document |= {"intake_mode": mode, "record_only_reason": "hết phôi", "fee": {"per_case": fee}}
                 answer = await desk.call("PUT", f"/v1/procedures/{BUSINESS}", "ops", document)
                 assert answer.status_code == 200, answer.text
-                await commands._receive_some(desk.service, BUSINESS)
+                await opening._receive_some(desk.app, BUSINESS)
 
     await asyncio.wait_for(
         asyncio.gather(batches(), officers(), officers(), hours(), rulers(), desk.get("/v1/stages")), 90
     )
     await desk.set_mode(BUSINESS, "open")
-    while await commands._receive_some(desk.service, BUSINESS):
+    while await opening._receive_some(desk.app, BUSINESS):
         pass
     assert await deadlocks(desk) == 0
     assert await desk.pool.fetchval("select count(*) from parked") == 0
@@ -142,7 +143,7 @@ async def test_an_hour_that_is_moved_while_it_is_fired_is_kept_and_decides_nothi
         async with tx.transaction():
             await tx.execute("select 1 from dossiers where dossier_id = $1 for update", dossier_id)
             await tx.execute("update timers set due_at = due_at + interval '1 day'")
-            firing = asyncio.create_task(commands._fire_some(desk.service))
+            firing = asyncio.create_task(timers._fire_some(desk.app))
             await wait_until(lambda: desk.pool.fetchval(WAITING))
         assert await asyncio.wait_for(firing, 10) == 1
     assert await desk.pool.fetchval("select due_at from timers") == due_at + timedelta(days=1)
@@ -196,7 +197,7 @@ async def test_opening_goes_on_after_a_kill_and_keeps_its_order(
 ) -> None:
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
     desk = Desk(pool)
-    await seed(desk.service)
+    await seed(desk.app)
     queue = [new_id() for _ in range(600)]
     records = []
     for n, dossier_id in enumerate(queue):
@@ -261,12 +262,12 @@ async def test_codes_reserved_in_vain_are_given_to_the_next(desk: Desk) -> None:
     today = ("H44.XXX", desk.service.office.now().astimezone(VIETNAM).date())
     with contextlib.suppress(ZeroDivisionError):
         async with desk.pool.acquire() as tx, tx.transaction():
-            await store.open_work(tx, desk.service, [], received_on={today: 7})
+            await store.open_unit(tx, desk.app, [], Needs(codes={today: 7}))
             raise ZeroDivisionError
     await desk.submit(COPIES)
     async with desk.pool.acquire() as tx, tx.transaction():
-        work = await store.open_work(tx, desk.service, [], received_on={today: 5})
-        assert work.moment.code_for("H44.XXX", work.moment.office)[-4:] == "0002"
+        work = await store.open_unit(tx, desk.app, [], Needs(codes={today: 5}))
+        assert work.context.code_for("H44.XXX", work.context.office)[-4:] == "0002"
         writes = Writes()
         await work.save(tx, writes)
         await writes.run(tx)
@@ -278,8 +279,8 @@ async def test_codes_reserved_in_vain_are_given_to_the_next(desk: Desk) -> None:
 async def test_more_codes_than_were_expected_are_counted(desk: Desk) -> None:
     today = ("H44.XXX", desk.service.office.now().astimezone(VIETNAM).date())
     async with desk.pool.acquire() as tx, tx.transaction():
-        work = await store.open_work(tx, desk.service, [], received_on={today: 1})
-        given = [work.moment.code_for("H44.XXX", work.moment.office)[-4:] for _ in range(3)]
+        work = await store.open_unit(tx, desk.app, [], Needs(codes={today: 1}))
+        given = [work.context.code_for("H44.XXX", work.context.office)[-4:] for _ in range(3)]
         writes = Writes()
         await work.save(tx, writes)
         await writes.run(tx)

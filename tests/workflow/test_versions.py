@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import date
 
-from services.workflow.catalogue import ProcedureCatalogue, look_at_rules, seed
+from services.workflow.catalogue import ProcedureCatalogue
+from services.workflow.publishing import publish_due_versions, seed
 from tests.fixtures.waiting import wait_until
 from tests.workflow.conftest import Desk
 from tests.workflow.lifecycle_scenes import COPIES
@@ -21,7 +22,7 @@ async def test_before_any_version_has_begun_the_one_that_begins_first_is_shown_a
     assert (await put(desk, {**new, "valid_from": "2025-12-01"})).json()["version"] == 3
     assert (await desk.get("/v1/procedures/9.000001"))["version"] == 2
     assert await published(desk, "9.000001") == [1, 2, 3, 2]
-    book: ProcedureCatalogue = desk.service.extras["rulebook"]
+    book: ProcedureCatalogue = desk.app.catalogue
     assert book.in_force("9.000001", date(2025, 8, 31)) is None
     assert (book.in_force("9.000001", date(2025, 9, 1)) or new) == book.current("9.000001")
 
@@ -37,7 +38,7 @@ async def test_a_rule_that_is_put_back_as_it_was_is_the_next_version(desk: Desk)
 
 async def test_of_two_instances_that_see_a_versions_day_come_at_once_one_tells_it(desk: Desk) -> None:
     other = Desk(desk.pool)
-    await seed(other.service)
+    await seed(other.app)
     document = await desk.get(f"/v1/procedures/{COPIES}")
     await put(desk, {**document, "valid_from": "2025-09-01", "fee": {"per_case": 7_000}})
     for each in (desk, other):
@@ -53,7 +54,7 @@ async def test_of_two_instances_that_see_a_versions_day_come_at_once_one_tells_i
 
     async with desk.pool.acquire() as tx, tx.transaction():
         await tx.execute("select pg_advisory_xact_lock(3, 0)")
-        looking = [asyncio.create_task(look_at_rules(each.service)) for each in (desk, other)]
+        looking = [asyncio.create_task(publish_due_versions(each.app)) for each in (desk, other)]
         await wait_until(both_wait)
     await asyncio.wait_for(asyncio.gather(*looking), 10)
     await other.http.aclose()
@@ -62,7 +63,7 @@ async def test_of_two_instances_that_see_a_versions_day_come_at_once_one_tells_i
 
 async def test_of_two_instances_that_change_a_rule_at_once_each_makes_a_version(desk: Desk) -> None:
     other = Desk(desk.pool)
-    await seed(other.service)
+    await seed(other.app)
     document = await desk.get(f"/v1/procedures/{COPIES}")
     changes = [{**document, "fee": {"per_case": 1_000 * n}} for n in range(1, 7)]
     answers = await asyncio.gather(*(put((desk, other)[n % 2], changes[n]) for n in range(6)))

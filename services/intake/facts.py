@@ -1,4 +1,4 @@
-"""What intake tells of an accepted submission: persons and subject sealed, the rest as it was given."""
+"""The events of accepted submissions: persons and subject sealed, the rest as it was given."""
 
 from __future__ import annotations
 

@@ -1,0 +1,33 @@
+"""Who may file, and who may add to a dossier: a role's token, or the citizen's own tracking secret."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Query, Request
+
+from services.intake.app import IntakeApp
+from shared.http.access import allow
+from shared.http.problems import Problem, not_found
+from shared.privacy.tracking import is_tracking_secret
+
+FILERS = ("counter", "specialist", "centre_director", "system")
+REQUESTERS = ("counter", "system")
+Secret = Annotated[str | None, Query()]
+
+
+def caller_or_secret(app: IntakeApp, request: Request, dossier_id: UUID, secret: str | None, *roles: str) -> str:
+    """The caller's name: a role's token, or the citizen's secret. A wrong secret looks like an unknown dossier.
+
+    Raises Problem 401, 403 or 404.
+    """
+    if secret is not None:
+        if not is_tracking_secret(app.secret_key, dossier_id, secret):
+            raise unknown_dossier()
+        return f"citizen:{dossier_id}"
+    return allow(*roles)(request).name
+
+
+def unknown_dossier() -> Problem:
+    return not_found("Không có hồ sơ này.", "There is no such dossier.", "unknown-dossier")

@@ -1,0 +1,10 @@
+"""Response headers that several routes set."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+
+async def no_store(response: Response) -> None:
+    """A route dependency: browsers and proxies keep no copy. Async, because FastAPI runs others in a thread."""
+    response.headers["Cache-Control"] = "no-store"

@@ -25,6 +25,7 @@ from shared.contract.events import Fact
 from shared.contract.stages import targets
 from shared.http import body, problems
 from shared.http.access import Access
+from shared.http.access_log import AccessLog
 from shared.http.openapi import gather_schemas
 from shared.http.server import serve
 from shared.inbox import parked
@@ -35,7 +36,9 @@ from shared.outbox import gauges
 from shared.outbox.publish import Wake
 from shared.outbox.relay import Relay
 from shared.outbox.state_records import StateOf
-from shared.postgres import pool as database
+from shared.postgres.migrate import migrate
+from shared.postgres.pool import wait_for_pool
+from shared.postgres.transient import NotReady, is_transient
 from shared.privacy.sealed import Sealer
 from shared.settings import Settings
 from shared.telemetry import gc_timer, logs
@@ -103,7 +106,7 @@ class Service:
     def pool(self) -> Pool:
         """The pool. Raises NotReady (503) until PostgreSQL has answered and the migrations are done."""
         if self._pool is None:
-            raise database.NotReady(self.name)
+            raise NotReady(self.name)
         return self._pool
 
     def kafka(self) -> KafkaSettings:
@@ -131,10 +134,8 @@ def build(
     service = Service(settings)
 
     async def prepare(tasks: list[asyncio.Task[None]]) -> None:
-        pool = await database.wait_for_pool(
-            settings.database.get_secret_value(), name=service.name, size=settings.pool_size
-        )
-        await _until_done(lambda: database.migrate(pool, ["shared", f"services.{service.name}"]))
+        pool = await wait_for_pool(settings.database.get_secret_value(), name=service.name, size=settings.pool_size)
+        await _until_done(lambda: migrate(pool, ["shared", f"services.{service.name}"]))
         service._pool = service.wake.pool = pool
         for step in on_ready:
             await _until_done(lambda step=step: step(service))  # type: ignore[misc]
@@ -183,7 +184,7 @@ def build(
     )
     app.state.service = service
     app.add_middleware(body.NoNul)
-    app.add_middleware(logs.AccessLog)
+    app.add_middleware(AccessLog)
     problems.install(app)
     gather_schemas(app)
     # In the order of how often they are asked: each router is tried, its routes one by one, until one fits.
@@ -241,7 +242,7 @@ async def _for_ever(task: Background, service: Service) -> None:
                 raise
             log.warning("a background task was cancelled from inside and starts again")
         except Exception as error:
-            if not database.is_transient(error):
+            if not is_transient(error):
                 log.exception("a background task failed and starts again", task=getattr(task, "__name__", str(task)))
         await asyncio.sleep(1)
 
@@ -252,7 +253,7 @@ async def _until_done(step: Callable[[], Awaitable[None]]) -> None:
             await step()
             return
         except Exception as error:
-            if not database.is_transient(error):
+            if not is_transient(error):
                 raise
             log.warning("tried again", error=type(error).__name__)
         await asyncio.sleep(0.5)
@@ -284,7 +285,7 @@ async def _refresh(service: Service, refreshers: Sequence[Background]) -> None:
             service.delivery.refreshed.set_to_current_time()
             gc_timer.look()
         except Exception as error:
-            if not database.is_transient(error):
+            if not is_transient(error):
                 log.exception("gauges not refreshed")
         await asyncio.sleep(service.settings.refresh_s)
 
@@ -301,10 +302,10 @@ def _health(service: Service) -> APIRouter:
         try:
             await asyncio.wait_for(service.pool().fetchval("select 1"), 3)
             if not service.prepared:
-                raise database.NotReady(service.name)
+                raise NotReady(service.name)
             state, status = "ready", 200
         except Exception as error:
-            if not database.is_transient(error):
+            if not is_transient(error):
                 raise
             state, status = "unavailable", 503
         if service.stopping:

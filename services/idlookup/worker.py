@@ -19,7 +19,7 @@ from services.idlookup.registry import ASK_BATCH, SEND_BATCH, Registry
 from services.idlookup.rules import LOST, PENDING, SENT, TECHNICAL, UNREACHABLE, RegistryAnswer, Request
 from services.idlookup.window import Window
 from shared.fault_points import fault_point
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from shared.privacy.sealed import Sealer, Tampered
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from services.idlookup.store import SettledRequest
 from shared.clock import OfficeClock, wall_now
 from shared.fault_points import fault_point
 from shared.outbox.publish import Wake, stage
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from shared.postgres.writes import Writes
 from shared.privacy.sealed import Sealer
 

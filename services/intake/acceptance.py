@@ -14,7 +14,7 @@ from services.intake.store import NewSubmission, StoredSubmission
 from shared.contract.envelope import Outgoing, new_id
 from shared.fault_points import fault_point
 from shared.outbox.publish import stage
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from shared.service import Service
 
 GROUP = 200

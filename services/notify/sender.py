@@ -18,7 +18,7 @@ from services.notify.store import Notice, SettledNotice
 from services.notify.texts import NoticeText, Texts
 from shared.fault_points import fault_point
 from shared.outbox.publish import Wake, stage
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from shared.privacy.sealed import Sealer, Tampered
 
 if TYPE_CHECKING:

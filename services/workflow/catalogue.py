@@ -17,7 +17,7 @@ from shared.clock import VIETNAM
 from shared.contract.envelope import Outgoing, new_id
 from shared.contract.events import ProcedurePublished
 from shared.outbox.publish import stage
-from shared.postgres.pool import NotReady
+from shared.postgres.transient import NotReady
 from shared.service import Service
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from shared.inbox.parking_breaker import ParkingBreaker, list_news
 from shared.inbox.sequence import Plan, Position, StreamKey
 from shared.kafka.prefetch import Batch
 from shared.outbox.publish import Wake, append
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from shared.postgres.writes import Writes
 from shared.telemetry.logs import place_of, safely
 from shared.telemetry.metrics import DeliveryMetrics

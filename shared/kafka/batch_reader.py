@@ -16,6 +16,7 @@ from faststream.message import StreamMessage
 
 from shared.contract.envelope import Record
 from shared.kafka import corrupt
+from shared.kafka.internals import set_fetch_wait
 from shared.kafka.prefetch import AppliedOffsets, Batch, Prefetch
 from shared.kafka.settings import KafkaSettings
 
@@ -106,8 +107,7 @@ class BatchReader:
             self._heard_at = now
         resting = heard >= BACKLOG_RECORDS or now - self._heard_at > REST_AFTER_S
         wait_ms = self._kafka.rest_wait_ms if resting else self._kafka.fetch_wait_ms
-        # aiokafka reads it for each request and has no setter.
-        consumer._fetcher._fetch_max_wait_ms = self._kafka.unhurried_wait_ms if self._unhurried else wait_ms
+        set_fetch_wait(consumer, self._kafka.unhurried_wait_ms if self._unhurried else wait_ms)
 
     async def wrap(self, batch: Batch) -> KafkaAckableMessage:
         """For FastStream, whose own parser decodes every header as UTF-8 and would raise for ever on a stranger's."""

@@ -15,6 +15,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
+from shared.kafka.internals import assignment_of, first_buffered, is_reassigning, positions_of, rejoin
+
 log = structlog.get_logger(__name__)
 
 STEP_MS = 2_000
@@ -28,7 +30,7 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
     Raises KafkaError (then nothing was skipped) and ConsumerStoppedError.
     """
     before = _Positions(consumer)
-    if not before.of or consumer._subscription.reassignment_in_progress:
+    if not before.of or is_reassigning(consumer):
         await asyncio.sleep(UNKNOWN_S)
         return ()
     try:
@@ -42,7 +44,7 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
         raise
     except Exception as error:
         # What was unpacked is gone from the fetcher's list: the first that is left is the one that raised.
-        place = next((place for place in consumer._fetcher._records if place in before.of), None)
+        place = first_buffered(consumer, before.of)
         before.restore_or_rejoin()
         if place is None:
             raise KafkaError(f"records cannot be unpacked: {type(error).__name__}") from error
@@ -85,25 +87,22 @@ class _Positions:
 
     def __init__(self, consumer: AIOKafkaConsumer, of: Mapping[TopicPartition, int] | None = None) -> None:
         self._consumer = consumer
-        self._assignment = _assignment(consumer)
+        self._assignment = assignment_of(consumer)
         self.of = self._now() if of is None else of
 
     def _now(self) -> dict[TopicPartition, int]:
-        if self._assignment is None:
-            return {}
-        states = {place: self._assignment.state_value(place) for place in self._assignment.tps}
-        return {place: state.position for place, state in states.items() if state and state.has_valid_position}
+        return positions_of(self._assignment)
 
     def hold_still(self) -> bool:
         """Whether no rebalance came between: after one, positions begin at what was committed."""
-        return self._assignment is not None and _assignment(self._consumer) is self._assignment
+        return self._assignment is not None and assignment_of(self._consumer) is self._assignment
 
     def restore_or_rejoin(self) -> None:
         """Nothing of what was unpacked since may be passed over: after a rebalance only what was committed is known."""
         if self.hold_still():
             self.restore()
         else:
-            self._consumer._coordinator.request_rejoin()
+            rejoin(self._consumer)
 
     def restore(self) -> None:
         """Back where they were; one that went back meanwhile (a rewind) stays there."""
@@ -111,8 +110,3 @@ class _Positions:
             for place, position in self._now().items():
                 if position > self.of.get(place, position):
                     self._consumer.seek(place, self.of[place])
-
-
-def _assignment(consumer: AIOKafkaConsumer) -> Any:
-    subscription = consumer._subscription.subscription
-    return subscription.assignment if subscription else None

@@ -8,6 +8,7 @@ earliest, a literal group id, roundrobin.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,19 @@ from faststream.kafka.message import KafkaAckableMessage
 
 from shared.contract.envelope import Record
 from shared.kafka.batch_reader import LISTEN_MS, MAX_RECORDS, BatchReader
-from shared.kafka.settings import ASK_S, KafkaSettings, cluster_id, ensure_topics, pin_to_present, stop_reading
-from shared.postgres.pool import is_transient
+from shared.kafka.internals import (
+    assignment_of,
+    check_membership,
+    client_of,
+    end_coordination,
+    is_consuming,
+    never_leave_group,
+    positions_of,
+    take_batches_from,
+)
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import ASK_S, cluster_id, ensure_topics, pin_to_present
+from shared.postgres.transient import is_transient
 from shared.telemetry.metrics import DeliveryMetrics
 
 if TYPE_CHECKING:
@@ -32,6 +44,7 @@ log = structlog.get_logger(__name__)
 
 FETCH_BYTES, FETCH_BYTES_OF_ONE = 16_777_216, 1_048_576
 """What the broker may hand out at once, in all and of one partition."""
+STOP_S = 20.0
 WATCH_S = 1.0
 SILENCE_S = 10.0
 MAX_POLL_MS = 300_000
@@ -100,7 +113,7 @@ class Subscription:
             title=f"{self._service}:records",
         )
         subscriber(reading.apply_batch)
-        subscriber.get_msg = reading.take  # type: ignore[method-assign] # FastStream has no hook between
+        take_batches_from(subscriber, reading.take)
         self._subscriber = subscriber
         return broker, subscriber
 
@@ -118,7 +131,7 @@ class Subscription:
                 finally:
                     self.connected = False
                     try:
-                        await stop_reading(broker, subscriber.consumer, self._kafka)
+                        await _stop(broker, subscriber.consumer, self._kafka)
                     finally:
                         await self._reading.ahead.drop()
             except Exception as error:
@@ -129,17 +142,17 @@ class Subscription:
 
     async def _watch(self, subscriber: Any) -> None:
         """Until nobody reads, the cluster is another one, or nobody answers for long. Raises TimeoutError."""
-        another = await pin_to_present(subscriber.consumer._client)
+        another = await pin_to_present(client_of(subscriber.consumer))
         silent_since: float | None = None
         gaps_looked_at, gap_patience = time.monotonic(), GAP_PATIENCE_S
         while True:
-            if all(task.done() for task in subscriber.tasks) or subscriber.consumer._fetcher.error_future.done():
+            if not is_consuming(subscriber):
                 log.error("nobody reads any more: listening begins anew")
                 return
             try:
                 async with asyncio.timeout(ASK_S):
-                    found = await cluster_id(subscriber.consumer._client)
-                subscriber.consumer._coordinator.check_errors()
+                    found = await cluster_id(client_of(subscriber.consumer))
+                check_membership(subscriber.consumer)
                 assigned = set(subscriber.consumer.assignment())
                 if assigned and found != self._cluster:
                     await self.rewind_if_new(assigned)
@@ -187,7 +200,7 @@ class Subscription:
         Both memories count: another instance may have written the new cluster down before this one noticed it.
         """
         consumer = self._subscriber.consumer
-        found = await cluster_id(consumer._client)
+        found = await cluster_id(client_of(consumer))
         written = await self._pool().fetchval("select cluster_id from broker_cluster where side = 'consumer'")
         if {self._cluster, written} - {None, found} and assigned:
             log.warning("listening from the oldest record of a new cluster", partitions=len(assigned))
@@ -203,13 +216,27 @@ class Subscription:
     def _measure(self, consumer: Any) -> None:
         """Lag from the consumer's position, beyond what is fetched; age from what is fetched and not applied."""
         now = time.time()
-        for partition in consumer.assignment():
+        for partition, position in positions_of(assignment_of(consumer)).items():
             high = consumer.highwater(partition)
-            fetched = consumer._subscription.subscription.assignment.state_value(partition)
-            if high is not None and fetched is not None and fetched.has_valid_position:
-                self._metrics.lag.labels(partition.topic, str(partition.partition)).set(max(high - fetched.position, 0))
+            if high is not None:
+                self._metrics.lag.labels(partition.topic, str(partition.partition)).set(max(high - position, 0))
         for topic in self.topics:
             self._metrics.oldest_unprocessed.labels(topic).set(self._reading.oldest(topic, now))
+
+
+async def _stop(broker: KafkaBroker, consumer: Any, kafka: KafkaSettings) -> None:
+    """Let a FastStream broker finish what is being applied, and end it: within `STOP_S`, whatever its group does."""
+    if consumer and kafka.flavour == "tansu":
+        # It waits for ever for a leader that has left before saying who reads what; one that falls silent it gives up
+        # after a session (docs/brokers.md, 13).
+        never_leave_group(consumer)
+    try:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(STOP_S):
+                await broker.stop()
+    finally:
+        if consumer:
+            await end_coordination(consumer)
 
 
 async def _decode(message: KafkaAckableMessage) -> Any:

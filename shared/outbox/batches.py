@@ -8,9 +8,9 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.default_records import DefaultRecordBatch
 
 from shared.contract.envelope import headers_of
+from shared.kafka.internals import batch_builder
 from shared.outbox.state_records import StateRecord
 
 BATCH_BYTES = 900_000
@@ -44,8 +44,7 @@ def _size(row: Any) -> int:
 def pack(rows: Sequence[Any]) -> tuple[BatchBuilder, int]:
     """A closed batch of the first of these events and states, and how many it holds: one at least, however large."""
     many = len(rows) >= MANY and sum(map(_size, rows[:MANY])) < BATCH_BYTES
-    # The producer's own batches are all compressed or none.
-    batch = BatchBuilder(BATCH_BYTES, DefaultRecordBatch.CODEC_ZSTD if many else DefaultRecordBatch.CODEC_NONE)
+    batch = batch_builder(BATCH_BYTES, compress=many)
     packed = 0
     for row in rows:
         # Each is packed at once: a whole chunk's headers would be a quarter of a million small objects.

@@ -18,12 +18,15 @@ from aiokafka import AIOKafkaProducer
 
 from shared.contract.events import PARTITIONS
 from shared.fault_points import fault_point
-from shared.kafka.settings import KafkaSettings, abort, cluster_id, ensure_topics, find_shortened, pin
+from shared.kafka.internals import abort, pin
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import cluster_id, ensure_topics, find_shortened
 from shared.outbox import progress
 from shared.outbox.batches import Shortened, send
 from shared.outbox.publish import CHANNEL, Wake
 from shared.outbox.state_records import StateOf, StateRecord, build_states
-from shared.postgres.pool import is_transient, open_connection
+from shared.postgres.pool import open_connection
+from shared.postgres.transient import is_transient
 from shared.telemetry.metrics import DeliveryMetrics, StageMetrics, observe_all
 
 if TYPE_CHECKING:

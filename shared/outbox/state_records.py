@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool

@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import sys
-import time
 import traceback
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import orjson
 import structlog
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LONG_DIGITS = re.compile(r"(?<![\w-])(?:\+?84|0)?\d{9,12}(?![\w-])")
 SHORTEST = 9
@@ -80,33 +78,6 @@ def _named(service: str) -> Any:
         return event
 
     return add
-
-
-class AccessLog:
-    """One line a request: method, path without its query (which may hold a secret), status, milliseconds."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._log = structlog.get_logger("access").bind()  # put together once, not for every line
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ("/livez", "/readyz", "/metrics"):
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 500
-
-        async def remember(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, remember)
-        finally:
-            millis = round((time.perf_counter() - started) * 1000, 1)
-            self._log.info("request", method=scope["method"], path=scope["path"], status=status, ms=millis)
 
 
 def safely(error: BaseException) -> str:

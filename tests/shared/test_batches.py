@@ -12,7 +12,8 @@ from aiokafka.record.default_records import DefaultRecordBatch
 
 from shared.contract.envelope import new_id
 from shared.contract.events import NOTICES, SUBMISSIONS
-from shared.kafka.settings import KafkaSettings, ensure_topics
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import ensure_topics
 from shared.outbox.batches import MANY, Shortened, pack, send
 from tests.fixtures.waiting import wait_until
 

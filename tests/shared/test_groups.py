@@ -17,9 +17,10 @@ from shared.contract.envelope import Record
 from shared.contract.events import PARTITIONS, SUBMISSIONS
 from shared.contract.partitions import lane_of
 from shared.kafka import batch_reader, subscription
-from shared.kafka.settings import KafkaSettings, cluster_id, ensure_topics, find_shortened, pin_to_present
+from shared.kafka.settings import KafkaSettings
 from shared.kafka.subscription import Subscription
-from shared.postgres.pool import NotReady
+from shared.kafka.topics import cluster_id, ensure_topics, find_shortened, pin_to_present
+from shared.postgres.transient import NotReady
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.listening import Listener, all_heard, send
@@ -259,7 +260,7 @@ async def test_one_broker_of_several_may_be_silent_when_the_cluster_is_asked_for
             raise NodeNotReadyError
         return await ask(client)
 
-    monkeypatch.setattr("shared.kafka.settings.cluster_id", sometimes)
+    monkeypatch.setattr("shared.kafka.topics.cluster_id", sometimes)
     producer = kafka.producer("test")
     await producer.start()
     try:

@@ -11,8 +11,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from shared.contract.events import COMPACTED, LIFECYCLE, PARTITIONS, STATE, SUBMISSIONS, TOPICS
-from shared.kafka import settings as ours
-from shared.kafka.settings import KafkaSettings, WrongTopics, ensure_topics
+from shared.kafka import topics
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import WrongTopics, ensure_topics
 
 
 async def configs(kafka: KafkaSettings) -> dict[str, dict[str, str]]:
@@ -46,7 +47,7 @@ async def test_who_starts_on_a_topic_that_may_be_trimmed_complains_of_it_by_name
 ) -> None:
     """What was deleted unread leaves no gap that a reader could see: nobody would ever say so."""
     said: list[str] = []
-    monkeypatch.setattr(ours, "log", SimpleNamespace(error=lambda _, topic, **__: said.append(topic)))
+    monkeypatch.setattr(topics, "log", SimpleNamespace(error=lambda _, topic, **__: said.append(topic)))
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
     await admin.start()
     try:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+import shared
 from deploy.local.ports import free_port
+from shared.postgres import migrate
 from shared.postgres import pool as database
-from shared.postgres.pool import NotReady, is_transient
+from shared.postgres.transient import NotReady, is_transient
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
@@ -122,9 +124,10 @@ async def test_migrations_run_once_when_processes_start_together(databases: Data
     dsn = await databases.create()
     pools = [await database.open_pool(dsn, name="t", size=1) for _ in range(5)]
     try:
-        await asyncio.gather(*(database.migrate(pool, ["shared"]) for pool in pools))
+        await asyncio.gather(*(migrate.migrate(pool, ["shared"]) for pool in pools))
         rows = await pools[0].fetch("select name from migrations order by name")
-        files = sorted((Path(database.__file__).parent / "migrations").glob("*.sql"))
+        files = sorted((Path(shared.__file__).parent / "migrations").glob("*.sql"))
+        assert files
         assert [row[0] for row in rows] == [f"shared/{file.name}" for file in files]
         assert await pools[0].fetchval("select count(*) from lanes") == 12
     finally:
@@ -141,9 +144,9 @@ async def test_a_migration_that_fails_leaves_nothing_behind(pool: Pool, monkeypa
         def read_text(self, encoding: str) -> str:
             return "create table half (a int); select 1/0"
 
-    monkeypatch.setattr(database, "_numbered", lambda folder: [Broken()])
+    monkeypatch.setattr(migrate, "_numbered", lambda folder: [Broken()])
     with pytest.raises(asyncpg.DivisionByZeroError):
-        await database.migrate(pool, ["shared"])
+        await migrate.migrate(pool, ["shared"])
     assert await pool.fetchval("select to_regclass('half')") is None
     assert await pool.fetchval("select count(*) from migrations where name like '%broken%'") == 0
     assert await pool.fetchval("show lock_timeout") == "10s"

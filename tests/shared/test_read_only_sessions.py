@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from shared.postgres import pool as database
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.telling import record

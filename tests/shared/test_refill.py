@@ -12,7 +12,8 @@ import pytest
 
 from shared.contract.events import PARTITIONS, SUBMISSIONS
 from shared.contract.partitions import lane_of
-from shared.kafka.settings import KafkaSettings, ensure_topics, find_shortened
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import ensure_topics, find_shortened
 from shared.outbox import progress, relay
 from shared.outbox.batches import Shortened
 from tests.fixtures.waiting import wait_until

@@ -20,8 +20,9 @@ from shared.contract.envelope import Record
 from shared.contract.events import PARTITIONS, SUBMISSIONS
 from shared.contract.partitions import lane_of
 from shared.kafka import batch_reader, corrupt, subscription
-from shared.kafka.settings import KafkaSettings, ensure_topics
+from shared.kafka.settings import KafkaSettings
 from shared.kafka.subscription import Subscription
+from shared.kafka.topics import ensure_topics
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.listening import all_heard, send

@@ -19,8 +19,8 @@ from shared.contract.envelope import Malformed, Outgoing, Received, Record
 from shared.contract.events import Fact
 from shared.fault_points import fault_point
 from shared.inbox import store
-from shared.inbox.parking_breaker import ParkingBreaker, list_news
-from shared.inbox.sequence import Plan, Position, StreamKey
+from shared.inbox.parking_breaker import ParkingBreaker, list_new
+from shared.inbox.sequence import Cause, Plan, Position, StreamKey, stream_of
 from shared.kafka.prefetch import Batch
 from shared.outbox.publish import Wake, append
 from shared.postgres.transient import is_transient
@@ -164,7 +164,7 @@ class Consumer:
 
     async def _apply_or_split(self, events: Sequence[Received]) -> None:
         """One transaction for all; a rule that raises names its event; a data error without a name is searched for."""
-        poison: dict[Position, tuple[str, str]] = {}
+        poison: dict[Position, Cause] = {}
         while True:
             try:
                 await self._transact(events, poison)
@@ -174,7 +174,7 @@ class Consumer:
                     await self._park_stranger(found.event.record, found.reason, found.detail, len(events))
                     events = [event for event in events if event is not found.event]
                 else:
-                    poison[_spot(found.event)] = (found.reason, found.detail)
+                    poison[_spot(found.event)] = Cause(found.reason, found.detail)
             except Exception as error:
                 if isinstance(error, _Braked) or is_transient(error):
                     raise
@@ -189,7 +189,7 @@ class Consumer:
 
     async def _apply_singly(self, events: Sequence[Received], pair: StreamKey | None = None) -> None:
         """One transaction for each event that is ready, held ones too: so that a data error has a name."""
-        poison: dict[Position, tuple[str, str]] = {}
+        poison: dict[Position, Cause] = {}
         while True:
             try:
                 plan = await self._transact(events, poison, pair=pair, singly=True)
@@ -197,7 +197,7 @@ class Consumer:
                 if found.event.dossier_id is None:
                     await self._park_stranger(found.event.record, found.reason, found.detail, len(events))
                     return
-                poison[_spot(found.event)] = (found.reason, found.detail)
+                poison[_spot(found.event)] = Cause(found.reason, found.detail)
                 continue
             if not any(event.dossier_id for event in plan.ready):
                 return
@@ -205,20 +205,20 @@ class Consumer:
     async def _transact(
         self,
         events: Sequence[Received],
-        poison: Mapping[Position, tuple[str, str]],
+        poison: Mapping[Position, Cause],
         *,
         pair: StreamKey | None = None,
         singly: bool = False,
     ) -> Plan:
         started = time.perf_counter()
-        pairs = {(event.topic, event.dossier_id) for event in events if event.dossier_id is not None}
+        pairs = {stream_of(event) for event in events if event.dossier_id is not None}
         pairs |= {pair} if pair else set()
         plan = Plan()
         async with self._pool().acquire() as tx:
             try:
                 async with tx.transaction():
-                    plan, begun = await store.look(tx, events, pairs, poison, singly=singly)
-                    plan.park = await list_news(tx, plan.park)
+                    plan, begun = await store.plan_batch(tx, events, pairs, poison, singly=singly)
+                    plan.park = await list_new(tx, plan.park)
                     if self._brake.would_trip(len(events), len(plan.park)):
                         raise _Braked
                     done = await self._decide_and_save(tx, plan, begun)
@@ -276,8 +276,8 @@ class Consumer:
         Raises Unappliable when it still cannot be applied; then the transaction must not be committed. Returns what to
         call after the commit.
         """
-        pairs = {(first.topic, first.dossier_id)} if first.dossier_id is not None else set()
-        plan, begun = await store.look(tx, [first], pairs, {}, singly=True)
+        pairs = {stream_of(first)} if first.dossier_id is not None else set()
+        plan, begun = await store.plan_batch(tx, [first], pairs, {}, singly=True)
         if refused := next((row for row in plan.park if row[0] is first), None):
             raise Unappliable(refused[1], refused[2])
         try:
@@ -298,8 +298,8 @@ class Consumer:
 
 
 def _spot(event: Received) -> Position:
-    assert event.dossier_id is not None or not event.sequenced
-    return (event.topic, event.dossier_id, event.sequence)  # type: ignore[return-value]
+    assert event.dossier_id is not None
+    return Position(event.topic, event.dossier_id, event.sequence)
 
 
 def _halves(events: Sequence[Received]) -> list[list[Received]]:

@@ -14,6 +14,7 @@ from shared.http.openapi import fields, takes
 from shared.http.problems import Problem, bad_cursor, not_found
 from shared.inbox import positions, store
 from shared.inbox.consumer import Unappliable
+from shared.inbox.sequence import StreamKey
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,7 @@ def router() -> APIRouter:
             ) from still
         done()
         if event.dossier_id is not None:
-            await service.consumer.drain((event.topic, event.dossier_id))
+            await service.consumer.drain(StreamKey(event.topic, event.dossier_id))
         return {"id": id, "state": "replayed"}
 
     @routes.post("/{id}/discard", openapi_extra=DISCARDED)
@@ -97,7 +98,7 @@ def router() -> APIRouter:
         service = request.app.state.service
         async with service.pool().acquire() as tx, tx.transaction():
             row = await _settle(tx, id, "discarded", f"{caller.officer}: {reason.strip()}")
-            pair = (row["topic"], row["dossier_id"])
+            pair = StreamKey(row["topic"], row["dossier_id"])
             if row["blocks"]:
                 await store.discard(tx, pair, row["sequence"], row["ce_id"])
         if row["blocks"]:
@@ -116,7 +117,7 @@ async def _settle(tx: Any, id: int, state: str, why: str) -> Any:
             "Không có bản ghi nào đang được giữ với số này.", "No record is parked under this number.", "not-parked"
         )
     if spot["dossier_id"] is not None:
-        await positions.lock(tx, [(spot["topic"], spot["dossier_id"])])
+        await positions.lock(tx, [StreamKey(spot["topic"], spot["dossier_id"])])
     row = await tx.fetchrow(
         "update parked set state = $2, settled_at = clock_timestamp(), settled_why = $3"
         " where id = $1 and state = 'parked' returning *",

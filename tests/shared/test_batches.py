@@ -14,7 +14,7 @@ from shared.contract.envelope import new_id
 from shared.contract.events import NOTICES, SUBMISSIONS
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import ensure_topics
-from shared.outbox.batches import MANY, Shortened, pack, send
+from shared.outbox.batches import MIN_COMPRESSED, Shortened, pack, send
 from tests.fixtures.waiting import wait_until
 
 
@@ -41,7 +41,7 @@ def bytes_of(events: list[dict[str, Any]]) -> bytes:
 
 
 def test_a_long_batch_takes_a_fraction_of_the_room_and_says_the_same() -> None:
-    events = rows(MANY)
+    events = rows(MIN_COMPRESSED)
     packed = bytes_of(events)
     batch = DefaultRecordBatch(packed)
     assert batch.compression_type == DefaultRecordBatch.CODEC_ZSTD
@@ -50,11 +50,11 @@ def test_a_long_batch_takes_a_fraction_of_the_room_and_says_the_same() -> None:
 
 
 def test_a_short_batch_is_sent_as_it_is() -> None:
-    assert DefaultRecordBatch(bytes_of(rows(MANY - 1))).compression_type == DefaultRecordBatch.CODEC_NONE
+    assert DefaultRecordBatch(bytes_of(rows(MIN_COMPRESSED - 1))).compression_type == DefaultRecordBatch.CODEC_NONE
 
 
 def test_large_records_are_sent_as_they_are_however_many() -> None:
-    assert DefaultRecordBatch(bytes_of(rows(MANY, 20_000))).compression_type == DefaultRecordBatch.CODEC_NONE
+    assert DefaultRecordBatch(bytes_of(rows(MIN_COMPRESSED, 20_000))).compression_type == DefaultRecordBatch.CODEC_NONE
 
 
 async def test_an_offset_given_before_between_two_batches_of_a_chunk_is_a_loss(

@@ -161,8 +161,8 @@ async def test_the_oldest_event_stays_readable_after_everything_was_sent(pool: P
     sent = await sent_row(pool, dossier_id, 0)
     assert await advance(pool, sent) == ""
     assert await pool.fetchval("select sent_at is not null from proof.events") is True
-    assert await progress.meet_cluster(pool, "one") is False
-    assert await progress.meet_cluster(pool, "two") is True
+    assert await progress.save_cluster(pool, "one") is False
+    assert await progress.save_cluster(pool, "two") is True
     back = await pool.fetchval("select sent_to from lanes where lane = $1", lane)
     (row,) = (await progress.next_chunks(pool, {lane: back}, 10, 10**6))[lane]
     assert row["id"] == sent.from_id

@@ -33,7 +33,7 @@ async def test_an_offset_not_above_the_last_one_means_that_the_broker_lost_somet
     second = await sent_row(pool, dossier_id, 7)
     assert "acknowledged offset 7 after 7" in await advance(pool, second)
     assert await pool.fetchval("select max(sent_to) from lanes") == 0, "every lane goes back to its oldest event"
-    with pytest.raises(progress.NotOurs):
+    with pytest.raises(progress.NotOwner):
         await advance(pool, second)
 
 
@@ -61,11 +61,11 @@ async def test_a_loss_within_one_send_is_refilled_and_counted(
 
     async def shortened_once(*said: Any) -> Any:
         nonlocal shortened
-        marks = await send(*said)
+        acknowledged = await send(*said)
         if shortened:
             shortened -= 1
             raise Shortened("an offset given before")
-        return marks
+        return acknowledged
 
     _, pool, sender = await start()
     dossier_id = uuid4()
@@ -102,10 +102,10 @@ async def test_a_log_that_is_shorter_than_acknowledged_is_noticed_at_the_next_co
     await tell_many(pool, first, [uuid4()], [1])
     await wait_until(lambda: everything_sent(pool))
     await first.stop()
-    assert await find_shortened(kafka, await progress.list_marks(pool)) == ""
+    assert await find_shortened(kafka, await progress.list_acknowledged(pool)) == ""
     await pool.execute("update broker_marks set last_offset = 1000")
     if kafka.flavour == "tansu":
-        assert await find_shortened(kafka, await progress.list_marks(pool)) == ""
+        assert await find_shortened(kafka, await progress.list_acknowledged(pool)) == ""
         return
     await start(dsn, pool)
     await wait_until(lambda: pool.fetchval("select count(*) = 1 from broker_marks where last_offset = 1"), 20)

@@ -116,7 +116,7 @@ async def test_a_former_owner_cannot_move_the_cursor(pool: Pool) -> None:
     await world.tell(pool, (dossier_id, 1))
     mine = await sent_row(pool, dossier_id, 0)
     await progress.begin_epoch(pool, [mine.lane])
-    with pytest.raises(progress.NotOurs):
+    with pytest.raises(progress.NotOwner):
         await advance(pool, mine)
     assert await pool.fetchval("select max(sent_to) from lanes") == 0
     assert await pool.fetchval("select count(*) from sent") == 0
@@ -130,7 +130,7 @@ async def test_a_former_owners_late_acknowledgement_does_not_look_like_a_loss(po
     late = await sent_row(pool, dossier_id, 5)
     await progress.begin_epoch(pool, [late.lane])
     assert await advance(pool, await sent_row(pool, dossier_id, 6)) == ""
-    with pytest.raises(progress.NotOurs):
+    with pytest.raises(progress.NotOwner):
         await advance(pool, late)
     assert await pool.fetchval("select sent_to from lanes where lane = $1", late.lane) == late.to_id
     assert await pool.fetchval("select last_offset from broker_marks") == 6

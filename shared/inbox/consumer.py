@@ -143,7 +143,7 @@ class Consumer:
 
     async def _apply_all(self, batch: Batch) -> None:
         events: list[Received] = []
-        for record, said in zip(batch, batch.said, strict=True):
+        for record, said in zip(batch, batch.parsed, strict=True):
             if isinstance(said, Malformed):
                 await self._park_stranger(record, said.reason, said.detail, len(batch))
             else:

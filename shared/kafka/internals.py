@@ -37,12 +37,12 @@ def client_of(consumer: AIOKafkaConsumer) -> Any:
 
 
 def pin(client: Any, expected: str) -> asyncio.Future[None]:
-    """Let an aiokafka client talk to this cluster alone: a new connection that leads elsewhere is closed before use.
+    """Let an aiokafka client talk to the cluster `expected` alone: a new connection to another one is closed unused.
 
-    Done is, for whoever waits for it, that another cluster has answered at the address. A producer would else send
-    what it had under way to whatever is there, before its topics are; on the embedded broker such records make later
-    ones unreadable. A member would join its group there, and be waited for when it leaves to begin anew
-    (docs/brokers.md, 3, 4 and 14).
+    Returns a future that is done when another cluster has answered at the address. Without a pin, a producer sends its
+    records in flight to the new cluster before the topics exist, which makes later records unreadable on the embedded
+    broker; and a consumer joins its group there, which then waits for it when it starts again (docs/brokers.md, 3, 4
+    and 14).
     """
     another: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     known: weakref.WeakSet[Any] = weakref.WeakSet(client._conns.values())
@@ -54,7 +54,7 @@ def pin(client: Any, expected: str) -> asyncio.Future[None]:
             return connection
         try:
             answer = await connection.send(metadata_request([]))
-        except Exception:  # noqa: BLE001 - raised in here it would end aiokafka's metadata task for good
+        except Exception:  # noqa: BLE001 - raised here, it would end aiokafka's metadata task for good
             connection.close()
             return None
         if str(answer.cluster_id) != expected:
@@ -70,14 +70,14 @@ def pin(client: Any, expected: str) -> asyncio.Future[None]:
 
 
 async def abort(producer: AIOKafkaProducer) -> None:
-    """End a producer at once; what is under way is neither waited for nor sent later (stop() would do either)."""
+    """End a producer at once. Its records in flight are neither waited for nor sent later, as `stop()` would do."""
     for connection in list(producer.client._conns.values()):
         connection.close()
     sending = producer._sender.sender_task
     if sending is not None:
-        sending.cancel()  # it then waits for its requests under way,
+        sending.cancel()  # now it waits for its requests in flight
         await asyncio.sleep(0)
-        sending.cancel()  # but not twice
+        sending.cancel()  # now it ends
         await asyncio.wait({sending}, timeout=1.0)
     with contextlib.suppress(Exception):
         await producer.client.close()
@@ -85,12 +85,12 @@ async def abort(producer: AIOKafkaProducer) -> None:
 
 
 def is_consuming(subscriber: Any) -> bool:
-    """Whether a started FastStream subscriber still reads: a task of it runs, and aiokafka's fetcher has not died."""
+    """Whether a started FastStream subscriber still reads: a task of it runs, and aiokafka's fetcher is alive."""
     return not all(task.done() for task in subscriber.tasks) and not subscriber.consumer._fetcher.error_future.done()
 
 
 def check_membership(consumer: AIOKafkaConsumer) -> None:
-    """Raises what has ended the group's coordination inside aiokafka, if anything has."""
+    """Raises the error that has ended the group membership inside aiokafka, if there is one."""
     consumer._coordinator.check_errors()
 
 
@@ -136,8 +136,8 @@ def positions_of(assignment: Any) -> dict[TopicPartition, int]:
     """
     if assignment is None:
         return {}
-    states = {place: assignment.state_value(place) for place in assignment.tps}
-    return {place: state.position for place, state in states.items() if state and state.has_valid_position}
+    states = {one: assignment.state_value(one) for one in assignment.tps}
+    return {one: state.position for one, state in states.items() if state and state.has_valid_position}
 
 
 def is_reassigning(consumer: AIOKafkaConsumer) -> bool:
@@ -146,12 +146,12 @@ def is_reassigning(consumer: AIOKafkaConsumer) -> bool:
 
 
 def first_buffered(consumer: AIOKafkaConsumer, among: Container[TopicPartition]) -> TopicPartition | None:
-    """The first of these partitions of which fetched records are not handed out yet, in the order of handing out."""
-    return next((place for place in consumer._fetcher._records if place in among), None)
+    """The first of these partitions, in aiokafka's order, that has fetched records which `getmany` has not returned."""
+    return next((one for one in consumer._fetcher._records if one in among), None)
 
 
 def take_batches_from(subscriber: Any, take: Callable[[AIOKafkaConsumer], Awaitable[Any]]) -> None:
-    """Let a FastStream subscriber's loop get its batches from `take`: FastStream has no hook between."""
+    """Let a FastStream subscriber get its batches from `take`: FastStream has no hook for it."""
     subscriber.get_msg = take
 
 

@@ -9,19 +9,19 @@ from aiokafka import AIOKafkaProducer
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """`servers`: HOST:PORT, several with commas. `flavour` is `apache` or `tansu` (the embedded one)."""
+    """`servers`: HOST:PORT, several separated by commas. `flavour`: `apache`, or `tansu` for the embedded broker."""
 
     servers: str
     flavour: str = "apache"
 
     @property
     def addresses(self) -> list[str]:
-        """One by one, for FastStream: it takes a string for one address, where aiokafka takes it apart."""
+        """The servers as a list, for FastStream: it takes a string for one address, while aiokafka splits it."""
         return [address.strip() for address in self.servers.split(",")]
 
     @property
     def session_timeout_ms(self) -> int:
-        # The embedded broker answers a join after about half the session time; its clients never travel a network.
+        # The embedded broker answers a join after about half of the session time, and no network is between.
         return 3_000 if self.flavour == "tansu" else 10_000
 
     @property
@@ -30,23 +30,23 @@ class KafkaSettings:
 
     @property
     def fetch_wait_ms(self) -> int:
-        # The embedded broker answers a long poll only when its time is over, Apache Kafka as soon as it has one. At 20
-        # no dossier is sooner through: batches become smaller, processors busier, and the broker works a quarter more.
+        """How long the broker may keep a fetch open while it has no record."""
+        # Apache Kafka answers as soon as it has a record, the embedded broker only when the time is over. A
+        # shorter time makes batches smaller and the broker busier, and no dossier faster (docs/performance.md).
         return 40 if self.flavour == "tansu" else 500
 
     @property
     def rest_wait_ms(self) -> int:
-        """The same while nothing comes, or more than enough: asking the embedded broker 50 times a second cost a fifth
-        of a core there and a twentieth in each service."""
+        """The same at rest and in a backlog: each question costs the embedded broker and the service processor time."""
         return 100 if self.flavour == "tansu" else self.fetch_wait_ms
 
     @property
     def unhurried_wait_ms(self) -> int:
-        """The same where nobody waits for what comes."""
+        """The same for a service whose records nobody waits for."""
         return 500
 
     def producer(self, name: str) -> AIOKafkaProducer:
-        """A producer whose acknowledgement means: on every in-sync replica."""
+        """A producer, not started yet. It reports a record as sent when every in-sync replica has it."""
         return AIOKafkaProducer(
             bootstrap_servers=self.servers,
             client_id=name,

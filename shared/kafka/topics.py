@@ -1,4 +1,4 @@
-"""The topics that must be there with their partitions and retention, which cluster answers, and whether it lost any."""
+"""Creates and checks the topics, and finds out which cluster answers and whether its log has become shorter."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LIFECYCLE_RETENTION_MS = 90 * 24 * 3600 * 1000
 
 
 class WrongTopics(RuntimeError):
-    """The cluster's topics have another number of partitions than this major version."""
+    """A topic has another number of partitions than this major version needs."""
 
 
 async def cluster_id(client: Any) -> str:
-    """The id of the cluster behind an aiokafka client: it changes when a broker has lost everything.
+    """The id of the cluster that an aiokafka client talks to: another id means that a broker has lost everything.
 
     Raises KafkaError or OSError when no broker answers.
     """
@@ -39,36 +39,36 @@ async def cluster_id(client: Any) -> str:
     return str(answer.cluster_id)
 
 
-async def find_shortened(settings: KafkaSettings, marks: Mapping[tuple[str, int], int]) -> str:
-    """Which partition of the same cluster ends before what it had acknowledged (`marks`); empty when none does.
+async def find_shortened(settings: KafkaSettings, acknowledged: Mapping[tuple[str, int], int]) -> str:
+    """A sentence about a partition whose log ends before its last acknowledged offset, or "".
 
-    Only Apache Kafka's end offsets can be trusted (docs/brokers.md). One that has no leader now cannot be asked and is
-    passed over: it must not hold up the others. Raises KafkaError or OSError when no broker answers.
+    `acknowledged`: (topic, partition) -> last acknowledged offset. Always "" on the embedded broker, whose end offsets
+    cannot be trusted (docs/brokers.md). A partition without a leader cannot be asked and is left out. Raises KafkaError
+    or OSError when no broker answers.
     """
-    if settings.flavour != "apache" or not marks:
+    if settings.flavour != "apache" or not acknowledged:
         return ""
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.servers, enable_auto_commit=False)
     await consumer.start()
 
-    async def ask(place: TopicPartition) -> int | None:
+    async def ask(partition: TopicPartition) -> int | None:
         with contextlib.suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(ASK_S):
-                return int((await consumer.end_offsets([place]))[place])
+                return int((await consumer.end_offsets([partition]))[partition])
         return None
 
     try:
-        places = [TopicPartition(*place) for place in marks]
-        ends = await asyncio.gather(*(ask(place) for place in places))
+        ends = await asyncio.gather(*(ask(TopicPartition(*key)) for key in acknowledged))
     finally:
         await consumer.stop()
-    for (place, last), end in zip(marks.items(), ends, strict=True):
+    for ((topic, partition), last), end in zip(acknowledged.items(), ends, strict=True):
         if end is not None and end <= last:
-            return f"{place[0]}-{place[1]} had acknowledged offset {last} and ends before it"
+            return f"{topic}-{partition} had acknowledged offset {last} and ends before it"
     return ""
 
 
 async def pin_to_present(client: Any) -> asyncio.Future[None]:
-    """`pin` to the cluster that answers now. Raises TimeoutError after `ASK_S`: one broker of several may be down."""
+    """`pin` a client to the cluster that answers now. Raises TimeoutError when no broker answers within `ASK_S`."""
     async with asyncio.timeout(ASK_S):
         while True:
             with contextlib.suppress(KafkaError, OSError):
@@ -77,7 +77,7 @@ async def pin_to_present(client: Any) -> asyncio.Future[None]:
 
 
 async def _describe(admin: AIOKafkaAdminClient) -> list[dict[str, Any]]:
-    """Our topics. Kafka answers create_topics before every broker knows them (docs/brokers.md, 9): asked again."""
+    """Describe the topics, again until all are known: create_topics may return before that (docs/brokers.md, 9)."""
     for _ in range(20):
         rows: list[dict[str, Any]] = await admin.describe_topics(list(TOPICS))
         if not any(row["error_code"] == UnknownTopicOrPartitionError.errno for row in rows):
@@ -105,23 +105,23 @@ async def ensure_topics(settings: KafkaSettings) -> None:
             if (count := len(row["partitions"])) != PARTITIONS:
                 raise WrongTopics(f"{row['topic']} has {count} partitions, hoso v1 needs {PARTITIONS}")
         if settings.flavour == "apache":
-            await _complain_of_trimming(admin)
+            await _warn_of_retention(admin)
     finally:
         await admin.close()
 
 
-async def _complain_of_trimming(admin: AIOKafkaAdminClient) -> None:
-    """What somebody made or changed by hand: a record that is deleted unread leaves no gap that a reader could see."""
+async def _warn_of_retention(admin: AIOKafkaAdminClient) -> None:
+    """Log the internal topics of which the broker may delete records: no reader could see that one is missing."""
     internal = [name for name in TOPICS if name not in COMPACTED and name != LIFECYCLE]
     for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in internal]):
         for row in answer.resources:
-            said = {one[0]: one[1] for one in row[4] if one[0] in ("retention.ms", "retention.bytes")}
-            if set(said.values()) - {"-1"}:
-                log.error("the broker may delete what was not read yet: set both to -1", topic=row[3], **said)
+            retention = {one[0]: one[1] for one in row[4] if one[0] in ("retention.ms", "retention.bytes")}
+            if set(retention.values()) - {"-1"}:
+                log.error("the broker may delete unread records: set both to -1", topic=row[3], **retention)
 
 
 def _topic(name: str) -> NewTopic:
-    """With the cluster's own replication factor: how many brokers happen to be up now says nothing about it."""
+    """A topic with the cluster's default replication factor, whatever number of brokers is up now."""
     if name in COMPACTED:
         configs = {"cleanup.policy": "compact"}
     else:

@@ -1,4 +1,4 @@
-"""Listening through FastStream and a real broker: nothing is lost over exceptions, strangers, restarts, rebalances."""
+"""Consuming through FastStream from a real broker: exceptions, foreign records and rebalances lose nothing."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
     await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.fetch_wait_ms, 10, what="it hurries")
     await all_heard(pool, [(dossier_id, 1)])
     await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it rests again")
-    listener.subscription._reading._pace(listener.subscription._subscriber.consumer, batch_reader.BACKLOG_RECORDS)
+    listener.subscription._reader._pace(listener.subscription._subscriber.consumer, batch_reader.BACKLOG_RECORDS)
     assert fetcher._fetch_max_wait_ms == kafka.rest_wait_ms
 
 
@@ -247,7 +247,7 @@ async def test_a_cancellation_from_inside_gives_the_batch_back(
     assert await doubles(pool) == 0
 
 
-async def test_reading_that_has_ended_begins_anew(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
+async def test_reading_that_has_ended_starts_again(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
     listener = listen()
     await wait_until(lambda: len(listener.partitions) == PARTITIONS, 30)
     ended = listener.subscription._subscriber
@@ -264,13 +264,13 @@ def test_positions_without_an_assignment_are_none() -> None:
         class _subscription:
             subscription = None
 
-    positions = corrupt._Positions(NotYet())
-    assert positions.of == {}
+    positions = corrupt._FetchPositions(NotYet())
+    assert positions.offsets == {}
     positions.restore()
 
 
-def test_an_error_after_a_rebalance_begins_at_what_was_told() -> None:
-    """What had been unpacked of the new assignment is nowhere: its positions have passed it."""
+def test_an_error_after_a_rebalance_begins_at_the_committed_offsets() -> None:
+    """What was unpacked of the new assignment is lost otherwise: the positions have passed it."""
     joined: list[bool] = []
 
     class Consumer:
@@ -280,7 +280,7 @@ def test_an_error_after_a_rebalance_begins_at_what_was_told() -> None:
         class _coordinator:
             request_rejoin = staticmethod(lambda: joined.append(True))
 
-    positions = corrupt._Positions(Consumer())
+    positions = corrupt._FetchPositions(Consumer())
     positions.restore_or_rejoin()
     assert not joined
     Consumer._subscription.subscription = SimpleNamespace(assignment=SimpleNamespace(tps=[]))

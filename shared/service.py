@@ -199,7 +199,7 @@ def run(app: FastAPI) -> None:
     """Serve until SIGTERM or SIGINT; what was asked is answered first (`shared.http.server`)."""
     service: Service = app.state.service
     said = service.settings
-    gc_timer.by_the_clock()
+    gc_timer.start()
     serve(app, host=said.host, port=said.port, drain_s=said.drain_s, on_stop=lambda: setattr(service, "stopping", True))
 
 
@@ -283,7 +283,7 @@ async def _refresh(service: Service, refreshers: Sequence[Background]) -> None:
             for refresher in refreshers:
                 await refresher(service)
             service.delivery.refreshed.set_to_current_time()
-            gc_timer.look()
+            gc_timer.run_due()
         except Exception as error:
             if not is_transient(error):
                 log.exception("gauges not refreshed")

@@ -9,11 +9,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class AccessLog:
-    """One line a request: method, path without its query (which may hold a secret), status, milliseconds."""
+    """ASGI middleware that logs method, path, status and milliseconds. The query is left out: it may hold a secret."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._log = structlog.get_logger("access").bind()  # put together once, not for every line
+        self._log = structlog.get_logger("access").bind()  # bound once: structlog would bind it for every line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ("/livez", "/readyz", "/metrics"):

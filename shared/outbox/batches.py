@@ -48,7 +48,7 @@ def pack(rows: Sequence[Any]) -> tuple[BatchBuilder, int]:
     batch = batch_builder(BATCH_BYTES, compress=many)
     packed = 0
     for row in rows:
-        # Row by row: the headers of a whole chunk would be a quarter of a million small objects.
+        # Row by row, because the headers of a whole chunk are very many small objects.
         key, value, headers, millis = _wire(row)
         if batch.append(key=key, value=value, timestamp=millis, headers=headers) is None:
             break

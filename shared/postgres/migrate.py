@@ -18,9 +18,9 @@ MIGRATIONS_LOCK = 7_318_001
 
 
 async def migrate(pool: Pool, packages: Iterable[str]) -> None:
-    """Apply each package's `migrations/NNNN_name.sql` once, in order, one process at a time.
+    """Apply each package's `migrations/NNNN_name.sql` once and in order; processes wait for each other.
 
-    `packages` are import names, for example `["shared", "services.intake"]`.
+    `packages`: import names, as in `["shared", "services.intake"]`.
     """
     async with pool.acquire() as tx:
         await tx.execute("set statement_timeout = 0; set lock_timeout = 0")

@@ -1,4 +1,4 @@
-"""PostgreSQL: the pool of connections, a connection of one's own, and the settings of every session."""
+"""The pool of connections, single connections outside it, and the settings of every session."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ SESSION = {
 
 
 async def open_pool(dsn: str, *, name: str, size: int) -> Pool:
-    """A pool of 1 to `size` connections. Raises what `connect` raises when PostgreSQL is down.
+    """A pool of 1 to `size` connections. Raises what asyncpg's `connect` raises when PostgreSQL is down.
 
-    Nothing may change a session it has borrowed: no `set` without `local`, no session lock, no listening.
+    Nobody may change the session of a borrowed connection: no `set` without `local`, no session lock, no LISTEN.
     """
     return await asyncpg.create_pool(
         dsn,
@@ -49,29 +49,32 @@ async def open_pool(dsn: str, *, name: str, size: int) -> Pool:
 
 
 async def _leave_as_it_is(_: object) -> None:
-    """asyncpg rolls back an open transaction first. Its own four statements more were a tenth of what each use cost."""
+    """Replaces asyncpg's reset of a returned connection; an open transaction is rolled back all the same.
+
+    The reset sends four statements for each use (docs/performance.md), and nobody changes a session.
+    """
 
 
 async def _must_write(tx: Tx) -> None:
-    """Raises NotReady where the session can only read, which ends it: after a failover the next may lead elsewhere."""
-    said = tx.get_settings()  # PostgreSQL reports both by itself, and again when they change
+    """Raises NotReady in a session that can only read. The pool then opens another, which may reach a new primary."""
+    settings = tx.get_settings()  # PostgreSQL reports both settings by itself, and again when they change
     for name in ("in_hot_standby", "default_transaction_read_only"):
-        if getattr(said, name, "off") == "on":
+        if getattr(settings, name, "off") == "on":
             raise NotReady(name)
 
 
 async def open_connection(dsn: str, *, name: str, silence_s: float) -> asyncpg.Connection[asyncpg.Record]:
-    """One connection outside any pool, for session-wide advisory locks and LISTEN.
+    """A connection outside the pool, for session locks and LISTEN.
 
-    PostgreSQL ends it when nothing was asked on it for `silence_s`: keepalives alone are answered by the kernel of a
-    process that hangs, and its locks would be held for ever.
+    PostgreSQL ends it after `silence_s` seconds without a statement, so that a process that hangs loses its locks: the
+    kernel of such a process still answers the keepalives.
     """
     settings = {"application_name": name, **SESSION, "idle_session_timeout": str(round(silence_s * 1000))}
     return await asyncpg.connect(dsn, timeout=5, command_timeout=60, server_settings=settings)
 
 
 async def wait_for_pool(dsn: str, *, name: str, size: int) -> Pool:
-    """`open_pool`, tried until PostgreSQL answers. A wrong password or database raises: waiting would not help."""
+    """`open_pool`, tried again until PostgreSQL answers. Raises errors that are not transient, as a wrong password."""
     pause = 0.1
     while True:
         try:
@@ -79,6 +82,6 @@ async def wait_for_pool(dsn: str, *, name: str, size: int) -> Pool:
         except Exception as error:
             if not is_transient(error):
                 raise
-            log.warning("PostgreSQL is not there yet", error=type(error).__name__, again_in_s=pause)
+            log.warning("PostgreSQL does not answer yet", error=type(error).__name__, again_in_s=pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, 5.0)

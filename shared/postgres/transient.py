@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 TRANSIENT_CLASSES = ("08", "53", "57P", "58", "XX")
-"""Connection, resources, shutdown, input/output of the server itself, its inner errors: never the event's fault."""
+"""SQLSTATE classes: connection, resources, shutdown, the server's own input and output, its internal errors."""
 TRANSIENT_STATES = frozenset({"40001", "40P01", "55P03", "57014", "25006", "25P03", "25P04"})
 
 
@@ -14,11 +14,11 @@ class NotReady(Exception):
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again later may help: connection lost, deadlock, no disk or memory, shutdown, time-out."""
+    """Whether trying again later may help: connection lost, deadlock, no disk or memory, shutdown, timeout."""
     if isinstance(error, asyncpg.InvalidCachedStatementError):
-        return True  # another process has just migrated a table; asyncpg has forgotten its plans by now
+        return True  # another process has migrated a table, and asyncpg has dropped the old plans by now
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state in TRANSIENT_STATES or state.startswith(TRANSIENT_CLASSES)
-    # InterfaceError is asyncpg's "this connection is gone"; a commit whose outcome is unknown arrives as one too.
+    # asyncpg raises InterfaceError for a lost connection, and so for a commit whose outcome is unknown.
     return isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, NotReady))

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, and never a person's number or phone in it."""
+"""Logs: one JSON object per line, without the number or the phone of a person."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import orjson
 import structlog
 
 LONG_DIGITS = re.compile(r"(?<![\w-])(?:\+?84|0)?\d{9,12}(?![\w-])")
-SHORTEST = 9
-"""A text of fewer characters holds no such run: most texts of a line do."""
+MIN_MASKED = 9
+"""A shorter text has no such run of digits."""
 
 
 def mask_numbers(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Any lone run of 9 to 12 digits may be somebody's number: it does not go into a log."""
+    """A structlog processor that masks each run of 9 to 12 digits: it may be the number of a person."""
     for key, value in event.items():
         event[key] = _masked(value)
     return event
@@ -28,7 +28,7 @@ def mask_numbers(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
 
 def _masked(value: Any) -> Any:
     if isinstance(value, str):
-        return value if len(value) < SHORTEST else LONG_DIGITS.sub("*********", value)
+        return value if len(value) < MIN_MASKED else LONG_DIGITS.sub("*********", value)
     if isinstance(value, Mapping):
         return {name: _masked(item) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -37,7 +37,7 @@ def _masked(value: Any) -> Any:
 
 
 def configure(service: str, level: str) -> None:
-    """JSON lines on standard output, for structlog and for the libraries that use logging."""
+    """Write JSON lines to standard output, for structlog and for the libraries that use `logging`."""
     chain: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -66,9 +66,10 @@ def configure(service: str, level: str) -> None:
 
 
 def as_line(event: Any, default: Any) -> str:
+    """The event as JSON. `default` converts what JSON does not know."""
     try:
         return orjson.dumps(event, default=default).decode()
-    except TypeError:  # what orjson is too strict for: a name that is no text, a number beyond 64 bits
+    except TypeError:  # orjson refuses a key that is no text, and a number beyond 64 bits
         return json.dumps(event, default=default, ensure_ascii=False)
 
 
@@ -81,13 +82,13 @@ def _named(service: str) -> Any:
 
 
 def safely(error: BaseException) -> str:
-    """The kind of an error and, from PostgreSQL, its code: never its text, which may quote personal data."""
+    """The class of an error and its SQLSTATE, if it has one; not its text, which may quote personal data."""
     state = getattr(error, "sqlstate", None)
     return f"{type(error).__name__}{f' {state}' if state else ''}"
 
 
 def place_of(error: BaseException) -> str:
-    """Where it was raised, in our own code as far down as that goes: a traceback's last line may quote a value."""
-    steps = traceback.extract_tb(error.__traceback__)
-    ours = [step for step in steps if "site-packages" not in step.filename] or steps
-    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+    """File and line of the last frame that is not a library's, for a log that must not quote values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""

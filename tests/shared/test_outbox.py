@@ -27,10 +27,10 @@ WRITERS = 8
 EACH = 60
 
 
-@pytest.fixture(params=[1, publish.MANY], ids=["by COPY", "in one statement"], autouse=True)
+@pytest.fixture(params=[1, publish.MIN_COPY_ROWS], ids=["by COPY", "in one statement"], autouse=True)
 def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """From how many events on they go by COPY: every promise holds either way."""
-    monkeypatch.setattr(publish, "MANY", request.param)
+    monkeypatch.setattr(publish, "MIN_COPY_ROWS", request.param)
 
 
 def outgoing(dossier_id: UUID, sequence: int, note: str = "") -> Outgoing:

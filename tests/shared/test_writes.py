@@ -72,7 +72,7 @@ async def test_what_was_run_is_not_run_again(make_pool: MakePool) -> None:
 async def test_few_rows_go_in_a_statement_and_many_by_copy(
     many: int, make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.postgres.writes.MANY", many)
+    monkeypatch.setattr("shared.postgres.writes.MIN_COPY_ROWS", many)
     pool = await make_pool("shared")
     await pool.execute("create table things (name text primary key, of_topic topic, number int default 7)")
     columns, rows = {"name": "text", "of_topic": "topic"}, [("a", SUBMISSIONS), ("b", None)]
@@ -95,7 +95,7 @@ async def test_few_rows_go_in_a_statement_and_many_by_copy(
 
 
 async def test_when_a_copy_fails_nothing_has_happened(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.postgres.writes.MANY", 1)
+    monkeypatch.setattr("shared.postgres.writes.MIN_COPY_ROWS", 1)
     pool = await make_pool("shared")
     await pool.execute("create table things (name text primary key, number int)")
     await pool.execute("insert into things values ('a', 1)")

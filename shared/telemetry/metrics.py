@@ -36,8 +36,6 @@ class DeliveryMetrics:
     """The metrics of the delivery core, the same in every service."""
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
-        self.registry = registry
-        self.service = service
         self.repeated = Counter(
             "events_repeated_total", "Events that came again and had no second effect", ["consumer"], registry=registry
         ).labels(service)

@@ -1,4 +1,4 @@
-"""A database with the small world in it, a producer, and subscriptions that end with their test."""
+"""A database with the table of `world.py`, a producer, and subscriptions and relays that end with the test."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Sender:
-    """A relay that runs in the background, as one process's."""
+    """A relay that runs in the background, like that of one process."""
 
     def __init__(self, dsn: str, pool: Pool, kafka: KafkaSettings, **more: Any) -> None:
         self.wake = Wake()

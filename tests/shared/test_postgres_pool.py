@@ -1,4 +1,4 @@
-"""Which errors pass, and migrations that run once however many processes start."""
+"""Which errors are transient, and that migrations run once however many processes start."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from shared.postgres.pool import Pool
     from tests.fixtures.databases import Databases
 
-PASSING = {
+TRANSIENT = {
     "08000", "08003", "08006", "08P01", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53000",
     "53100", "53200", "53300", "25006", "25P03", "25P04", "58030", "XX000",
 }  # fmt: skip
 LASTING = {"22001", "22003", "22021", "23502", "23503", "23505", "23514", "42601", "42703", "42P01", "28P01", "3D000"}
 
 
-@pytest.mark.parametrize("state", sorted(PASSING | LASTING))
+@pytest.mark.parametrize("state", sorted(TRANSIENT | LASTING))
 def test_each_sqlstate_is_tried_again_or_parked_as_the_rule_says(state: str) -> None:
     error = asyncpg.PostgresError.new({"C": state, "M": "said"})
-    assert is_transient(error) == (state in PASSING)
+    assert is_transient(error) == (state in TRANSIENT)
 
 
 @pytest.mark.parametrize(
-    ("error", "passing"),
+    ("error", "transient"),
     [
         (asyncpg.InterfaceError("closed"), True),
         (ConnectionResetError(), True),
@@ -44,8 +44,8 @@ def test_each_sqlstate_is_tried_again_or_parked_as_the_rule_says(state: str) -> 
         (KeyError("no"), False),
     ],
 )
-def test_errors_of_the_connection_pass_and_errors_of_ours_do_not(error: Exception, passing: bool) -> None:
-    assert is_transient(error) == passing
+def test_errors_of_the_connection_are_transient_and_bugs_are_not(error: Exception, transient: bool) -> None:
+    assert is_transient(error) == transient
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,14 @@ def test_errors_of_the_connection_pass_and_errors_of_ours_do_not(error: Exceptio
         ("select $1::int / 0", 1),
     ],
 )
-async def test_a_value_the_database_cannot_hold_is_the_values_fault(
-    pool: Pool, statement: str, argument: object
-) -> None:
-    """asyncpg has two errors of one name; the one for a wrong argument must not look like a lost connection."""
-    with pytest.raises(Exception) as raised:  # noqa: PT011 - which it is, is asyncpg's business
+async def test_an_error_about_a_value_is_not_transient(pool: Pool, statement: str, argument: object) -> None:
+    """asyncpg has two errors of one name; the one for a wrong argument must not count as a lost connection."""
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - the class is up to asyncpg
         await pool.fetchval(statement, argument)
     assert not is_transient(raised.value)
 
 
-async def test_a_killed_connection_a_time_out_and_a_lock_time_out_pass(pool: Pool) -> None:
+async def test_a_killed_connection_a_timeout_and_a_lock_timeout_are_transient(pool: Pool) -> None:
     async def kill_me() -> None:
         async with pool.acquire() as tx:
             pid = await tx.fetchval("select pg_backend_pid()")
@@ -86,9 +84,9 @@ async def test_a_killed_connection_a_time_out_and_a_lock_time_out_pass(pool: Poo
                 await tx.execute("set local lock_timeout = 20")
                 await tx.execute("select * from lanes")
 
-    for trouble in (kill_me, too_slow, locked_out):
-        with pytest.raises(Exception) as raised:  # noqa: PT011 - which it is, is asyncpg's business
-            await trouble()
+    for cause in (kill_me, too_slow, locked_out):
+        with pytest.raises(Exception) as raised:  # noqa: PT011 - the class is up to asyncpg
+            await cause()
         assert is_transient(raised.value), raised.value
 
 
@@ -105,7 +103,7 @@ async def test_a_table_migrated_under_a_running_process_costs_one_more_try(pool:
             await tx.fetch("select * from t")
 
 
-async def test_a_server_that_is_not_there_passes_and_is_waited_for() -> None:
+async def test_a_server_that_does_not_answer_is_waited_for() -> None:
     waiting = asyncio.create_task(
         database.wait_for_pool(f"postgresql://x:y@127.0.0.1:{free_port()}/z", name="t", size=1)
     )

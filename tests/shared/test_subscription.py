@@ -56,7 +56,7 @@ def test_the_subscriber_is_declared_so_that_nothing_is_acknowledged_before_it_is
     assert KafkaSettings("", "apache").session_timeout_ms == 10_000
 
 
-async def test_what_was_there_before_the_first_start_is_heard(
+async def test_records_from_before_the_first_start_are_consumed(
     listen: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
     dossiers = [uuid4() for _ in range(20)]
@@ -66,7 +66,7 @@ async def test_what_was_there_before_the_first_start_is_heard(
 
 
 async def test_nothing_is_lost_over_exceptions(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
-    """An error gives the batch back whole: all its partitions, not only the first record's."""
+    """After an error the whole batch is fetched again: all its partitions, not only that of the first record."""
     apply, failures = world.consumer(pool).apply, 3
 
     async def failing(records: Sequence[Record]) -> None:
@@ -86,10 +86,10 @@ async def test_nothing_is_lost_over_exceptions(listen: Any, producer: AIOKafkaPr
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
-async def test_records_that_somebody_compressed_are_heard(
+async def test_records_that_others_have_compressed_are_consumed(
     codec: Any, listen: Any, kafka: KafkaSettings, pool: Pool
 ) -> None:
-    """A topic or a broker may have a compression of its own; without its codec nothing of any partition would come."""
+    """A topic or a broker may compress by itself; without the codec no record of any partition would come."""
     dossier_id = uuid4()
     async with AIOKafkaProducer(bootstrap_servers=kafka.servers, compression_type=codec) as packing:
         await send(packing, [record(dossier_id, 1, "x" * 2_000)])
@@ -131,7 +131,7 @@ async def send_unreadable(kafka: KafkaSettings, partition: int) -> None:
         await producer.stop()
 
 
-async def test_a_record_that_cannot_be_unpacked_is_stepped_over_and_costs_nobody_anything(
+async def test_a_record_that_cannot_be_unpacked_is_stepped_over_and_no_other_is_lost(
     listen: Any, producer: AIOKafkaProducer, kafka: KafkaSettings, pool: Pool
 ) -> None:
     dossiers = [uuid4() for _ in range(40)]
@@ -186,7 +186,7 @@ async def test_positions_that_moved_before_an_error_go_back(
 async def test_an_event_held_for_long_makes_it_read_again_from_the_start(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever made the position jump over an event: the log still has it."""
+    """Whatever made the position skip an event, the log still has it."""
     monkeypatch.setattr(subscription, "GAP_PATIENCE_S", 0.5)
     apply, dropped = world.consumer(pool).apply, 0
     dossier_id = uuid4()
@@ -209,7 +209,7 @@ async def test_an_event_held_for_long_makes_it_read_again_from_the_start(
 async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, kafka: KafkaSettings
 ) -> None:
-    """The embedded broker answers a long poll only when its time is over: short ones cost it a fifth of a core."""
+    """The embedded broker answers a long poll only when its time is over, so short polls cost it processor time."""
     listener = listen()
     await wait_until(lambda: len(listener.partitions) == PARTITIONS, 20, what="all partitions")
     fetcher = listener.subscription._subscriber.consumer._fetcher
@@ -223,10 +223,10 @@ async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
     assert fetcher._fetch_max_wait_ms == kafka.rest_wait_ms
 
 
-async def test_a_cancellation_from_inside_gives_the_batch_back(
+async def test_after_a_cancellation_from_inside_the_batch_is_fetched_again(
     listen: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
-    """FastStream would take it for a stop, and listening would be over without a word."""
+    """FastStream would take it for a stop and end its loop in silence."""
     consumer, cancelled = world.consumer(pool), 0
 
     async def apply(records: Sequence[Record]) -> None:
@@ -243,7 +243,7 @@ async def test_a_cancellation_from_inside_gives_the_batch_back(
     await send(producer, [record(dossier_id, 1) for dossier_id in dossiers])
     await all_heard(pool, [(dossier_id, 1) for dossier_id in dossiers], 30)
     assert cancelled == 1
-    assert listener.subscription._subscriber is reading, "listening had not ended and begun anew"
+    assert listener.subscription._subscriber is reading, "the subscription has not started again"
     assert await doubles(pool) == 0
 
 

@@ -41,7 +41,7 @@ async def lock_known(tx: Tx, streams: Iterable[StreamKey]) -> dict[StreamKey, La
 async def insert_new(tx: Tx, advances: Mapping[StreamKey, Advance]) -> set[StreamKey]:
     """Insert the positions that are missing, each already advanced; returns the streams whose position was inserted.
 
-    A transaction that is inserting one of them is waited for: if it commits the position is known, else it is ours.
+    Waits for a transaction that is inserting one of them. When that one rolls back, this one inserts the position.
     """
     if not advances:
         return set()

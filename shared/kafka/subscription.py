@@ -180,7 +180,7 @@ class Subscription:
                     return
             await asyncio.wait({another}, timeout=WATCH_S)
             if another.done():
-                log.warning("the broker is another one now")
+                log.warning("another cluster answers at the broker's address")
                 return
 
     async def _check_gaps(self, assigned: set[TopicPartition], patience_s: float) -> float:

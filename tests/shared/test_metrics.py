@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
@@ -23,6 +24,11 @@ def test_many_observed_at_once_look_like_each_observed_alone() -> None:
                 histogram.labels("relay").observe(value)
         outputs.append(generate_latest(registry))
     assert outputs[0] == outputs[1]
+
+
+def test_the_version_of_prometheus_client_that_was_read_is_the_installed_one() -> None:
+    """After an upgrade: read `Histogram.observe` again, run the test above, write the new version there."""
+    assert version("prometheus_client") in (observe_all.__doc__ or "")
 
 
 def test_an_old_heartbeat_that_comes_again_does_not_turn_the_clock_back() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from bench.ground import Ground, one
-from shared.postgres.pool import migrate
+from shared.postgres.migrate import migrate
 
 ROWS = 500
 CONNECTIONS = 2

@@ -1,7 +1,7 @@
-"""Named places where a test ends the process, to prove that nothing is lost there. Off unless settings arm one.
+"""Named points in the code where a test kills the process, to prove that nothing is lost there. Off by default.
 
-HOSO_FAULT=`name` or `name:3` kills the process (SIGKILL) the first, or third, time it passes that place with work in
-hand, once per HOSO_FAULT_FILE: the file is created just before, and a process that finds it there lives.
+HOSO_FAULT=`name` or `name:3` kills the process (SIGKILL) when it passes that point with work at stake for the first, or
+third, time. With HOSO_FAULT_FILE it happens once: the file is created just before, and a later process lives on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Armed:
 
 
 def arm(wanted: str, file: str = "") -> None:
-    """`wanted` is `name`, `name:count` or empty. Raises ValueError for a place that does not exist."""
+    """`wanted`: `name`, `name:count` or "". Raises ValueError for a fault point that does not exist."""
     name, _, count = wanted.partition(":")
     if name and name not in FAULT_POINTS:
         raise ValueError(f"no fault point is called {name}")
@@ -42,10 +42,10 @@ def arm(wanted: str, file: str = "") -> None:
 
 
 def fault_point(name: str, at_stake: int) -> None:
-    """Die here, as `kill -9` would, if a test asked for it.
+    """Kill this process, as `kill -9` does, when a test has armed this point.
 
-    `at_stake`: how much real work, no heartbeats and no repeats, a death here could lose or double. With none, nobody
-    dies and the time is not counted: it would prove nothing.
+    `at_stake`: how much work a death here could lose or do twice; heartbeats and repeats do not count. With 0 the
+    process lives and the pass is not counted, because a death would prove nothing.
     """
     if name != _Armed.name or not at_stake:
         return

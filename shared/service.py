@@ -23,8 +23,11 @@ from shared import fault_points
 from shared.clock import OfficeClock
 from shared.http import body, health, openapi, problems
 from shared.http.access import Access
+from shared.http.access_log import AccessLog
 from shared.http.server import serve
-from shared.postgres import pool as database
+from shared.postgres.migrate import migrate
+from shared.postgres.pool import wait_for_pool
+from shared.postgres.transient import NotReady, is_transient
 from shared.settings import ServiceSettings
 from shared.telemetry import gc_timer, logs
 
@@ -70,7 +73,7 @@ class Service:
     def pool(self) -> Pool:
         """The connection pool. Raises NotReady (503) until PostgreSQL has answered and the migrations are done."""
         if self._pool is None:
-            raise database.NotReady(self.name)
+            raise NotReady(self.name)
         return self._pool
 
     def use(self, pool: Pool) -> None:
@@ -109,7 +112,7 @@ def create_app(service: Service, *parts: Part) -> FastAPI:
     )
     app.state.service, app.state.access = service, service.access
     app.add_middleware(body.NoNul)
-    app.add_middleware(logs.AccessLog)
+    app.add_middleware(AccessLog)
     problems.install(app)
     openapi.complete(app)
     # Starlette tries routes one by one: the service's own come first, in the order of how often they are asked.
@@ -128,7 +131,7 @@ def run(app: FastAPI) -> None:
     def on_stop() -> None:
         service.stopping = True
 
-    gc_timer.by_the_clock()
+    gc_timer.start()
     serve(app, host=settings.host, port=settings.port, drain_s=settings.drain_s, on_stop=on_stop)
 
 
@@ -152,11 +155,9 @@ async def _lifespan(service: Service, parts: Sequence[Part]) -> AsyncIterator[No
 async def _prepare(service: Service, parts: Sequence[Part], tasks: list[asyncio.Task[None]]) -> None:
     """Connect, migrate, get ready; then start the background tasks and add them to `tasks`."""
     settings = service.settings
-    pool = await database.wait_for_pool(
-        settings.database.get_secret_value(), name=service.name, size=settings.pool_size
-    )
+    pool = await wait_for_pool(settings.database.get_secret_value(), name=service.name, size=settings.pool_size)
     packages = [package for part in parts for package in part.migrations] + [f"services.{service.name}"]
-    await _until_done(lambda: database.migrate(pool, packages))
+    await _until_done(lambda: migrate(pool, packages))
     service.use(pool)
     for part in parts:
         for step in part.on_ready:
@@ -178,7 +179,7 @@ async def _run_for_ever(task: Task) -> None:
                 raise
             log.warning("a background task was cancelled from inside and starts again")
         except Exception as error:
-            if not database.is_transient(error):
+            if not is_transient(error):
                 name = getattr(task, "__qualname__", str(task))
                 log.exception("a background task failed and starts again", task=name)
         await asyncio.sleep(1)
@@ -190,7 +191,7 @@ async def _until_done(step: Task) -> None:
             await step()
             return
         except Exception as error:
-            if not database.is_transient(error):
+            if not is_transient(error):
                 raise
             log.warning("preparing is retried", error=type(error).__name__)
         await asyncio.sleep(0.5)
@@ -210,9 +211,9 @@ async def _refresh(service: Service, refreshers: Sequence[Task]) -> None:
             for refresher in refreshers:
                 await refresher()
             service.refreshed.set_to_current_time()
-            gc_timer.look()
+            gc_timer.run_due()
         except Exception as error:
-            if not database.is_transient(error):
+            if not is_transient(error):
                 log.exception("gauges not refreshed")
         await asyncio.sleep(service.settings.refresh_s)
 
@@ -222,10 +223,10 @@ async def _readiness(service: Service, parts: Sequence[Part]) -> tuple[bool, dic
     try:
         await asyncio.wait_for(service.pool().fetchval("select 1"), 3)
         if not service.prepared:
-            raise database.NotReady(service.name)
+            raise NotReady(service.name)
         ready, status = True, "ready"
     except Exception as error:
-        if not database.is_transient(error):
+        if not is_transient(error):
             raise
         ready, status = False, "unavailable"
     if service.stopping:

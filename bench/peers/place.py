@@ -11,7 +11,7 @@ from importlib import resources
 import asyncpg
 
 from bench.ground import Ground
-from shared.postgres.pool import migrate
+from shared.postgres.migrate import migrate
 
 TOLD = "HOSO_BENCH_PLACE"
 

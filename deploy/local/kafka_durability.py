@@ -13,7 +13,8 @@ from aiokafka.errors import KafkaError
 
 from deploy.local.findings import Finding, Level
 from shared.contract.events import COMPACTED, LIFECYCLE, TOPICS
-from shared.kafka.settings import KafkaSettings, never_create_topics
+from shared.kafka.internals import never_create_topics
+from shared.kafka.settings import KafkaSettings
 
 KEPT = ("retention.ms", "retention.bytes")
 ASKED = ("min.insync.replicas", "unclean.leader.election.enable", "default.replication.factor", *KEPT)

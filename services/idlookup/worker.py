@@ -20,7 +20,7 @@ from services.idlookup.sealed_fields import SEALED_AS
 from services.idlookup.window import Window
 from shared.fault_points import fault_point
 from shared.postgres.leases import wait_for
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from shared.privacy.sealed import Sealer, Tampered
 
 if TYPE_CHECKING:

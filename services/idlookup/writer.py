@@ -18,7 +18,7 @@ from shared.clock import OfficeClock, wall_now
 from shared.fault_points import fault_point
 from shared.outbox.publish import Outbox
 from shared.postgres.group_commit import GroupCommit
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from shared.privacy.sealed import Sealer
 
 log = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from shared.fault_points import fault_point
 from shared.outbox.publish import Outbox
 from shared.postgres.group_commit import GroupCommit
 from shared.postgres.leases import wait_for
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from shared.privacy.sealed import Sealer, Tampered
 
 if TYPE_CHECKING:

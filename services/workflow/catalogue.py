@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from services.workflow.clock.calendar import CalendarRules, WorkingCalendar
 from services.workflow.procedures import Procedure
-from shared.postgres.pool import NotReady
+from shared.postgres.transient import NotReady
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Tx

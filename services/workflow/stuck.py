@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 
 log = structlog.get_logger(__name__)
 

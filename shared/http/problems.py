@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 
 Form = TypeVar("Form", bound=BaseModel)
 TITLES = {
@@ -243,6 +243,6 @@ def install(app: FastAPI) -> None:
 def _database_errors() -> tuple[type[Exception], ...]:
     import asyncpg
 
-    from shared.postgres.pool import NotReady
+    from shared.postgres.transient import NotReady
 
     return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, NotReady)

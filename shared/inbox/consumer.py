@@ -24,11 +24,11 @@ from shared.contract.envelope import Malformed, Outgoing, Received, Record
 from shared.contract.events import Fact
 from shared.fault_points import fault_point
 from shared.inbox import store
-from shared.inbox.parking_breaker import ParkingBreaker, list_news
-from shared.inbox.sequence import Plan, Position, StreamKey
+from shared.inbox.parking_breaker import ParkingBreaker, list_new
+from shared.inbox.sequence import Cause, Plan, Position, StreamKey, stream_of
 from shared.kafka.prefetch import Batch
 from shared.outbox.publish import Outbox, PublishingTransaction
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from shared.postgres.writes import Writes
 from shared.telemetry.logs import place_of, safely
 from shared.telemetry.metrics import DeliveryMetrics
@@ -139,7 +139,7 @@ class Consumer:
 
     async def _apply_all(self, batch: Batch) -> None:
         events: list[Received] = []
-        for record, parsed in zip(batch, batch.said, strict=True):
+        for record, parsed in zip(batch, batch.parsed, strict=True):
             if isinstance(parsed, Malformed):
                 await self._park_unsequenced(record, parsed.reason, parsed.detail, len(batch))
             else:
@@ -161,7 +161,7 @@ class Consumer:
 
     async def _apply_or_split(self, events: Sequence[Received]) -> None:
         """One transaction for all. A rule that raises names its event; a data error without a name is bisected for."""
-        poison: dict[Position, tuple[str, str]] = {}
+        poison: dict[Position, Cause] = {}
         while True:
             try:
                 await self._transact(events, poison)
@@ -171,7 +171,7 @@ class Consumer:
                     await self._park_unsequenced(found.event.record, found.reason, found.detail, len(events))
                     events = [event for event in events if event is not found.event]
                 else:
-                    poison[_position(found.event)] = (found.reason, found.detail)
+                    poison[_position(found.event)] = Cause(found.reason, found.detail)
             except Exception as error:
                 if isinstance(error, _Tripped) or is_transient(error):
                     raise
@@ -188,7 +188,7 @@ class Consumer:
 
     async def _apply_singly(self, events: Sequence[Received], stream: StreamKey | None = None) -> None:
         """One transaction per event that is ready, held ones of `stream` too: so a data error has a name."""
-        poison: dict[Position, tuple[str, str]] = {}
+        poison: dict[Position, Cause] = {}
         while True:
             try:
                 plan = await self._transact(events, poison, stream=stream, singly=True)
@@ -196,7 +196,7 @@ class Consumer:
                 if found.event.dossier_id is None:
                     await self._park_unsequenced(found.event.record, found.reason, found.detail, len(events))
                     return
-                poison[_position(found.event)] = (found.reason, found.detail)
+                poison[_position(found.event)] = Cause(found.reason, found.detail)
                 continue
             if not any(event.dossier_id for event in plan.ready):
                 return
@@ -204,20 +204,20 @@ class Consumer:
     async def _transact(
         self,
         events: Sequence[Received],
-        poison: Mapping[Position, tuple[str, str]],
+        poison: Mapping[Position, Cause],
         *,
         stream: StreamKey | None = None,
         singly: bool = False,
     ) -> Plan:
         """Steps 1 to 4 for these events, in one transaction."""
         started = time.perf_counter()
-        streams = {(event.topic, event.dossier_id) for event in events if event.dossier_id is not None}
+        streams = {stream_of(event) for event in events if event.dossier_id is not None}
         streams |= {stream} if stream else set()
         plan = Plan()
         try:
             async with self._outbox.transaction() as transaction:
-                plan, begun = await store.look(transaction.tx, events, streams, poison, singly=singly)
-                plan.park = await list_news(transaction.tx, plan.park)
+                plan, begun = await store.plan_batch(transaction.tx, events, streams, poison, singly=singly)
+                plan.park = await list_new(transaction.tx, plan.park)
                 if self._breaker.would_trip(len(events), len(plan.park)):
                     raise _Tripped
                 transaction.on_commit(lambda: fault_point("consumer-after-commit", plan.at_stake))
@@ -275,8 +275,8 @@ class Consumer:
 
         Raises Unappliable when it still cannot be applied; then the transaction must not be committed.
         """
-        streams = {(event.topic, event.dossier_id)} if event.dossier_id is not None else set()
-        plan, begun = await store.look(transaction.tx, [event], streams, {}, singly=True)
+        streams = {stream_of(event)} if event.dossier_id is not None else set()
+        plan, begun = await store.plan_batch(transaction.tx, [event], streams, {}, singly=True)
         if refused := next((row for row in plan.park if row[0] is event), None):
             raise Unappliable(refused[1], refused[2])
         try:
@@ -298,8 +298,8 @@ class Consumer:
 
 
 def _position(event: Received) -> Position:
-    assert event.dossier_id is not None or not event.sequenced
-    return (event.topic, event.dossier_id, event.sequence)  # type: ignore[return-value]
+    assert event.dossier_id is not None
+    return Position(event.topic, event.dossier_id, event.sequence)
 
 
 def _halves(events: Sequence[Received]) -> list[list[Received]]:

@@ -19,6 +19,7 @@ from shared.http.problems import Problem, not_found
 from shared.http.times import OfficeTime
 from shared.inbox import positions, store
 from shared.inbox.consumer import Consumer, Unappliable
+from shared.inbox.sequence import StreamKey
 from shared.outbox.publish import Outbox
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def router(pool: Callable[[], Pool], outbox: Outbox, consumer: Consumer) -> APIR
                 reason_detail=still.detail,
             ) from still
         if event.dossier_id is not None:
-            await consumer.drain((event.topic, event.dossier_id))
+            await consumer.drain(StreamKey(event.topic, event.dossier_id))
         return {"id": id, "state": "replayed"}
 
     @routes.post(
@@ -147,7 +148,7 @@ def router(pool: Callable[[], Pool], outbox: Outbox, consumer: Consumer) -> APIR
             raise _reason_needed() from None
         async with outbox.transaction() as transaction:
             row = await _settle(transaction.tx, id, "discarded", f"{caller.officer}: {discarding.reason}")
-            stream = (row["topic"], row["dossier_id"])
+            stream = StreamKey(row["topic"], row["dossier_id"])
             if row["blocks"]:
                 await store.discard(transaction.tx, stream, row["sequence"], row["ce_id"])
         if row["blocks"]:
@@ -164,7 +165,7 @@ async def _settle(tx: Any, id: int, state: str, why: str) -> Any:
     if row is None:
         raise _not_parked()
     if row["dossier_id"] is not None:
-        await positions.lock(tx, [(row["topic"], row["dossier_id"])])
+        await positions.lock(tx, [StreamKey(row["topic"], row["dossier_id"])])
     row = await tx.fetchrow(
         "update parked set state = $2, settled_at = clock_timestamp(), settled_why = $3"
         " where id = $1 and state = 'parked' returning *",

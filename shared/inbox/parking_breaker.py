@@ -1,4 +1,4 @@
-"""When too much would be put aside at once, something is wrong with us and not with the records."""
+"""Stops parking when too many records would be parked at once: then hoso is wrong, not the records."""
 
 from __future__ import annotations
 
@@ -7,52 +7,54 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from shared.contract.envelope import Received
-    from shared.postgres.pool import Tx
+from shared.inbox.sequence import Park
 
-Aside = tuple["Received", str, str, bool]
-"""(event, reason, detail, whether it blocks its dossier's sequence): what a plan would park."""
+if TYPE_CHECKING:
+    from shared.postgres.pool import Tx
 
 
 class ParkingBreaker:
-    """Above 5 % and at least 20 parked within a minute, parking stops and a person is called."""
+    """Trips when, within `window_s`, at least `min_parked` records and more than `share` of all would be parked."""
 
-    def __init__(self, *, share: float = 0.05, least: int = 20, window_s: float = 60.0) -> None:
-        self.share, self.least, self.window_s = share, least, window_s
-        self._seen: deque[tuple[float, int, int]] = deque()
+    def __init__(self, *, share: float = 0.05, min_parked: int = 20, window_s: float = 60.0) -> None:
+        self.share, self.min_parked, self.window_s = share, min_parked, window_s
+        self._recent: deque[tuple[float, int, int]] = deque()
         self._handled = self._parked = 0
 
     def would_trip(self, handled: int, parked: int) -> bool:
+        """Whether a batch of `handled` records, `parked` of them to be parked, would be too much now."""
         since = time.monotonic() - self.window_s
-        while self._seen and self._seen[0][0] < since:
-            _, no_longer_handled, no_longer_parked = self._seen.popleft()
-            self._handled -= no_longer_handled
-            self._parked -= no_longer_parked
+        while self._recent and self._recent[0][0] < since:
+            _, old_handled, old_parked = self._recent.popleft()
+            self._handled -= old_handled
+            self._parked -= old_parked
         handled, parked = handled + self._handled, parked + self._parked
-        return parked >= self.least and parked > self.share * handled
+        return parked >= self.min_parked and parked > self.share * handled
 
     def count(self, handled: int, parked: int) -> None:
-        self._seen.append((time.monotonic(), handled, parked))
+        """Count a batch that is committed."""
+        self._recent.append((time.monotonic(), handled, parked))
         self._handled += handled
         self._parked += parked
 
     def reset(self) -> None:
-        self._seen.clear()
+        """Forget what was counted."""
+        self._recent.clear()
         self._handled = self._parked = 0
 
 
-async def list_news(tx: Tx, park: Sequence[Aside]) -> list[Aside]:
-    """Without the impostors that lie there already: each time the log is read again they come again, and some dozens
-    of them would hold up everybody else for ever.
+async def list_new(tx: Tx, park: Sequence[Park]) -> list[Park]:
+    """Leave out the events that block nothing and are parked already.
+
+    They come again each time the log is read again; counted each time, a few dozen would trip the breaker for ever.
     """
     if not park:
         return []
-    digests = [event.record.digest() for event, *_ in park]
+    digests = [row.event.record.digest() for row in park]
     rows = await tx.fetch(
         "select digest from parked where topic = any($1::text[]) and digest = any($2::bytea[])",
-        list({event.topic for event, *_ in park}),
+        list({row.event.topic for row in park}),
         digests,
     )
     known = {row["digest"] for row in rows}
-    return [row for row, digest in zip(park, digests, strict=True) if row[3] or digest not in known]
+    return [row for row, digest in zip(park, digests, strict=True) if row.blocks or digest not in known]

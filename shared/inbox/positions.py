@@ -1,7 +1,7 @@
-"""How far each pair of topic and dossier was heard: rows that are locked before anything about it is decided.
+"""The stream positions: the last processed sequence of each topic and dossier, locked before anything is decided.
 
-Everybody writes new heads before locking old ones, both in one order: so nobody who waits for a new head has an old one
-that its writer wants.
+The table is called `heads`. Every transaction inserts the positions of new streams before it locks those of known ones,
+both in one order: so whoever waits for an inserted position holds no known one that the inserting transaction wants.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shared.inbox.sequence import LastProcessed, StreamKey
+from shared.inbox.sequence import NO_ADVANCE, Advance, LastProcessed, StreamKey
 from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
@@ -22,31 +22,30 @@ LOCK = """
 """
 
 
-async def lock(tx: Tx, pairs: Iterable[StreamKey]) -> dict[StreamKey, LastProcessed]:
-    """Lock each pair's head, made where it was not; `held` and `parked` are read only after this."""
-    wanted = set(pairs)
-    await begin(tx, {pair: (0, []) for pair in wanted})
+async def lock(tx: Tx, streams: Iterable[StreamKey]) -> dict[StreamKey, LastProcessed]:
+    """Lock each stream's position, inserted where it is missing; `held` and `parked` may be read only after this."""
+    wanted = set(streams)
+    await insert_new(tx, dict.fromkeys(wanted, NO_ADVANCE))
     return await lock_known(tx, wanted)
 
 
-async def lock_known(tx: Tx, pairs: Iterable[StreamKey]) -> dict[StreamKey, LastProcessed]:
-    """Lock the heads that are there."""
-    ordered = sorted(set(pairs))
+async def lock_known(tx: Tx, streams: Iterable[StreamKey]) -> dict[StreamKey, LastProcessed]:
+    """Lock the positions that exist."""
+    ordered = sorted(set(streams))
     if not ordered:
         return {}
-    rows = await tx.fetch(LOCK, [pair[0] for pair in ordered], [pair[1] for pair in ordered])
-    return {(row["topic"], row["dossier_id"]): LastProcessed(row["last"], row["fingerprints"]) for row in rows}
+    rows = await tx.fetch(LOCK, [topic for topic, _ in ordered], [dossier_id for _, dossier_id in ordered])
+    return {StreamKey(row["topic"], row["dossier_id"]): LastProcessed(row["last"], row["fingerprints"]) for row in rows}
 
 
-async def begin(tx: Tx, heads: Mapping[StreamKey, tuple[int, list[int]]]) -> set[StreamKey]:
-    """Write the heads (last, fingerprints) that are not there, and say which those were.
+async def insert_new(tx: Tx, advances: Mapping[StreamKey, Advance]) -> set[StreamKey]:
+    """Insert the positions that are missing, each already advanced; returns the streams whose position was inserted.
 
-    Who is writing one of them just now is awaited: then it is his, or, where he went back, ours.
+    Waits for a transaction that is inserting one of them. When that one rolls back, this one inserts the position.
     """
-    if not heads:
+    if not advances:
         return set()
-    pairs = list(heads)
-    marks = [heads[pair][1] for pair in pairs]
+    fingerprints = [row.fingerprints for row in advances.values()]
     rows = await tx.fetch(
         """
         insert into heads (topic, dossier_id, last, fingerprints)
@@ -54,39 +53,39 @@ async def begin(tx: Tx, heads: Mapping[StreamKey, tuple[int, list[int]]]) -> set
           from unnest($1::text[], $2::uuid[], $3::int[], $5::int[]) as p (t, d, l, s) order by 1, 2
         on conflict do nothing returning topic::text as topic, dossier_id
         """,
-        [pair[0] for pair in pairs],
-        [pair[1] for pair in pairs],
-        [heads[pair][0] for pair in pairs],
-        [mark for some in marks for mark in some],
-        starts(marks),
+        [topic for topic, _ in advances],
+        [dossier_id for _, dossier_id in advances],
+        [row.last for row in advances.values()],
+        [one for group in fingerprints for one in group],
+        _offsets(fingerprints),
     )
-    return {(row["topic"], row["dossier_id"]) for row in rows}
+    return {StreamKey(row["topic"], row["dossier_id"]) for row in rows}
 
 
-def add_marks(writes: Writes, advanced: Mapping[StreamKey, tuple[int, int, list[int]]]) -> None:
-    """Move locked heads on: pair -> (from sequence, to sequence, all fingerprints)."""
-    if not advanced:
+def advance(writes: Writes, advances: Mapping[StreamKey, Advance]) -> None:
+    """Add the update of these locked positions to `writes`."""
+    if not advances:
         return
-    added = [marks[first - 1 :] for first, _, marks in advanced.values()]
+    added = [row.fingerprints[row.first - 1 :] for row in advances.values()]
     writes.add(
         """
         update heads h set last = l, fingerprints = h.fingerprints || ($4::int[])[s + 1 : s + n]
           from unnest($1::text[], $2::uuid[], $3::int[], $5::int[], $6::int[]) as p (t, d, l, s, n)
          where h.topic = t::topic and h.dossier_id = d
         """,
-        [topic for topic, _ in advanced],
-        [dossier_id for _, dossier_id in advanced],
-        [last for _, last, _ in advanced.values()],
-        [mark for marks in added for mark in marks],
-        starts(added),
-        [len(marks) for marks in added],
+        [topic for topic, _ in advances],
+        [dossier_id for _, dossier_id in advances],
+        [row.last for row in advances.values()],
+        [one for group in added for one in group],
+        _offsets(added),
+        [len(group) for group in added],
     )
 
 
-def starts(groups: Sequence[Sequence[Any]]) -> list[int]:
+def _offsets(groups: Sequence[Sequence[Any]]) -> list[int]:
     """Where each group begins when all are put into one array."""
-    starts, at = [], 0
+    offsets, at = [], 0
     for group in groups:
-        starts.append(at)
+        offsets.append(at)
         at += len(group)
-    return starts
+    return offsets

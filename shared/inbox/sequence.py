@@ -1,71 +1,126 @@
-"""In which order things are heard: per topic and dossier, one after the other, no gap, nothing twice. Pure.
+"""The order in which events take effect: for each topic and dossier one after the other, no gap, nothing twice. Pure.
 
-`plan` looks at what came, at what had been waiting and at how far each dossier was heard, and says what to apply, what
-to hold back, what to park and what is a repeat. `consumer` does it, `journal` remembers it.
+`plan` takes the events of a batch, the events held so far and each dossier's last processed sequence. It returns which
+events to apply, hold or park, and which are repeats. `consumer` carries the plan out, `store` keeps what it needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from shared.contract.envelope import Received, fingerprint
 
-StreamKey = tuple[str, UUID]
-"""(topic, dossier id): one sequence."""
-Position = tuple[str, UUID, int]
-"""(topic, dossier id, sequence): one place in it."""
+
+class StreamKey(NamedTuple):
+    """One stream of events with sequences of its own: those of one dossier on one topic."""
+
+    topic: str
+    dossier_id: UUID
 
 
-@dataclass(slots=True)
-class LastProcessed:
-    """How far a pair was heard: everything up to `last` took effect (or was discarded by a person)."""
+def stream_of(event: Received) -> StreamKey:
+    """The stream of an event that has a dossier."""
+    # Called for each event of each batch; `StreamKey(…)` is slower.
+    return tuple.__new__(StreamKey, (event.record.topic, event.dossier_id))
 
-    last: int = 0
-    fingerprints: list[int] = field(default_factory=list)
+
+class Position(NamedTuple):
+    """One sequence of a stream."""
+
+    topic: str
+    dossier_id: UUID
+    sequence: int
+
+
+class LastProcessed(NamedTuple):
+    """A stream's last processed sequence: everything up to it took effect, or a person discarded it.
+
+    `fingerprints`: of each event from sequence 1 on.
+    """
+
+    sequence: int = 0
+    fingerprints: Sequence[int] = ()
+
+
+NOTHING = LastProcessed()
+
+
+class Cause(NamedTuple):
+    """Why an event cannot be applied. `reason` is a short stable code."""
+
+    reason: str
+    detail: str
+
+
+class Hold(NamedTuple):
+    """An event to keep until the ones before it are applied. `reason`: `gap` (one is missing) or `behind` (parked)."""
+
+    event: Received
+    reason: str
+
+
+class Park(NamedTuple):
+    """An event to put aside for a person. `blocks`: the later events of its stream must wait for the decision."""
+
+    event: Received
+    reason: str
+    detail: str
+    blocks: bool
+
+
+class Advance(NamedTuple):
+    """A stream whose events from sequence `first` to `last` are applied now; `fingerprints` are those from 1 on."""
+
+    first: int
+    last: int
+    fingerprints: Sequence[int]
+
+
+NO_ADVANCE = Advance(1, 0, ())
 
 
 @dataclass(slots=True)
 class Plan:
+    """What to do with a batch, and with the events that were held before it."""
+
     ready: list[Received] = field(default_factory=list)
     """To apply, in this order."""
-    hold: list[tuple[Received, str]] = field(default_factory=list)
-    """(event, `gap` or `behind`)"""
-    park: list[tuple[Received, str, str, bool]] = field(default_factory=list)
-    """(event, reason, detail, whether it blocks its dossier's sequence)"""
+    hold: list[Hold] = field(default_factory=list)
+    park: list[Park] = field(default_factory=list)
     released: list[Position] = field(default_factory=list)
-    """Places in `held` that are applied or parked now."""
+    """Positions of held events that are applied or parked now."""
     waits: dict[StreamKey, str] = field(default_factory=dict)
-    """Pairs of which earlier held events stay held, and why from now on: `gap` or `behind`."""
+    """Streams of which earlier held events stay held, with the reason from now on: `gap` or `behind`."""
     repeats: int = 0
-    heads: dict[StreamKey, tuple[int, int, list[int]]] = field(default_factory=dict)
-    """Pairs that advance: (from sequence, to sequence, all fingerprints)."""
+    advances: dict[StreamKey, Advance] = field(default_factory=dict)
 
     @property
     def at_stake(self) -> int:
-        """Dossiers that go on or wait by this: heartbeats and repeats are none."""
-        return len(self.heads) + len(self.hold)
+        """How many streams advance and events are held: neither heartbeats nor repeats."""
+        return len(self.advances) + len(self.hold)
 
     def list_aside(self) -> set[StreamKey]:
-        """The pairs of what is held or parked."""
-        aside = [event for event, _ in self.hold] + [event for event, *_ in self.park]
-        return {(event.topic, event.dossier_id) for event in aside if event.dossier_id is not None}
+        """The streams of the events that are held or parked."""
+        aside = [event for event, _ in self.hold] + [row.event for row in self.park]
+        return {stream_of(event) for event in aside if event.dossier_id is not None}
 
 
 def plan(
     incoming: Iterable[Received],
-    heads: Mapping[StreamKey, LastProcessed],
+    last_processed: Mapping[StreamKey, LastProcessed],
     held: Mapping[StreamKey, Mapping[int, Received]],
     blocked: Mapping[StreamKey, Mapping[int, int]],
-    poison: Mapping[Position, tuple[str, str]],
+    poison: Mapping[Position, Cause],
     *,
     singly: bool = False,
 ) -> Plan:
-    """What to do with `incoming`, and with what is held for any pair in `heads`.
+    """Decide about `incoming`, and about the events held for any stream in `last_processed`.
 
-    `blocked`: parked places and their fingerprints; `poison`: what raised just now; `singly`: make one event ready at
-    most, so that whoever applies it knows which one it was.
+    `blocked`: of each stream the parked sequences that block it, with their fingerprints. `poison`: events that raised
+    just now. `singly`: at most one event becomes ready, so that an error of the transaction belongs to that event.
     """
     result = Plan()
     waiting: dict[StreamKey, dict[int, Received]] = {}
@@ -73,75 +128,85 @@ def plan(
         if event.dossier_id is None:
             result.ready.append(event)
             continue
-        pair = (event.topic, event.dossier_id)
-        if pair not in waiting:
-            waiting[pair] = dict(held.get(pair, {}))
-        _admit(event, pair, heads[pair], waiting[pair], held.get(pair, {}), blocked.get(pair, {}), result)
-    for pair in heads:
-        waiting.setdefault(pair, dict(held.get(pair, {})))
-    for pair, queue in waiting.items():
-        _advance(pair, heads[pair], queue, held.get(pair, {}), blocked.get(pair, {}), poison, result, singly)
+        stream = stream_of(event)
+        if stream not in waiting:
+            waiting[stream] = dict(held.get(stream, {}))
+        _admit(event, last_processed[stream], waiting[stream], blocked.get(stream, {}), result)
+    for stream in last_processed:
+        if stream not in waiting:
+            waiting[stream] = dict(held.get(stream, {}))
+    for stream, queue in waiting.items():
+        _advance(
+            stream,
+            last_processed[stream],
+            queue,
+            held.get(stream, {}),
+            blocked.get(stream, {}),
+            poison,
+            result,
+            singly,
+        )
     return result
 
 
 def _admit(
     event: Received,
-    pair: StreamKey,
-    head: LastProcessed,
+    last_processed: LastProcessed,
     waiting: dict[int, Received],
-    held: Mapping[int, Received],
     blocked: Mapping[int, int],
     result: Plan,
 ) -> None:
-    """Repeat, impostor, or to be placed in its dossier's queue."""
-    mark = fingerprint(event.ce_id)
+    """Count a repeat, park another event under a sequence that is taken, or put the event in its stream's queue."""
+    own = fingerprint(event.ce_id)
     known: int | None = None
-    if event.sequence <= head.last:
-        known = head.fingerprints[event.sequence - 1]
+    if event.sequence <= last_processed.sequence:
+        known = last_processed.fingerprints[event.sequence - 1]
     elif event.sequence in blocked:
         known = blocked[event.sequence]
     elif event.sequence in waiting:
         known = fingerprint(waiting[event.sequence].ce_id)
     if known is None:
         waiting[event.sequence] = event
-    elif known == mark:
+    elif known == own:
         result.repeats += 1
     else:
         detail = f"sequence {event.sequence} was already taken by another event"
-        result.park.append((event, "identity-conflict", detail, False))
+        result.park.append(Park(event, "identity-conflict", detail, False))
 
 
 def _advance(
-    pair: StreamKey,
-    head: LastProcessed,
+    stream: StreamKey,
+    last_processed: LastProcessed,
     waiting: dict[int, Received],
     held: Mapping[int, Received],
     blocked: Mapping[int, int],
-    poison: Mapping[Position, tuple[str, str]],
+    poison: Mapping[Position, Cause],
     result: Plan,
     singly: bool,
 ) -> None:
-    """Apply from the head on, until a gap or a poison."""
-    topic, dossier_id = pair
-    last, marks = head.last, list(head.fingerprints)
-    stopped = any(sequence > head.last for sequence in blocked)
+    """Apply one stream's events from the last processed one on, until a gap or an event that cannot be applied."""
+    last, fingerprints = last_processed.sequence, list(last_processed.fingerprints)
+    stopped = bool(blocked) and any(sequence > last for sequence in blocked)
     while not stopped and not (singly and result.ready) and (event := waiting.get(last + 1)) is not None:
-        spot = (topic, dossier_id, event.sequence)
-        trouble = (event.defect, event.detail) if event.defect else poison.get(spot)
+        cause = None
+        if event.defect:
+            cause = Cause(event.defect, event.detail)
+        elif poison:
+            cause = poison.get(Position(*stream, event.sequence))
         if event.sequence in held:
-            result.released.append(spot)
+            result.released.append(Position(*stream, event.sequence))
         del waiting[event.sequence]
-        if trouble:
-            result.park.append((event, *trouble, True))
+        if cause:
+            result.park.append(Park(event, *cause, True))
             stopped = True
         else:
             result.ready.append(event)
             last += 1
-            marks.append(fingerprint(event.ce_id))
-    if last > head.last:
-        result.heads[pair] = (head.last + 1, last, marks)
+            fingerprints.append(fingerprint(event.ce_id))
+    if last > last_processed.sequence:
+        result.advances[stream] = Advance(last_processed.sequence + 1, last, fingerprints)
     if waiting:
         reason = "behind" if stopped else "gap"
-        result.hold.extend((event, reason) for sequence, event in sorted(waiting.items()) if sequence not in held)
+        result.hold.extend(Hold(event, reason) for sequence, event in sorted(waiting.items()) if sequence not in held)
         if any(sequence in held for sequence in waiting):
-            result.waits[pair] = reason
+            result.waits[stream] = reason

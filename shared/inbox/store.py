@@ -1,15 +1,15 @@
-"""What the consumer remembers in its database: heads, held and parked events, and the log of effects."""
+"""The inbox in the consumer's database: stream positions, held events, parked records, and the log of effects."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from shared.contract.envelope import Malformed, Received, Record, fingerprint, parse
 from shared.inbox import positions, sequence
-from shared.inbox.sequence import LastProcessed, Plan, Position, StreamKey
+from shared.inbox.sequence import NO_ADVANCE, NOTHING, Cause, Hold, LastProcessed, Plan, Position, StreamKey, stream_of
 from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
@@ -32,81 +32,79 @@ def record_from(row: Any) -> Record:
     )
 
 
-async def look(
+async def plan_batch(
     tx: Tx,
     events: Sequence[Received],
-    pairs: set[StreamKey],
-    poison: Mapping[Position, tuple[str, str]],
+    streams: set[StreamKey],
+    poison: Mapping[Position, Cause],
     *,
     singly: bool,
 ) -> tuple[Plan, Container[StreamKey]]:
-    """What to do with `events`, the heads of `pairs` locked; and the pairs whose heads are written already.
+    """Lock the positions of `streams` and plan what to do with `events`.
 
-    Most of what comes is a dossier's first on its topic and is applied whole: such heads are written at once, as they
-    will be, in the hope that they are new; which of them were is PostgreSQL's word. The others' are locked and read.
+    Returns the plan, and the streams whose position is written already. Most events are the first ones of a dossier on
+    their topic and are applied whole: their positions are inserted at once with their final values, and PostgreSQL
+    says which ones were new. The others are locked and read.
     """
     if singly:
-        all_old = await positions.lock(tx, pairs)
-        return await _plan(tx, events, all_old, all_old, poison, singly=True), ()
-    firsts = {
-        (event.topic, event.dossier_id) for event in events if event.dossier_id is not None and event.sequence == 1
-    } & pairs
-    # Nothing can be held or parked of a pair without a head.
-    hoped = sequence.plan(
-        [event for event in events if event.dossier_id is None or (event.topic, event.dossier_id) in firsts],
-        {pair: LastProcessed() for pair in firsts},
+        known = await positions.lock(tx, streams)
+        return await _plan(tx, events, known, known, poison, singly=True), ()
+    firsts = {stream_of(event) for event in events if event.dossier_id is not None and event.sequence == 1} & streams
+    # A stream without a position has nothing held and nothing parked.
+    assumed = sequence.plan(
+        [event for event in events if event.dossier_id is None or stream_of(event) in firsts],
+        dict.fromkeys(firsts, NOTHING),
         {},
         {},
         poison,
     )
-    aside = hoped.list_aside()
-    whole = {pair: (last, marks) for pair, (_, last, marks) in hoped.heads.items() if pair not in aside}
-    begun = await positions.begin(tx, {pair: whole.get(pair, (0, [])) for pair in pairs}) & whole.keys()
-    if len(begun) == len(pairs):
-        return hoped, begun
-    old = await positions.lock_known(tx, pairs - begun)
-    return await _plan(
-        tx, events, {**old, **{pair: LastProcessed() for pair in begun}}, old, poison, singly=False
-    ), begun
+    aside = assumed.list_aside()
+    whole = {stream: row for stream, row in assumed.advances.items() if stream not in aside}
+    new = {stream: whole.get(stream, NO_ADVANCE) for stream in streams}
+    inserted = await positions.insert_new(tx, new) & whole.keys()
+    if len(inserted) == len(streams):
+        return assumed, inserted
+    known = await positions.lock_known(tx, streams - inserted)
+    all_streams = {**known, **dict.fromkeys(inserted, NOTHING)}
+    return await _plan(tx, events, all_streams, known, poison, singly=False), inserted
 
 
 async def _plan(
     tx: Tx,
     events: Sequence[Received],
-    told: Mapping[StreamKey, LastProcessed],
-    old: Iterable[StreamKey],
-    poison: Mapping[Position, tuple[str, str]],
+    last_processed: Mapping[StreamKey, LastProcessed],
+    known: Collection[StreamKey],
+    poison: Mapping[Position, Cause],
     *,
     singly: bool,
 ) -> Plan:
-    """`old`: the pairs of which something may be held or parked."""
-    held = await list_held(tx, old) if old else {}
-    blocked = await list_blocking(tx, old) if old else {}
-    return sequence.plan(events, told, held, blocked, poison, singly=singly)
+    """`known`: the streams that may have held or parked events."""
+    held = await list_held(tx, known) if known else {}
+    blocked = await list_blocking(tx, known) if known else {}
+    return sequence.plan(events, last_processed, held, blocked, poison, singly=singly)
 
 
-async def list_held(tx: Tx, pairs: Iterable[StreamKey]) -> dict[StreamKey, dict[int, Received]]:
-    """What waits for each pair, by sequence."""
+async def list_held(tx: Tx, streams: Iterable[StreamKey]) -> dict[StreamKey, dict[int, Received]]:
+    """The held events of each stream, by sequence."""
     found: dict[StreamKey, dict[int, Received]] = defaultdict(dict)
-    dossiers = list({dossier_id for _, dossier_id in pairs})
     rows = await tx.fetch(
         f"select topic::text as topic, dossier_id, sequence, partition, record_offset, {RECORD_COLUMNS}"
         " from held where dossier_id = any($1::uuid[])",
-        dossiers,
+        list({stream.dossier_id for stream in streams}),
     )
     for row in rows:
-        found[row["topic"], row["dossier_id"]][row["sequence"]] = _again(row)
+        found[StreamKey(row["topic"], row["dossier_id"])][row["sequence"]] = _parse_again(row)
     return found
 
 
-def _again(row: Any) -> Received:
-    """A held record read once more; another release may judge it otherwise than the one that held it."""
+def _parse_again(row: Any) -> Received:
+    """A held record, parsed once more: this release may judge it otherwise than the release that held it."""
     record = record_from(row)
     try:
         return parse(record)
-    except Malformed as wrong:
-        said = dict(record.headers)
-        ce_id = UUID(said["ce_id"].decode())
+    except Malformed as error:
+        headers = dict(record.headers)
+        ce_id = UUID(headers["ce_id"].decode())
         return Received(
             record,
             row["dossier_id"],
@@ -116,33 +114,33 @@ def _again(row: Any) -> Received:
             row["sent_at"],
             "",
             None,
-            wrong.reason,
-            wrong.detail,
+            error.reason,
+            error.detail,
         )
 
 
-async def list_blocking(tx: Tx, pairs: Iterable[StreamKey]) -> dict[StreamKey, dict[int, int]]:
-    """Places that are parked and block, with their fingerprints, by pair."""
+async def list_blocking(tx: Tx, streams: Iterable[StreamKey]) -> dict[StreamKey, dict[int, int]]:
+    """The parked sequences that block each stream, with their fingerprints."""
     found: dict[StreamKey, dict[int, int]] = defaultdict(dict)
     rows = await tx.fetch(
         "select topic, dossier_id, sequence, ce_id from parked"
         " where dossier_id = any($1::uuid[]) and state = 'parked' and blocks",
-        list({dossier_id for _, dossier_id in pairs}),
+        list({stream.dossier_id for stream in streams}),
     )
     for row in rows:
-        found[row["topic"], row["dossier_id"]][row["sequence"]] = fingerprint(row["ce_id"])
+        found[StreamKey(row["topic"], row["dossier_id"])][row["sequence"]] = fingerprint(row["ce_id"])
     return found
 
 
-async def save(tx: Tx, writes: Writes, plan: Plan, begun: Container[StreamKey] = ()) -> None:
-    """Write what the plan decided, with the effect it belongs to. `begun`: heads that `positions.begin` has written.
+async def save(tx: Tx, writes: Writes, plan: Plan, inserted: Container[StreamKey] = ()) -> None:
+    """Write what the plan decided, in the transaction of the effects.
 
-    What every batch has goes with its other `writes`, the rest is written at once.
+    `inserted`: streams whose position `plan_batch` has written. What every batch has is added to `writes`; the rest is
+    written at once.
     """
-    if plan.heads:
-        rows = [(*pair, first, last) for pair, (first, last, _) in plan.heads.items()]
-        writes.insert("applied", APPLIED, rows)
-        positions.add_marks(writes, {pair: head for pair, head in plan.heads.items() if pair not in begun})
+    if plan.advances:
+        writes.insert("applied", APPLIED, [(*stream, row.first, row.last) for stream, row in plan.advances.items()])
+        positions.advance(writes, {stream: row for stream, row in plan.advances.items() if stream not in inserted})
     if plan.released:
         await tx.execute(
             """
@@ -157,10 +155,10 @@ async def save(tx: Tx, writes: Writes, plan: Plan, begun: Container[StreamKey] =
             update held set reason = r.why from unnest($1::text[], $2::uuid[], $3::text[]) as r (t, d, why)
              where topic = r.t::topic and dossier_id = r.d and reason <> r.why
             """,
-            *_columns([(*pair, why) for pair, why in plan.waits.items()]),
+            *_columns([(*stream, reason) for stream, reason in plan.waits.items()]),
         )
-    for event, reason in plan.hold:
-        await _hold(tx, event, reason)
+    for held in plan.hold:
+        await _hold(tx, held)
     for event, reason, detail, blocks in plan.park:
         await park(tx, event.record, event, reason, detail, blocks=blocks)
 
@@ -169,8 +167,8 @@ def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-async def _hold(tx: Tx, event: Received, reason: str) -> None:
-    record = event.record
+async def _hold(tx: Tx, held: Hold) -> None:
+    event, record = held.event, held.event.record
     await tx.execute(
         f"""
         insert into held (topic, dossier_id, sequence, reason, partition, record_offset, {RECORD_COLUMNS})
@@ -179,7 +177,7 @@ async def _hold(tx: Tx, event: Received, reason: str) -> None:
         event.topic,
         event.dossier_id,
         event.sequence,
-        reason,
+        held.reason,
         record.partition,
         record.offset,
         *_lossless(record),
@@ -187,7 +185,7 @@ async def _hold(tx: Tx, event: Received, reason: str) -> None:
 
 
 async def park(tx: Tx, record: Record, event: Received | None, reason: str, detail: str, *, blocks: bool) -> bool:
-    """Put a record aside for a person; False when it lies there already: the same record parks once."""
+    """Put a record aside for a person; returns False when it is parked already: the same record parks once."""
     done = await tx.execute(
         f"""
         insert into parked (topic, partition, record_offset, dossier_id, sequence, ce_id, blocks, digest, reason,
@@ -214,7 +212,7 @@ async def park(tx: Tx, record: Record, event: Received | None, reason: str, deta
 
 
 def _storable(text: str) -> str:
-    # PostgreSQL's text cannot hold NUL, and what is quoted here is whatever a stranger sent.
+    # PostgreSQL's text cannot hold NUL, and the text may quote any record.
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
@@ -224,18 +222,19 @@ def _lossless(record: Record) -> tuple[Any, ...]:
     return record.key, names, values, record.value, record.sent_at
 
 
-async def discard(tx: Tx, pair: StreamKey, sequence: int, ce_id: UUID) -> None:
-    """A person decided that this place has no effect: the head passes over it.
+async def discard(tx: Tx, stream: StreamKey, sequence: int, ce_id: UUID) -> None:
+    """Advance a stream over a parked event, because a person decided that the event has no effect.
 
-    What is held there waits for nobody any more; called `gap` it is looked for even if nobody goes on from here.
+    The events held behind it become `gap`, so that the watch for gaps applies them if this process dies now.
     """
     await tx.execute(
-        "update held set reason = 'gap' where topic = $1::text::topic and dossier_id = $2 and reason = 'behind'", *pair
+        "update held set reason = 'gap' where topic = $1::text::topic and dossier_id = $2 and reason = 'behind'",
+        *stream,
     )
     await tx.execute(
         "update heads set last = $3, fingerprints = fingerprints || $4::int"
         " where topic = $1::text::topic and dossier_id = $2 and last = $3 - 1",
-        *pair,
+        *stream,
         sequence,
         fingerprint(ce_id),
     )

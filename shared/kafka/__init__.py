@@ -1,1 +1,1 @@
-"""The broker: settings, topics, one subscription for all of a service's topics, and batches fetched ahead."""
+"""The broker: settings, topics, one subscription for all topics of a service, and batches that are fetched ahead."""

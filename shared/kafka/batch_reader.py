@@ -1,4 +1,4 @@
-"""One consumer's batches: the next one fetched while one is applied, our place told, and what failed given back."""
+"""The batches of one consumer: fetched ahead, applied, their offsets committed, and fetched again after a failure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from faststream.message import StreamMessage
 
 from shared.contract.envelope import Record
 from shared.kafka import corrupt
+from shared.kafka.internals import set_fetch_wait
 from shared.kafka.prefetch import AppliedOffsets, Batch, Prefetch
 from shared.kafka.settings import KafkaSettings
 
@@ -24,21 +25,23 @@ log = structlog.get_logger(__name__)
 MAX_RECORDS = 2_000
 FIRST_RECORDS = 100
 BATCH_BYTES = 8_000_000
-"""What one batch may hold, of two: the one that is applied and the next. With what the broker may hand out at once
-(`subscription.py`) they bound the memory, however much is waiting and however large a record is."""
-LISTEN_MS = 200
-"""How long to listen before looking again at what is assigned; records that arrive are handed out at once."""
+"""The limits of one batch; there are two at a time, the one being applied and the next. Together with the limits of a
+fetch (`subscription.py`) they bound the memory, whatever the backlog and the size of a record."""
+FETCH_MS = 200
+"""How long one fetch waits for records before the assignment is read again; records that come are returned at once."""
 COMMIT_EVERY_S = 0.5
-"""How often the group's place is told to the broker. One that lags costs repeats; each telling, the broker's time."""
+"""Time between two offset commits. A later commit costs more repeats after a crash, each commit a request."""
 REST_AFTER_S = 1.0
+"""After this time without a record the broker is asked less often."""
 BACKLOG_RECORDS = 200
-"""Records in a batch that mean a backlog."""
+"""A batch of so many records means that there is a backlog."""
 
 
 class BatchReader:
-    """What one consumer reads. FastStream calls `take`, `wrap` and `apply_batch`, one after the other.
+    """Reads for one consumer. FastStream calls `take`, `wrap` and `apply_batch`, one after the other.
 
-    `apply` returns when a batch's effects are committed, and raises when it is to be fetched again.
+    `apply` returns when the effects of a batch are committed, and raises when the batch must be fetched again.
+    `unhurried`: nobody waits for these records, so the broker is asked rarely.
     """
 
     def __init__(
@@ -46,116 +49,116 @@ class BatchReader:
     ) -> None:
         self._kafka, self._apply, self._unhurried = kafka, apply, unhurried
         self._consumer: AIOKafkaConsumer | None = None
-        self.ahead, self.place = Prefetch(self._fetch), AppliedOffsets()
-        self._current: dict[str, float] = {}
-        """Of the batch that is being applied, as `Batch.oldest` says it."""
-        self._most = FIRST_RECORDS  # nobody knows yet how large they are
-        self._heard_at = 0.0
-        self._told_at = 0.0
+        self.prefetch, self.offsets = Prefetch(self._fetch), AppliedOffsets()
+        self._applying: dict[str, float] = {}
+        """`Batch.oldest` of the batch that is being applied."""
+        self._max_records = FIRST_RECORDS  # until the size of the records is known
+        self._received_at = 0.0
+        self._committed_at = 0.0
 
     def oldest(self, topic: str, now: float) -> float:
-        """When the oldest record of this topic that is fetched and not applied was sent, or `now` (both seconds)."""
-        return min(self._current.get(topic, now), self.ahead.oldest.get(topic, now))
+        """When the oldest record of a topic that is fetched and not applied was sent; `now` without one (seconds)."""
+        return min(self._applying.get(topic, now), self.prefetch.oldest.get(topic, now))
 
     async def take(self, consumer: AIOKafkaConsumer) -> Batch:
-        """The next batch; empty when nothing came for a while. Raises KafkaError and ConsumerStoppedError."""
+        """The next batch; empty when no record came for a while. Raises KafkaError and ConsumerStoppedError."""
         self._consumer = consumer
-        await self._tell_place(consumer)
-        return await self.ahead.take()
+        await self._commit_offsets(consumer)
+        return await self.prefetch.take()
 
     async def _fetch(self) -> Batch:
         assert self._consumer is not None
-        consumer, reading = self._consumer, self.place.reading
+        consumer, generation = self._consumer, self.offsets.generation
         try:
-            rows = await corrupt.fetch(consumer, timeout_ms=LISTEN_MS, max_records=self._most)
+            rows = await corrupt.fetch(consumer, timeout_ms=FETCH_MS, max_records=self._max_records)
         except KafkaError as error:
-            log.error("nothing can be fetched", error=repr(error)[:200])  # FastStream only waits and tries again
+            log.error("fetch failed", error=repr(error)[:200])  # FastStream only waits and tries again
             raise
         self._pace(consumer, len(rows))
         if rows:
-            # As many of the next as would fit if they were like these.
+            # So many records of this average size fit into the next batch.
             size = sum(len(row.value) for row in rows if row.value) / len(rows)
-            self._most = max(1, min(MAX_RECORDS, int(BATCH_BYTES / max(size, 1))))
+            self._max_records = max(1, min(MAX_RECORDS, int(BATCH_BYTES / max(size, 1))))
         try:
             batch = await Batch.unpack(rows)
         except Exception as error:
-            # A mistake of ours: they are fetched again, and nothing after them is applied.
-            log.exception("what was fetched cannot be read", records=len(rows))
-            corrupt.go_back(consumer, {TopicPartition(r.topic, r.partition): r.offset for r in reversed(rows)})
-            raise KafkaError(f"records cannot be read: {type(error).__name__}") from error
-        batch.reading = reading
+            # A bug of hoso: the records are fetched again, and nothing after them is applied.
+            log.exception("fetched records cannot be parsed", records=len(rows))
+            corrupt.rewind(consumer, {TopicPartition(r.topic, r.partition): r.offset for r in reversed(rows)})
+            raise KafkaError(f"records cannot be parsed: {type(error).__name__}") from error
+        batch.generation = generation
         return batch
 
-    async def _tell_place(self, consumer: AIOKafkaConsumer) -> None:
-        """Of what has been applied, whatever was fetched since."""
-        if not self.place.applied or time.monotonic() - self._told_at < COMMIT_EVERY_S:
+    async def _commit_offsets(self, consumer: AIOKafkaConsumer) -> None:
+        """Commit up to where the partitions are applied, whatever is fetched since. A failure only costs repeats."""
+        if not self.offsets.uncommitted or time.monotonic() - self._committed_at < COMMIT_EVERY_S:
             return
         assigned = consumer.assignment()
         try:
-            if places := {place: at for place, at in self.place.applied.items() if place in assigned}:
-                await consumer.commit(places)
-            self.place.applied = {}
+            if offsets := {one: offset for one, offset in self.offsets.uncommitted.items() if one in assigned}:
+                await consumer.commit(offsets)
+            self.offsets.uncommitted = {}
         except KafkaError as error:
-            log.info("place not told", error=type(error).__name__)
-        self._told_at = time.monotonic()
+            log.info("offset commit failed", error=repr(error)[:200], partitions=len(self.offsets.uncommitted))
+        self._committed_at = time.monotonic()
 
-    def _pace(self, consumer: AIOKafkaConsumer, heard: int) -> None:
-        """How long the next long polls may take: little in ordinary traffic, more at night and with a whole backlog."""
+    def _pace(self, consumer: AIOKafkaConsumer, received: int) -> None:
+        """Set how long the next fetches may wait: short in ordinary traffic, longer at rest and in a backlog."""
         now = time.monotonic()
-        if heard:
-            self._heard_at = now
-        resting = heard >= BACKLOG_RECORDS or now - self._heard_at > REST_AFTER_S
+        if received:
+            self._received_at = now
+        resting = received >= BACKLOG_RECORDS or now - self._received_at > REST_AFTER_S
         wait_ms = self._kafka.rest_wait_ms if resting else self._kafka.fetch_wait_ms
-        # aiokafka reads it for each request and has no setter.
-        consumer._fetcher._fetch_max_wait_ms = self._kafka.unhurried_wait_ms if self._unhurried else wait_ms
+        set_fetch_wait(consumer, self._kafka.unhurried_wait_ms if self._unhurried else wait_ms)
 
     async def wrap(self, batch: Batch) -> KafkaAckableMessage:
-        """For FastStream, whose own parser decodes every header as UTF-8 and would raise for ever on a stranger's."""
+        """The batch as FastStream's message. FastStream's own parser raises for ever on a header that is not UTF-8."""
         message = _Message(
             body=b"", headers={}, raw_message=batch, message_id="", content_type=None, consumer=self._consumer
         )
-        message.give_back = partial(self._give_back, batch)
+        message.fetch_again = partial(self._fetch_again, batch)
         return message
 
     async def apply_batch(self, batch: Batch) -> None:
-        """Apply it to the end. Raises what `apply` raises: then FastStream has it given back."""
-        self._current = batch.oldest
+        """Apply a batch. Raises what `apply` raises; then FastStream has the batch fetched again."""
+        self._applying = batch.oldest
         try:
             await self._apply(batch)
         except asyncio.CancelledError as inner:
-            if (us := asyncio.current_task()) is None or us.cancelling():
+            if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
-            # A client library's inner cancellation is not ours: FastStream would end listening without a word.
+            # Raised inside a client library, not by a stop: FastStream would end its loop in silence.
             raise RuntimeError("applying was cancelled from inside") from inner
         finally:
-            self._current = {}
-        self.place.move(batch)
+            self._applying = {}
+        self.offsets.add(batch)
 
-    async def _give_back(self, batch: Batch) -> None:
-        """Fetch it again, and what was fetched after it: applied and told before it, that would leave it out."""
-        log.error("a batch is given back and fetched again", records=len(batch))
+    async def _fetch_again(self, batch: Batch) -> None:
+        """Fetch a batch again, and the one after it too: committed first, that one would leave this batch out."""
+        log.error("a batch failed and is fetched again", records=len(batch))
         assert self._consumer is not None
         try:
-            with contextlib.suppress(KafkaError, ConsumerStoppedError):  # then nothing was fetched after it
-                corrupt.go_back(self._consumer, (await self.ahead.rest()).starts)
+            with contextlib.suppress(KafkaError, ConsumerStoppedError):  # raised when nothing was fetched after it
+                corrupt.rewind(self._consumer, (await self.prefetch.take_last()).starts)
         finally:
-            corrupt.go_back(self._consumer, batch.starts)
+            corrupt.rewind(self._consumer, batch.starts)
 
-    async def begin_again(self, consumer: AIOKafkaConsumer, places: set[TopicPartition]) -> None:
-        """Read these partitions from their oldest record. Raises KafkaError when they were taken from us meanwhile."""
-        self.place.begin()
-        if not await consumer.seek_to_beginning(*places):
-            raise KafkaError("not read again: the partitions are another's now")
+    async def read_from_start(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
+        """Read the partitions from their oldest record. Raises KafkaError when they are no longer assigned."""
+        self.offsets.restart()
+        if not await consumer.seek_to_beginning(*partitions):
+            raise KafkaError("not read again: the partitions are assigned to another member")
 
 
 class _Message(KafkaAckableMessage):
-    """A batch as FastStream settles it: our place is told by `BatchReader`, and what goes back never goes forward."""
+    """A batch that FastStream acknowledges or rejects. `BatchReader` commits its offsets, and rewinds after a failure:
+    FastStream's own `nack` could move a partition forward."""
 
-    give_back: Callable[[], Awaitable[None]]
+    fetch_again: Callable[[], Awaitable[None]]
 
     async def ack(self) -> None:
         await StreamMessage.ack(self)
 
     async def nack(self) -> None:
-        await self.give_back()
+        await self.fetch_again()
         await StreamMessage.nack(self)

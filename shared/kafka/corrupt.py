@@ -1,8 +1,8 @@
-"""Records that the client library cannot even unpack: named, stepped over, and never paid for by another partition.
+"""Fetches records, and steps over a record that aiokafka cannot unpack without losing one of another partition.
 
-aiokafka hands out the records of many partitions at once. When one of them cannot be unpacked it raises, although the
-positions of the partitions before it have moved: their records would be committed unseen. And it raises again at the
-next try, for ever (a header name that is not UTF-8 is enough).
+aiokafka returns the records of many partitions at once. When it cannot unpack one of them (a header name that is not
+UTF-8 is enough) it raises, although the positions of the partitions before it have moved: their records would be
+committed unseen. And it raises again at each later try.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
+from shared.kafka.internals import assignment_of, first_buffered, is_reassigning, positions_of, rejoin
+
 log = structlog.get_logger(__name__)
 
 STEP_MS = 2_000
 UNKNOWN_S = 0.05
-"""How soon to look again while no partition's place is known: during an assignment."""
+"""Pause while no partition's position is known, which is so during a rebalance."""
 
 
 async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -> tuple[Any, ...]:
-    """The next records of all partitions; in place of one that cannot be unpacked a bare one that says so.
+    """The next records of all partitions. A record that cannot be unpacked is replaced by one that names it.
 
-    Raises KafkaError (then nothing was skipped) and ConsumerStoppedError.
+    Raises KafkaError (then no record was skipped) and ConsumerStoppedError.
     """
-    before = _Positions(consumer)
-    if not before.of or consumer._subscription.reassignment_in_progress:
+    before = _FetchPositions(consumer)
+    if not before.offsets or is_reassigning(consumer):
         await asyncio.sleep(UNKNOWN_S)
         return ()
     try:
-        # Only those whose place is known: another would have none to go back to.
-        batches = await consumer.getmany(*before.of, timeout_ms=timeout_ms, max_records=max_records)
+        # Only partitions whose position is known: the others could not be rewound.
+        batches = await consumer.getmany(*before.offsets, timeout_ms=timeout_ms, max_records=max_records)
         return tuple(row for rows in batches.values() for row in rows)
     except ConsumerStoppedError:
         raise
@@ -41,78 +43,75 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
         before.restore_or_rejoin()
         raise
     except Exception as error:
-        # What was unpacked is gone from the fetcher's list: the first that is left is the one that raised.
-        place = next((place for place in consumer._fetcher._records if place in before.of), None)
+        # Unpacked partitions have left the fetcher's buffer, so the first one that is left has raised.
+        partition = first_buffered(consumer, before.offsets)
         before.restore_or_rejoin()
-        if place is None:
+        if partition is None:
             raise KafkaError(f"records cannot be unpacked: {type(error).__name__}") from error
-        return await _step(consumer, before, place, max_records)
+        return await _step(consumer, before, partition, max_records)
 
 
-def go_back(consumer: AIOKafkaConsumer, places: Mapping[TopicPartition, int]) -> None:
-    """Fetch these partitions from these offsets again; none that is there or before it goes forward."""
-    _Positions(consumer, places).restore()
+def rewind(consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
+    """Fetch the partitions from these offsets again. A partition that is there already, or before, is left alone."""
+    _FetchPositions(consumer, offsets).restore()
 
 
-async def _step(consumer: AIOKafkaConsumer, before: _Positions, place: TopicPartition, most: int) -> tuple[Any, ...]:
+async def _step(
+    consumer: AIOKafkaConsumer, before: _FetchPositions, partition: TopicPartition, max_records: int
+) -> tuple[Any, ...]:
     """The records of one partition, one by one, up to the one that cannot be unpacked."""
-    found: list[Any] = []
-    while before.hold_still() and len(found) < most:
+    records: list[Any] = []
+    while before.is_current() and len(records) < max_records:
         try:
-            rows = (await consumer.getmany(place, timeout_ms=STEP_MS, max_records=1)).get(place, [])
+            rows = (await consumer.getmany(partition, timeout_ms=STEP_MS, max_records=1)).get(partition, [])
         except (ConsumerStoppedError, KafkaError):
             before.restore()
             raise
-        except Exception as error:  # noqa: BLE001 - this is the one
-            offset = await consumer.position(place)
-            log.error("a record cannot be unpacked", topic=place.topic, partition=place.partition, offset=offset)
-            found.append(_bare(place, offset, error))
-            consumer.seek(place, offset + 1)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this record has raised it
+            offset = await consumer.position(partition)
+            log.error(
+                "a record cannot be unpacked", topic=partition.topic, partition=partition.partition, offset=offset
+            )
+            records.append(_replacement(partition, offset, error))
+            consumer.seek(partition, offset + 1)
             break
         if not rows:
             break
-        found += rows
-    return tuple(found)
+        records += rows
+    return tuple(records)
 
 
-def _bare(place: TopicPartition, offset: int, error: Exception) -> Any:
-    said = f"partition {place.partition}, offset {offset}: {type(error).__name__}".encode()
-    return ConsumerRecord(place.topic, place.partition, offset, -1, 0, None, said, None, -1, len(said), ())
+def _replacement(partition: TopicPartition, offset: int, error: Exception) -> Any:
+    """A record without headers, which the consumer parks: its value names the record that cannot be unpacked."""
+    value = f"partition {partition.partition}, offset {offset}: {type(error).__name__}".encode()
+    return ConsumerRecord(partition.topic, partition.partition, offset, -1, 0, None, value, None, -1, len(value), ())
 
 
-class _Positions:
-    """Where each partition's next record was; those whose place is not known yet are left out."""
+class _FetchPositions:
+    """The offset of each partition's next record at one time; a partition whose position is unknown is left out."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, of: Mapping[TopicPartition, int] | None = None) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int] | None = None) -> None:
         self._consumer = consumer
-        self._assignment = _assignment(consumer)
-        self.of = self._now() if of is None else of
+        self._assignment = assignment_of(consumer)
+        self.offsets = self._now() if offsets is None else offsets
 
     def _now(self) -> dict[TopicPartition, int]:
-        if self._assignment is None:
-            return {}
-        states = {place: self._assignment.state_value(place) for place in self._assignment.tps}
-        return {place: state.position for place, state in states.items() if state and state.has_valid_position}
+        return positions_of(self._assignment)
 
-    def hold_still(self) -> bool:
-        """Whether no rebalance came between: after one, positions begin at what was committed."""
-        return self._assignment is not None and _assignment(self._consumer) is self._assignment
+    def is_current(self) -> bool:
+        """Whether there was no rebalance since: after one, positions begin at the committed offsets."""
+        return self._assignment is not None and assignment_of(self._consumer) is self._assignment
 
     def restore_or_rejoin(self) -> None:
-        """Nothing of what was unpacked since may be passed over: after a rebalance only what was committed is known."""
-        if self.hold_still():
+        """Fetch again what was unpacked since. After a rebalance only the committed offsets are known: join again."""
+        if self.is_current():
             self.restore()
         else:
-            self._consumer._coordinator.request_rejoin()
+            rejoin(self._consumer)
 
     def restore(self) -> None:
-        """Back where they were; one that went back meanwhile (a rewind) stays there."""
-        if self.hold_still():
-            for place, position in self._now().items():
-                if position > self.of.get(place, position):
-                    self._consumer.seek(place, self.of[place])
-
-
-def _assignment(consumer: AIOKafkaConsumer) -> Any:
-    subscription = consumer._subscription.subscription
-    return subscription.assignment if subscription else None
+        """Move each partition back to its offset; one that is before it already stays there."""
+        if self.is_current():
+            for partition, position in self._now().items():
+                if position > self.offsets.get(partition, position):
+                    self._consumer.seek(partition, self.offsets[partition])

@@ -1,4 +1,4 @@
-"""The next batch: fetched, unpacked and read while PostgreSQL has the last one, so that the two do not take turns."""
+"""The next batch is fetched, unpacked and parsed while PostgreSQL applies the batch before it."""
 
 from __future__ import annotations
 
@@ -11,38 +11,40 @@ from aiokafka import TopicPartition
 
 from shared.contract.envelope import Malformed, Received, Record, parse, records_from
 
-A_FEW = 50
+UNPACK_RECORDS = 50
+"""Records to unpack and parse before the event loop may go on with the batch that is being applied."""
 
 
 class Batch(tuple[Record, ...]):
-    """Records fetched together, a partition's in its order, and what each of them says."""
+    """Records fetched together, those of a partition in their order."""
 
-    said: list[Received | Malformed]
-    reading: int = 0
-    """Of `AppliedOffsets`, when it was fetched."""
+    parsed: list[Received | Malformed]
+    """The event of each record, or why the record has none."""
+    generation: int = 0
+    """Of `AppliedOffsets`, when the batch was fetched."""
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Batch:
-        """Read them; a batch as it is."""
+        """Parse the records; a batch is returned as it is."""
         if isinstance(records, cls):
             return records
-        made = cls(records)
-        made.said = [read(record) for record in made]
-        return made
+        batch = cls(records)
+        batch.parsed = [parse_record(record) for record in batch]
+        return batch
 
     @classmethod
     async def unpack(cls, rows: Sequence[Any]) -> Batch:
-        """Of aiokafka's consumer records, a few at a time: the batch before it must not wait for its turn."""
+        """A batch of aiokafka's consumer records, unpacked and parsed a few at a time."""
         records: list[Record] = []
-        said: list[Received | Malformed] = []
-        for first in range(0, len(rows), A_FEW):
-            some = records_from(rows[first : first + A_FEW])
+        parsed: list[Received | Malformed] = []
+        for first in range(0, len(rows), UNPACK_RECORDS):
+            some = records_from(rows[first : first + UNPACK_RECORDS])
             records += some
-            said += map(read, some)
+            parsed += map(parse_record, some)
             await asyncio.sleep(0)
-        made = cls(records)
-        made.said = said
-        return made
+        batch = cls(records)
+        batch.parsed = parsed
+        return batch
 
     @property
     def starts(self) -> dict[TopicPartition, int]:
@@ -51,63 +53,63 @@ class Batch(tuple[Record, ...]):
 
     @property
     def ends(self) -> dict[TopicPartition, int]:
-        """Where each partition goes on after this batch."""
+        """Each partition's next offset after this batch."""
         return {TopicPartition(record.topic, record.partition): record.offset + 1 for record in self}
 
     @cached_property
     def oldest(self) -> dict[str, float]:
-        """When each topic's first record of this batch was sent (seconds since 1970)."""
-        found: dict[str, float] = {}
+        """When the oldest record of each topic was sent (seconds since 1970)."""
+        oldest: dict[str, float] = {}
         for record in self:
-            found[record.topic] = min(found.get(record.topic, float("inf")), record.sent_at.timestamp())
-        return found
+            oldest[record.topic] = min(oldest.get(record.topic, float("inf")), record.sent_at.timestamp())
+        return oldest
 
 
 class AppliedOffsets:
-    """How far what was read has been applied: what a group tells the broker, so that another goes on from there."""
+    """Up to which offset each partition is applied: what is committed, so that another member goes on from there."""
 
     def __init__(self) -> None:
-        self.reading = 0
-        self.applied: dict[TopicPartition, int] = {}
-        """Where to go on, of the partitions that moved since the last time it was told."""
+        self.generation = 0
+        self.uncommitted: dict[TopicPartition, int] = {}
+        """The next offset of each partition that advanced since the last commit."""
 
-    def begin(self) -> None:
-        """The log is read from another place from now on: what was fetched before says nothing about this one."""
-        self.reading += 1
-        self.applied = {}
+    def restart(self) -> None:
+        """The partitions are read from other offsets from now on: batches fetched before do not count."""
+        self.generation += 1
+        self.uncommitted = {}
 
-    def move(self, batch: Batch) -> None:
-        """This batch has been applied."""
-        if batch.reading == self.reading:
-            self.applied |= batch.ends
+    def add(self, batch: Batch) -> None:
+        """Count a batch that is applied."""
+        if batch.generation == self.generation:
+            self.uncommitted |= batch.ends
 
 
-def read(record: Record) -> Received | Malformed:
-    """What a record says, or why it has no place in any sequence."""
+def parse_record(record: Record) -> Received | Malformed:
+    """The event in a record, or why the record has none."""
     try:
         return parse(record)
-    except Malformed as wrong:
-        return wrong
+    except Malformed as error:
+        return error
 
 
 class Prefetch:
-    """One consumer's next batch. `fetch` gets one, or an empty one when nothing has come for a while."""
+    """One consumer's next batch. `fetch` returns a batch, or an empty one when no record has come for a while."""
 
     def __init__(self, fetch: Callable[[], Awaitable[Batch]]) -> None:
         self._fetch = fetch
         self._next: asyncio.Task[Batch] | None = None
         self.oldest: dict[str, float] = {}
-        """Of the batch that is ready and not taken yet."""
+        """`Batch.oldest` of the batch that is fetched and not taken yet."""
 
     async def take(self) -> Batch:
-        """The next batch; unless it is empty, the one after it is under way from now on. Raises what `fetch` does."""
-        batch = await self.rest()
+        """The next batch. Unless it is empty, fetching the one after it begins now. Raises what `fetch` raises."""
+        batch = await self.take_last()
         if batch:
             self._next = asyncio.create_task(self._get())
         return batch
 
-    async def rest(self) -> Batch:
-        """The next batch, and none after it is under way. Raises what `fetch` does."""
+    async def take_last(self) -> Batch:
+        """The next batch; none is fetched after it. Raises what `fetch` raises."""
         coming, self._next = self._next or asyncio.create_task(self._get()), None
         batch = await coming
         self.oldest = {}
@@ -119,9 +121,9 @@ class Prefetch:
         return batch
 
     async def drop(self) -> None:
-        """Forget it, at the end of its consumer: its records are fetched again by whoever reads next."""
+        """Forget the next batch when its consumer ends: the next reader fetches its records again."""
         if self._next is not None:
             self._next.cancel()
-            await asyncio.wait({self._next})  # which does not take our own cancellation for its
+            await asyncio.wait({self._next})  # does not take a cancellation of this task for the other one's
             if not self._next.cancelled():
                 self._next.exception()

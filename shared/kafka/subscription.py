@@ -1,13 +1,14 @@
-"""Listening to the broker: one FastStream subscriber for all of a service's topics, connected in the background.
+"""Consumes from the broker: one FastStream subscriber for all topics of a service, connected in the background.
 
-FastStream runs the loop, `batch_reader.py` has what one consumer reads, `Consumer.apply` does the work. FastStream's
-defaults lose messages, so nothing here is left to a default: batches, NACK_ON_ERROR (an error fetches the batch again),
-earliest, a literal group id, roundrobin.
+FastStream runs the loop, `batch_reader.py` reads the batches, `Consumer.apply` applies them. FastStream's defaults lose
+messages, so every option is set here: batches, NACK_ON_ERROR (after an error the batch is fetched again), earliest, a
+literal group id, roundrobin.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,20 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaAckableMessage
 
 from shared.contract.envelope import Record
-from shared.kafka.batch_reader import LISTEN_MS, MAX_RECORDS, BatchReader
-from shared.kafka.settings import ASK_S, KafkaSettings, cluster_id, ensure_topics, pin_to_present, stop_reading
-from shared.postgres.pool import is_transient
+from shared.kafka.batch_reader import FETCH_MS, MAX_RECORDS, BatchReader
+from shared.kafka.internals import (
+    assignment_of,
+    check_membership,
+    client_of,
+    end_coordination,
+    is_consuming,
+    never_leave_group,
+    positions_of,
+    take_batches_from,
+)
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import ASK_S, cluster_id, ensure_topics, pin_to_present
+from shared.postgres.transient import is_transient
 from shared.telemetry.metrics import DeliveryMetrics
 
 if TYPE_CHECKING:
@@ -31,16 +43,24 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 FETCH_BYTES, FETCH_BYTES_OF_ONE = 16_777_216, 1_048_576
-"""What the broker may hand out at once, in all and of one partition."""
+"""Bytes that the broker may return to one fetch, in all and of one partition."""
+STOP_S = 20.0
+"""Bound of the time for finishing the current batch and leaving."""
 WATCH_S = 1.0
+"""Time between two checks of the broker, the cluster and the group membership."""
 SILENCE_S = 10.0
+"""After this time without an answer the subscription starts again."""
 MAX_POLL_MS = 300_000
 GAP_PATIENCE_S = 30.0
+"""An event held for longer makes the subscription read again from the oldest record."""
 MAX_GAP_PATIENCE_S = 3_600.0
 
 
 class Subscription:
-    """Feeds `apply` with records of `topics` for the group `service`, until stopped."""
+    """Passes the records of `topics` to `apply`, as a member of the group `service`.
+
+    `unhurried`: nobody waits for these records, so the broker is asked rarely.
+    """
 
     def __init__(
         self,
@@ -57,17 +77,17 @@ class Subscription:
         self._pool, self._apply, self._metrics = pool, apply, metrics
         self._unhurried = unhurried
         self.connected = False
-        self._reading = self._begin()
+        self._reader = self._new_reader()
         self._cluster: str | None = None
         self._subscriber: Any = None
 
-    def _begin(self) -> BatchReader:
-        """Each consumer's own: what was applied of one cluster's log says nothing about another's."""
+    def _new_reader(self) -> BatchReader:
+        """A reader for one consumer: the offsets applied in one cluster mean nothing in another."""
         return BatchReader(kafka=self._kafka, apply=self._apply, unhurried=self._unhurried)
 
     def broker(self) -> tuple[KafkaBroker, Any]:
         """A FastStream broker with the one subscriber."""
-        reading = self._reading = self._begin()
+        reader = self._reader = self._new_reader()
         broker = KafkaBroker(
             self._kafka.addresses,
             client_id=f"{self._service}-consumer",
@@ -83,7 +103,7 @@ class Subscription:
             group_id=self._service,
             batch=True,
             max_records=MAX_RECORDS,
-            batch_timeout_ms=LISTEN_MS,
+            batch_timeout_ms=FETCH_MS,
             ack_policy=AckPolicy.NACK_ON_ERROR,
             auto_offset_reset="earliest",
             session_timeout_ms=self._kafka.session_timeout_ms,
@@ -95,17 +115,17 @@ class Subscription:
             max_partition_fetch_bytes=FETCH_BYTES_OF_ONE,
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
             listener=_Rewinder(self),
-            parser=reading.wrap,
+            parser=reader.wrap,
             decoder=_decode,
             title=f"{self._service}:records",
         )
-        subscriber(reading.apply_batch)
-        subscriber.get_msg = reading.take  # type: ignore[method-assign] # FastStream has no hook between
+        subscriber(reader.apply_batch)
+        take_batches_from(subscriber, reader.take)
         self._subscriber = subscriber
         return broker, subscriber
 
     async def run(self) -> None:
-        """Connect, listen, and do it again whenever the broker goes away or is another one; until cancelled."""
+        """Connect and consume until cancelled; start again when the broker goes away or is another one."""
         pause = 0.1
         while True:
             try:
@@ -118,38 +138,41 @@ class Subscription:
                 finally:
                     self.connected = False
                     try:
-                        await stop_reading(broker, subscriber.consumer, self._kafka)
+                        await _stop(broker, subscriber.consumer, self._kafka)
                     finally:
-                        await self._reading.ahead.drop()
+                        await self._reader.prefetch.drop()
             except Exception as error:
                 expected = is_transient(error) or type(error).__module__.startswith("aiokafka")
-                log.warning("listening starts again", error=repr(error)[:200], exc_info=None if expected else error)
+                log.warning("subscription starts again", error=repr(error)[:200], exc_info=None if expected else error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
 
     async def _watch(self, subscriber: Any) -> None:
-        """Until nobody reads, the cluster is another one, or nobody answers for long. Raises TimeoutError."""
-        another = await pin_to_present(subscriber.consumer._client)
+        """Returns when the reading has ended, the cluster is another one, or no broker answers for `SILENCE_S`.
+
+        Raises TimeoutError when no broker answers at the start.
+        """
+        another = await pin_to_present(client_of(subscriber.consumer))
         silent_since: float | None = None
-        gaps_looked_at, gap_patience = time.monotonic(), GAP_PATIENCE_S
+        gaps_checked_at, gap_patience = time.monotonic(), GAP_PATIENCE_S
         while True:
-            if all(task.done() for task in subscriber.tasks) or subscriber.consumer._fetcher.error_future.done():
-                log.error("nobody reads any more: listening begins anew")
+            if not is_consuming(subscriber):
+                log.error("reading has ended: the subscription starts again")
                 return
             try:
                 async with asyncio.timeout(ASK_S):
-                    found = await cluster_id(subscriber.consumer._client)
-                subscriber.consumer._coordinator.check_errors()
+                    found = await cluster_id(client_of(subscriber.consumer))
+                check_membership(subscriber.consumer)
                 assigned = set(subscriber.consumer.assignment())
                 if assigned and found != self._cluster:
                     await self.rewind_if_new(assigned)
                 self.connected = bool(assigned)
                 self._measure(subscriber.consumer)
-                if time.monotonic() - gaps_looked_at > gap_patience:
-                    gaps_looked_at = time.monotonic()
-                    gap_patience = await self._look_for_gaps(assigned, gap_patience)
+                if time.monotonic() - gaps_checked_at > gap_patience:
+                    gaps_checked_at = time.monotonic()
+                    gap_patience = await self._check_gaps(assigned, gap_patience)
                 silent_since = None
-            except Exception as error:  # noqa: BLE001 - whatever it is, the broker or the group's membership is gone
+            except Exception as error:  # noqa: BLE001 - whatever it is, the broker or the membership is gone
                 self.connected = False
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > SILENCE_S:
@@ -157,13 +180,13 @@ class Subscription:
                     return
             await asyncio.wait({another}, timeout=WATCH_S)
             if another.done():
-                log.warning("the broker is another one now")
+                log.warning("another cluster answers at the broker's address")
                 return
 
-    async def _look_for_gaps(self, assigned: set[TopicPartition], patience_s: float) -> float:
-        """An event held for long misses an earlier one: read the log again from the start, repeats cost little.
+    async def _check_gaps(self, assigned: set[TopicPartition], patience_s: float) -> float:
+        """Read again from the oldest record when an event is held for long, because an earlier one is missing.
 
-        Returns how many seconds to wait before the next look: longer each time that it did not help.
+        Returns the seconds until the next check: twice as long each time that reading again did not help.
         """
         try:
             old = await self._pool().fetchval(
@@ -174,25 +197,26 @@ class Subscription:
         except Exception as error:
             if not is_transient(error):
                 raise
-            return patience_s  # the database is away: no reason to leave the group
+            return patience_s  # the database is away, which is no reason to leave the group
         if not old:
             return GAP_PATIENCE_S
-        log.error("events wait for earlier ones that have not come: reading again from the oldest record", held=old)
-        await self._reading.begin_again(self._subscriber.consumer, assigned)
+        log.error("held events wait for earlier ones: reading again from the oldest record", held=old)
+        await self._reader.read_from_start(self._subscriber.consumer, assigned)
         return min(patience_s * 2, MAX_GAP_PATIENCE_S)
 
     async def rewind_if_new(self, assigned: set[TopicPartition]) -> None:
-        """On a cluster that is not the one we heard last, the committed offsets mean nothing: begin at the oldest.
+        """Read from the oldest record of a new cluster: the committed offsets mean nothing there.
 
-        Both memories count: another instance may have written the new cluster down before this one noticed it.
+        Both the id in memory and the id in the database count: another instance may have saved the new cluster's id
+        before this one has noticed the change.
         """
         consumer = self._subscriber.consumer
-        found = await cluster_id(consumer._client)
-        written = await self._pool().fetchval("select cluster_id from broker_cluster where side = 'consumer'")
-        if {self._cluster, written} - {None, found} and assigned:
-            log.warning("listening from the oldest record of a new cluster", partitions=len(assigned))
-            await self._reading.begin_again(self._subscriber.consumer, assigned)
-        if written != found:
+        found = await cluster_id(client_of(consumer))
+        saved = await self._pool().fetchval("select cluster_id from broker_cluster where side = 'consumer'")
+        if {self._cluster, saved} - {None, found} and assigned:
+            log.warning("a new cluster: reading from its oldest record", partitions=len(assigned))
+            await self._reader.read_from_start(self._subscriber.consumer, assigned)
+        if saved != found:
             await self._pool().execute(
                 "insert into broker_cluster (side, cluster_id) values ('consumer', $1)"
                 " on conflict (side) do update set cluster_id = excluded.cluster_id, seen_at = clock_timestamp()",
@@ -201,15 +225,29 @@ class Subscription:
         self._cluster = found
 
     def _measure(self, consumer: Any) -> None:
-        """Lag from the consumer's position, beyond what is fetched; age from what is fetched and not applied."""
+        """Set the lag beyond the fetched records, and the age of the oldest record that is not applied."""
         now = time.time()
-        for partition in consumer.assignment():
+        for partition, position in positions_of(assignment_of(consumer)).items():
             high = consumer.highwater(partition)
-            fetched = consumer._subscription.subscription.assignment.state_value(partition)
-            if high is not None and fetched is not None and fetched.has_valid_position:
-                self._metrics.lag.labels(partition.topic, str(partition.partition)).set(max(high - fetched.position, 0))
+            if high is not None:
+                self._metrics.lag.labels(partition.topic, str(partition.partition)).set(max(high - position, 0))
         for topic in self.topics:
-            self._metrics.oldest_unprocessed.labels(topic).set(self._reading.oldest(topic, now))
+            self._metrics.oldest_unprocessed.labels(topic).set(self._reader.oldest(topic, now))
+
+
+async def _stop(broker: KafkaBroker, consumer: Any, kafka: KafkaSettings) -> None:
+    """Let a FastStream broker finish the current batch and end it, within `STOP_S`, whatever its group does."""
+    if consumer and kafka.flavour == "tansu":
+        # The embedded broker waits for ever for a group leader that has left during a rebalance. It gives up a leader
+        # that is silent for a session (docs/brokers.md, 13).
+        never_leave_group(consumer)
+    try:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(STOP_S):
+                await broker.stop()
+    finally:
+        if consumer:
+            await end_coordination(consumer)
 
 
 async def _decode(message: KafkaAckableMessage) -> Any:
@@ -217,7 +255,7 @@ async def _decode(message: KafkaAckableMessage) -> Any:
 
 
 class _Rewinder(ConsumerRebalanceListener):  # type: ignore[misc]
-    """At each assignment, ask whether this is still the cluster whose offsets we know."""
+    """Checks at each assignment whether this is still the cluster of the committed offsets."""
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription

@@ -1,4 +1,4 @@
-"""Stored events and built states as the broker's records, packed into batches and sent in order."""
+"""Packs stored events and state records into the broker's batches, and sends them in order."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.default_records import DefaultRecordBatch
 
 from shared.contract.envelope import headers_of
+from shared.kafka.internals import batch_builder
+from shared.outbox.progress import Acknowledged
 from shared.outbox.state_records import StateRecord
 
 BATCH_BYTES = 900_000
-"""Of one batch before it is compressed; with its request it fits a broker's usual limit of 1,048,588."""
-MANY = 50
-"""Records from which on a batch is compressed: they repeat each other, a few would cost more than they save. Large ones
-are not, however many: unpacked, what a broker hands out at once would fill the memory."""
+"""Size of one batch before it is compressed; with its request it fits a broker's usual limit of 1,048,588 bytes."""
+MIN_COMPRESSED = 50
+"""A batch of at least so many records is compressed: with fewer, compressing costs more than it saves. A batch of large
+records is not, because a broker could then hand out at once more than fits into a reader's memory."""
 
 
 def _wire(row: Any) -> tuple[bytes, bytes | None, list[tuple[str, bytes]], int | None]:
-    """(key, value, headers, milliseconds since 1970) of an event's row or of a state."""
+    """Key, value, headers and time (milliseconds since 1970) of an event's row or of a state record."""
     if isinstance(row, StateRecord):
         return row.key.encode(), row.value, row.headers, None
     subject = str(row["dossier_id"]) if row["dossier_id"] is not None else row["key"]
@@ -42,13 +43,12 @@ def _size(row: Any) -> int:
 
 
 def pack(rows: Sequence[Any]) -> tuple[BatchBuilder, int]:
-    """A closed batch of the first of these events and states, and how many it holds: one at least, however large."""
-    many = len(rows) >= MANY and sum(map(_size, rows[:MANY])) < BATCH_BYTES
-    # The producer's own batches are all compressed or none.
-    batch = BatchBuilder(BATCH_BYTES, DefaultRecordBatch.CODEC_ZSTD if many else DefaultRecordBatch.CODEC_NONE)
+    """A closed batch of the first of these events and states, and how many it holds: at least one, however large."""
+    many = len(rows) >= MIN_COMPRESSED and sum(map(_size, rows[:MIN_COMPRESSED])) < BATCH_BYTES
+    batch = batch_builder(BATCH_BYTES, compress=many)
     packed = 0
     for row in rows:
-        # Each is packed at once: a whole chunk's headers would be a quarter of a million small objects.
+        # Row by row, because the headers of a whole chunk are very many small objects.
         key, value, headers, millis = _wire(row)
         if batch.append(key=key, value=value, timestamp=millis, headers=headers) is None:
             break
@@ -58,13 +58,13 @@ def pack(rows: Sequence[Any]) -> tuple[BatchBuilder, int]:
 
 
 class Shortened(Exception):
-    """The broker gave an offset that it had given before: what it had acknowledged in between is gone."""
+    """The broker acknowledged an offset for the second time, so it has lost what it had acknowledged since."""
 
 
-async def send(producer: Any, lane: int, rows: Mapping[str, Sequence[Any]]) -> tuple[tuple[str, int, int, int], ...]:
-    """Send one lane's rows, topic -> rows: of each topic one batch after the other, topics side by side.
+async def send(producer: Any, lane: int, rows: Mapping[str, Sequence[Any]]) -> tuple[Acknowledged, ...]:
+    """Send one lane's `rows` (topic -> events or states): the topics side by side, each topic's batches in turn.
 
-    For each topic (topic, partition, first offset, last offset) of what the broker acknowledged. Raises Shortened.
+    Returns the acknowledged offsets, one entry per topic. Raises Shortened and KafkaError.
     """
     acknowledged: dict[str, tuple[int, int]] = {}
     at = dict.fromkeys(rows, 0)
@@ -75,11 +75,11 @@ async def send(producer: Any, lane: int, rows: Mapping[str, Sequence[Any]]) -> t
             coming.append(await producer.send_batch(batch, topic, partition=lane))
         for topic, done in zip(packed, await asyncio.gather(*coming), strict=True):
             if done.offset < 0:
-                raise KafkaError("acknowledged without an offset: what became of it is unknown")
+                raise KafkaError("acknowledged without an offset: whether it was stored is unknown")
             first, last = acknowledged.get(topic, (done.offset, -1))
             if done.offset <= last:
                 raise Shortened(f"{topic}-{lane} acknowledged offset {done.offset} after {last}")
             acknowledged[topic] = first, done.offset + packed[topic] - 1
             at[topic] += packed[topic]
         at = {topic: begin for topic, begin in at.items() if begin < len(rows[topic])}
-    return tuple((topic, lane, first, last) for topic, (first, last) in acknowledged.items())
+    return tuple(Acknowledged(topic, lane, first, last) for topic, (first, last) in acknowledged.items())

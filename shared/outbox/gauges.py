@@ -1,4 +1,4 @@
-"""The delivery core's gauges, read from the database in the background and never inside a scrape."""
+"""The gauges of the delivery core, read from the database in the background and never during a scrape."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ async def refresh(
     relay_connected: bool,
     topics: Sequence[str],
 ) -> None:
-    """Set outbox depth and age, held events of `topics`, and the figures of the stage `relay`."""
+    """Set the outbox's depth and age, the held events of each of `topics`, and the figures of the stage `relay`.
+
+    `relay_target_s`: the age in seconds against which the stage `relay` is measured.
+    """
     now = time.time()
     waiting, oldest = await progress.pending(pool)
     delivery.pending.set(waiting)

@@ -1,4 +1,4 @@
-"""How far each lane was sent, to which cluster, and what the broker acknowledged last."""
+"""The relay's progress: how far each lane is sent, to which cluster, and the last acknowledged offsets."""
 
 from __future__ import annotations
 
@@ -7,30 +7,40 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool, Tx
 
 
-class NotOurs(OSError):
-    """Another process owns the lane now; whatever we sent of it will be known as a repeat."""
+class NotOwner(OSError):
+    """Another process owns the lane now. Readers treat what this process has sent of it as repeats."""
+
+
+class Acknowledged(NamedTuple):
+    """The first and the last offset that the broker has acknowledged for a chunk in one partition."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One acknowledged chunk of a lane. `marks`: (topic, partition, first offset, last offset); `recorded`: when each
-    event was recorded, `sent_at`: when the last of them was acknowledged (seconds since 1970)."""
+    """One acknowledged chunk of a lane: the events from `from_id` to `to_id`. Times are seconds since 1970."""
 
     lane: int
     epoch: int
     from_id: int
     to_id: int
-    marks: tuple[tuple[str, int, int, int], ...]
+    acknowledged: tuple[Acknowledged, ...]
     recorded: tuple[float, ...]
+    """When each event was recorded."""
     sent_at: float
-    real: int = 0
-    """How many of them are a dossier's: the others are heartbeats, and documents that the highest version wins of."""
+    """When the broker had acknowledged all of them."""
+    at_stake: int = 0
+    """How many of the events are a dossier's. The others are heartbeats, and documents whose highest version wins."""
 
     @property
     def count(self) -> int:
@@ -39,14 +49,14 @@ class Sent:
 
 @dataclass(slots=True)
 class Owned:
-    """A lane that is ours: since which epoch, and up to which event the broker has it all."""
+    """A lane that this process owns: its epoch, and the id up to which the broker has acknowledged every event."""
 
     epoch: int
     sent_to: int
 
 
 async def begin_epoch(pool: Pool, lanes: Sequence[int]) -> dict[int, Owned]:
-    """Count the epochs up; the former owner's cursor updates miss from now on."""
+    """Raise the lanes' epochs, so that every later cursor update of a former owner has no effect."""
     rows = await pool.fetch(
         "update lanes set epoch = epoch + 1 where lane = any($1::smallint[]) returning lane, epoch, sent_to",
         list(lanes),
@@ -55,16 +65,17 @@ async def begin_epoch(pool: Pool, lanes: Sequence[int]) -> dict[int, Owned]:
 
 
 async def confirm(pool: Pool, lanes: Mapping[int, Owned]) -> None:
-    """Raises NotOurs when a lane has a new owner, or was sent back to its oldest event."""
+    """Raises NotOwner when a lane has a new owner, or was set back to its oldest event."""
     epochs = {row["lane"]: row["epoch"] for row in await pool.fetch("select lane, epoch from lanes")}
     if any(epochs[lane] != owned.epoch for lane, owned in lanes.items()):
-        raise NotOurs("a lane has a new owner")
+        raise NotOwner("a lane has a new owner")
 
 
-async def next_chunks(pool: Pool, after: Mapping[int, int], limit: int, most_bytes: int) -> dict[int, list[Any]]:
-    """Each lane's next events after an id, by id. Lanes that have none are not in the answer.
+async def next_chunks(pool: Pool, after: Mapping[int, int], limit: int, max_bytes: int) -> dict[int, list[Any]]:
+    """The next events of each lane, in the order of their ids. `after`: lane -> the id after which to begin.
 
-    At most `limit` of a lane; and none after `most_bytes` of their data, whatever the size of the last.
+    At most `limit` events of a lane, and none after the one with which their data reach `max_bytes`. A lane without
+    events is left out.
     """
     rows = await pool.fetch(
         """
@@ -78,13 +89,13 @@ async def next_chunks(pool: Pool, after: Mapping[int, int], limit: int, most_byt
         list(after),
         list(after.values()),
         limit,
-        most_bytes,
+        max_bytes,
     )
     chunks: dict[int, list[Any]] = defaultdict(list)
     for row in rows:
         chunks[row["lane"]].append(row)
     for chunk in chunks.values():
-        # Each comes in this order already: asked for, PostgreSQL sorts whole rows of all lanes, through a file.
+        # Sorted already, so this costs nothing; `order by` would make PostgreSQL sort the whole rows of all lanes.
         chunk.sort(key=itemgetter("id"))
     return dict(chunks)
 
@@ -116,59 +127,65 @@ ADVANCE = """
   )
   select (select count(*) from moved) as moved, lost.* from (select) as once left join lost on true
 """
-"""One statement and so one transaction, its times by PostgreSQL's clock. A lane is its partitions' number in every
-topic."""
+"""One statement, so one transaction, with PostgreSQL's clock. A lane's number is its partition's number in every topic.
+"""
 
 
 async def advance(pool: Pool, sent: Sequence[Sent]) -> str:
-    """Remember acknowledged chunks, of a lane in their order. Returns why the broker must have lost something, or an
-    empty string.
+    """Save acknowledged chunks, those of a lane in their order. Returns why the broker has lost something, or "".
 
-    A loss is an offset not above the last acknowledged one in a lane that is still ours: then nothing from there on is
-    remembered and all lanes go back. A former owner's late acknowledgement lies below the new owner's, and nothing was
-    lost. Raises NotOurs when a lane's epoch has moved on; the other lanes' chunks are remembered.
+    The broker has lost something when it acknowledges an offset not above the last one, in a lane that this process
+    still owns: then nothing from that chunk on is saved, and all lanes are set back. (The late acknowledgement of a
+    former owner lies below the new owner's, and nothing is lost.) Raises NotOwner when a lane has another epoch; the
+    other lanes' chunks are saved.
     """
     left = list(sent)
     while left:
-        marks: dict[tuple[str, int], tuple[int, int]] = {}
+        offsets: dict[tuple[str, int], tuple[int, int]] = {}
         part = 0
         for row in left:
-            if any(first <= marks[topic, at][1] for topic, at, first, _ in row.marks if (topic, at) in marks):
-                break  # a loss between two of them: once the first is remembered, the second shows it
-            for topic, at, first, last in row.marks:
-                marks[topic, at] = (marks[topic, at][0] if (topic, at) in marks else first, last)
+            if any(
+                first <= offsets[topic, partition][1]
+                for topic, partition, first, _ in row.acknowledged
+                if (topic, partition) in offsets
+            ):
+                break  # a loss between two chunks: when the first one is saved, the second one shows it
+            for topic, partition, first, last in row.acknowledged:
+                known = offsets.get((topic, partition))
+                offsets[topic, partition] = (known[0] if known else first, last)
             part += 1
-        if lost := await _advance(pool, left[:part], marks):
-            return lost
+        if loss := await _advance(pool, left[:part], offsets):
+            return loss
         left = left[part:]
     return ""
 
 
-async def _advance(pool: Pool, sent: Sequence[Sent], marks: Mapping[tuple[str, int], tuple[int, int]]) -> str:
+async def _advance(pool: Pool, sent: Sequence[Sent], offsets: Mapping[tuple[str, int], tuple[int, int]]) -> str:
+    """`offsets`: (topic, partition) -> first and last acknowledged offset of these chunks."""
     now = time.time()
-    found = await pool.fetchrow(
+    result = await pool.fetchrow(
         ADVANCE,
         [row.lane for row in sent],
         [row.epoch for row in sent],
         [row.from_id for row in sent],
         [row.to_id for row in sent],
-        [topic for topic, _ in marks],
-        [partition for _, partition in marks],
-        [first for first, _ in marks.values()],
-        [last for _, last in marks.values()],
+        [topic for topic, _ in offsets],
+        [partition for _, partition in offsets],
+        [first for first, _ in offsets.values()],
+        [last for _, last in offsets.values()],
         [row.count for row in sent],
         [min(row.recorded) for row in sent],
         [max(row.recorded) for row in sent],
         [max(now - row.sent_at, 0.0) for row in sent],
     )
-    assert found is not None
-    if found["topic"] is not None:
+    assert result is not None
+    if result["topic"] is not None:
         async with pool.acquire() as tx:
             await start_over(tx)
-        place = f"{found['topic']}-{found['partition']}"
-        return f"{place} acknowledged offset {found['first']} after {found['last_offset']}"
-    if found["moved"] != len({row.lane for row in sent}):
-        raise NotOurs("a lane has a new owner")
+        partition = f"{result['topic']}-{result['partition']}"
+        return f"{partition} acknowledged offset {result['first']} after {result['last_offset']}"
+    if result["moved"] != len({row.lane for row in sent}):
+        raise NotOwner("a lane has a new owner")
     return ""
 
 
@@ -178,8 +195,8 @@ async def _start_over(tx: Tx) -> None:
     await tx.execute("delete from sent")
 
 
-async def meet_cluster(pool: Pool, cluster_id: str) -> bool:
-    """Remember the cluster; True when it is another than last time, and every lane was set back to its start."""
+async def save_cluster(pool: Pool, cluster_id: str) -> bool:
+    """Save the cluster's id. Returns True when it differs from the last one; then every lane is set back as well."""
     async with pool.acquire() as tx, tx.transaction():
         await tx.execute("lock table broker_cluster in exclusive mode")
         known = await tx.fetchval("select cluster_id from broker_cluster where side = 'relay'")
@@ -195,25 +212,26 @@ async def meet_cluster(pool: Pool, cluster_id: str) -> bool:
         return known is not None
 
 
-async def list_marks(pool: Pool) -> dict[tuple[str, int], int]:
-    """(topic, partition) -> the last offset the broker acknowledged there."""
+async def list_acknowledged(pool: Pool) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> the last offset that the broker has acknowledged there."""
     rows = await pool.fetch("select topic, partition, last_offset from broker_marks")
     return {(row["topic"], row["partition"]): row["last_offset"] for row in rows}
 
 
 async def start_over(tx: Tx) -> None:
-    """The broker has lost something: every lane goes back to its oldest event, and former owners' updates miss."""
+    """Set every lane back to its oldest event with a new epoch, because the broker has lost something."""
     async with tx.transaction():
         await _start_over(tx)
 
 
 async def is_known_cluster(pool: Pool, cluster_id: str) -> bool:
-    found = await pool.fetchval("select cluster_id from broker_cluster where side = 'relay'")
-    return bool(found == cluster_id)
+    """Whether this is the cluster that was saved last."""
+    known = await pool.fetchval("select cluster_id from broker_cluster where side = 'relay'")
+    return bool(known == cluster_id)
 
 
 async def pending(pool: Pool) -> tuple[int, float | None]:
-    """How many events are unsent (up to 10,000 a lane) and when the oldest was recorded (seconds since 1970)."""
+    """How many events are unsent (at most 10,000 per lane), and when the oldest was recorded (seconds since 1970)."""
     row = await pool.fetchrow(
         """
         select (select count(*) from lanes l cross join lateral (

@@ -17,7 +17,7 @@ import structlog
 
 from shared.contract.envelope import Outgoing
 from shared.contract.partitions import lane_of
-from shared.postgres.writes import MANY, Bulk, Writes
+from shared.postgres.writes import MIN_COPY_ROWS, Bulk, Writes
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool, Tx
@@ -72,7 +72,7 @@ def append(writes: Writes, events: Sequence[Outgoing]) -> set[int]:
         )
         for event, lane, value in zip(events, lanes, data, strict=True)
     ]
-    if len(rows) >= MANY:
+    if len(rows) >= MIN_COPY_ROWS:
         writes.copy(Bulk("events", COLUMNS, rows, (LOCK, touched)))
     else:
         writes.add(APPEND, touched, *(list(column) for column in zip(*rows, strict=True)))

@@ -1,8 +1,8 @@
-"""Sends each lane's events to the broker, in order, for ever; and all of them again when the broker has lost them.
+"""Sends each lane's events to the broker in order, and sends all of them again when the broker has lost them.
 
-Whoever holds a lane's session lock, on a connection of its own, is the only one to send it. When that connection ends,
-sending stops. A record that a dead owner had under way may still land: readers know it as a repeat. Any error of a send
-means "unknown": the lane is sent again from its cursor.
+The owner of a lane holds the lane's session lock, on a connection of its own, and is the only one to send the lane.
+When that connection ends, sending stops. A record that a dead owner had in flight may still arrive: readers treat it as
+a repeat. After any error of a send nobody knows what arrived, so the lane is sent again from its cursor.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from aiokafka import AIOKafkaProducer
 
 from shared.contract.events import PARTITIONS
 from shared.fault_points import fault_point
-from shared.kafka.settings import KafkaSettings, abort, cluster_id, ensure_topics, find_shortened, pin
+from shared.kafka.internals import abort, pin
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import cluster_id, ensure_topics, find_shortened
 from shared.outbox import progress
 from shared.outbox.batches import Shortened, send
 from shared.outbox.publish import CHANNEL, Wake
 from shared.outbox.state_records import StateOf, StateRecord, build_states
-from shared.postgres.pool import is_transient, open_connection
+from shared.postgres.pool import open_connection
+from shared.postgres.transient import is_transient
+from shared.telemetry.logs import safely
 from shared.telemetry.metrics import DeliveryMetrics, StageMetrics, observe_all
 
 if TYPE_CHECKING:
@@ -35,26 +39,28 @@ log = structlog.get_logger(__name__)
 
 CHUNK = 2_000
 CHUNK_BYTES = 4_000_000
-"""Events of one lane, and bytes of their data, in flight at most: a lane of large dossiers must not fill the memory."""
+"""At most so many events of one lane, and bytes of their data, are in flight: large dossiers must fit into memory."""
 POLL_S = 1.0
+"""A commit that woke nobody is found after this time."""
 WATCH_S = 2.0
+"""Time between two checks of the lock's connection, the lanes and the cluster."""
 SAVE_S = 0.1
-"""How often the cursors are moved on. One that lags costs repeats after a crash, each move a transaction."""
+"""Time between two saves of the cursors. A later save costs more repeats after a crash, each save a transaction."""
 MEASURE_S = 60.0
-"""How often the broker's log is measured: the client reconnects to a new leader without telling us."""
+"""Time between two checks of the log's length: aiokafka reconnects to a newly elected leader and tells nobody."""
 SEND_DEADLINE_S = 30.0
 OWNER_SILENCE_S = 15.0
-"""An owner asks its connection something every `WATCH_S`; one that has not for so long hangs, and loses its lanes."""
+"""PostgreSQL ends an owner's connection, and its locks, after this time without a question: the owner hangs."""
 ANSWER_S = 5.0
-"""How long a database or a broker that is watched may be silent: a frozen one must not hold the watch up."""
+"""How long a check waits for the database or the broker, so that a frozen one does not hold the relay up."""
 
 
-Flying: TypeAlias = "dict[asyncio.Task[progress.Sent], int]"
-"""Sends under way, and of which lane."""
+InFlight: TypeAlias = "dict[asyncio.Task[progress.Sent], int]"
+"""Each send in flight, and its lane."""
 
 
 class BrokerLost(Exception):
-    """The broker does not hold any more what it had acknowledged."""
+    """The broker no longer holds what it had acknowledged."""
 
 
 def _is_full(chunk: Sequence[Any]) -> bool:
@@ -62,7 +68,10 @@ def _is_full(chunk: Sequence[Any]) -> bool:
 
 
 class Relay:
-    """One process's sender. `state_of` makes the compacted state records for dossiers whose lifecycle was just sent."""
+    """The sender of one process.
+
+    `state_of` builds the state records of the dossiers that have an event of the topic `state_source` in a chunk.
+    """
 
     def __init__(
         self,
@@ -87,13 +96,13 @@ class Relay:
         wake.owns = lambda: frozenset(self._owned)
 
     async def run(self) -> None:
-        """Own lanes and send them until cancelled; whatever fails, try again."""
+        """Own lanes and send them until cancelled; after any failure, begin again."""
         pause = 0.1
         while True:
             try:
                 await self._own_and_send()
-            except BrokerLost as lost:
-                self._say_lost(lost)
+            except BrokerLost as loss:
+                self._report_loss(loss)
             except Exception as error:
                 expected = is_transient(error) or type(error).__module__.startswith("aiokafka")
                 log.warning("relay starts again", error=repr(error)[:200], exc_info=None if expected else error)
@@ -104,8 +113,8 @@ class Relay:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
 
-    def _say_lost(self, lost: BrokerLost) -> None:
-        log.warning("the broker has lost what it had acknowledged: sending again from the oldest event", why=str(lost))
+    def _report_loss(self, loss: BrokerLost) -> None:
+        log.warning("the broker has lost what it had acknowledged: sending again from the oldest event", why=str(loss))
         self._metrics.refills.inc()
 
     def _set_connected(self, connected: bool) -> None:
@@ -118,99 +127,102 @@ class Relay:
         owner: asyncpg.Connection[asyncpg.Record] | None = None
         try:
             await producer.start()
-            over = await self._check_cluster(producer)
+            session_end = await self._check_cluster(producer)
             self._set_connected(True)
-            # Only now: with a broker that is slow to answer it would be ended for its silence.
+            # Opened last: while a slow broker answers, PostgreSQL would end the connection for its silence.
             owner = await open_connection(self._dsn, name=f"{self._service}-relay", silence_s=OWNER_SILENCE_S)
-            await self._session(owner, producer, over)
+            await self._session(owner, producer, session_end)
         finally:
             try:
-                # Before the lock is free: nothing of ours is under way when the next owner begins to send.
+                # Before the lock is free, so that nothing is in flight when the next owner begins to send.
                 await abort(producer)
             finally:
                 if owner is not None:
                     owner.terminate()
 
     async def _check_cluster(self, producer: AIOKafkaProducer) -> asyncio.Future[None]:
-        """A cluster we have not seen holds nothing of ours: every lane goes back to its oldest event.
+        """Save which cluster this is. A new one holds nothing yet: every lane is set back to its oldest event.
 
-        Done with the answer: as soon as another cluster has answered at its address.
+        Returns a future that is done as soon as another cluster answers at this one's address.
         """
         found = await cluster_id(producer.client)
-        over = pin(producer.client, found)
-        if await progress.meet_cluster(self._pool(), found):
+        session_end = pin(producer.client, found)
+        if await progress.save_cluster(self._pool(), found):
             self._metrics.refills.inc()
-            log.warning("a cluster that is new to us: everything is sent to it from the oldest event", cluster_id=found)
+            log.warning("a new cluster: everything is sent to it from the oldest event", cluster_id=found)
         else:
             await self._check_length()
-        return over
+        return session_end
 
     async def _check_length(self) -> None:
-        """The log of the same cluster may have become shorter: brokers elected a copy that had not everything."""
-        if lost := await find_shortened(self._kafka, await progress.list_marks(self._pool())):
+        """Raises BrokerLost when this cluster's log is shorter: its brokers have elected a copy that lacks records."""
+        if loss := await find_shortened(self._kafka, await progress.list_acknowledged(self._pool())):
             async with self._pool().acquire() as tx:
                 await progress.start_over(tx)
-            raise BrokerLost(lost)
+            raise BrokerLost(loss)
 
     async def _session(
-        self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer, over: asyncio.Future[None]
+        self,
+        owner: asyncpg.Connection[asyncpg.Record],
+        producer: AIOKafkaProducer,
+        session_end: asyncio.Future[None],
     ) -> None:
-        """Send until the lock's connection has ended, or `over` is done.
+        """Send until the lock's connection ends, or `session_end` is done.
 
-        With all lanes ours, that connection is asked nothing but whether it lives: waiting for one that is dead would
-        keep us from noticing.
+        While this process owns all lanes, that connection is used for nothing but the check that it lives: a query on a
+        dead connection would keep the relay from noticing.
         """
 
-        def ended(_: Any) -> None:
-            if not over.done():
-                over.set_result(None)
+        def end_session(_: Any) -> None:
+            if not session_end.done():
+                session_end.set_result(None)
 
-        owner.add_termination_listener(ended)
+        owner.add_termination_listener(end_session)
         await owner.add_listener(CHANNEL, lambda *_: self._wake.notified(frozenset(self._owned)))
-        dirty: set[int] = set()
-        flying: Flying = {}
+        dirty: set[int] = set()  # lanes that may have something to send
+        in_flight: InFlight = {}
         clock = asyncio.get_running_loop().time
-        watch = clock() + WATCH_S
-        measure = watch + MEASURE_S
+        watch_at = clock() + WATCH_S
+        measure_at = watch_at + MEASURE_S
         try:
-            while not over.done():
+            while not session_end.done():
                 dirty |= await self._take_lanes(owner)
-                if idle := self._idle(dirty, flying):
+                if idle := self._idle(dirty, in_flight):
                     after = {lane: self._owned[lane].sent_to for lane in idle}
                     chunks = await progress.next_chunks(self._pool(), after, CHUNK, CHUNK_BYTES)
-                    # A full chunk means there may be more; whoever commits after this look wakes us again.
+                    # After a full chunk there may be more; a commit after this query wakes the relay again.
                     dirty -= {lane for lane in idle if not _is_full(chunks.get(lane, ()))}
                     states = await build_states(
                         self._pool(), self._state_of, self._source, (row for rows in chunks.values() for row in rows)
                     )
                     for lane, rows in chunks.items():
-                        flying[asyncio.create_task(self._send(producer, lane, rows, states[lane]))] = lane
-                self._collect(flying)
+                        in_flight[asyncio.create_task(self._send(producer, lane, rows, states[lane]))] = lane
+                self._collect_sent(in_flight)
                 if self._unsaved and clock() >= self._save_at:
                     await self._save()
-                if not self._idle(dirty, flying):
-                    dirty |= await self._wait(over, flying)
-                if (now := clock()) >= watch:
-                    watch = now + WATCH_S
+                if not self._idle(dirty, in_flight):
+                    dirty |= await self._wait(session_end, in_flight)
+                if (now := clock()) >= watch_at:
+                    watch_at = now + WATCH_S
                     await self._watch(owner, producer)
                     dirty |= set(self._owned)
-                    if now >= measure:
-                        measure = now + MEASURE_S
+                    if now >= measure_at:
+                        measure_at = now + MEASURE_S
                         await self._check_length()
         finally:
-            for task in flying:
+            for task in in_flight:
                 task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
-            await self._save_at_last()
+            await asyncio.gather(*in_flight, return_exceptions=True)
+            await self._save_at_end()
 
-    def _idle(self, dirty: set[int], flying: Flying) -> set[int]:
-        """Our lanes that have something to send and nothing under way."""
-        return (dirty & self._owned.keys()) - set(flying.values())
+    def _idle(self, dirty: set[int], in_flight: InFlight) -> set[int]:
+        """The owned lanes that may have something to send and have nothing in flight."""
+        return (dirty & self._owned.keys()) - set(in_flight.values())
 
-    async def _wait(self, over: asyncio.Future[None], flying: Flying) -> set[int]:
-        """Until something was committed, a send has ended, it is over, or it is time to look anyway."""
+    async def _wait(self, session_end: asyncio.Future[None], in_flight: InFlight) -> set[int]:
+        """Wait for a commit, the end of a send or of the session, or the next poll. Returns the lanes to look at."""
         waking = asyncio.create_task(self._wake.wait())
-        awaited: set[asyncio.Future[Any]] = {waking, over, *flying}
+        awaited: set[asyncio.Future[Any]] = {waking, session_end, *in_flight}
         timeout = POLL_S
         if self._unsaved:
             timeout = min(timeout, max(self._save_at - asyncio.get_running_loop().time(), 0.0))
@@ -219,7 +231,7 @@ class Relay:
         return self._wake.take() if done or self._unsaved else set(self._owned)
 
     async def _watch(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
-        """Is the lock's connection alive, are the lanes ours, and is it still the cluster we know?"""
+        """Raises when the lock's connection is dead, a lane has another owner, or the cluster is another one."""
         # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the answer.
         async with asyncio.timeout(ANSWER_S):
             await owner.execute("select 1")
@@ -230,7 +242,7 @@ class Relay:
             raise BrokerLost(f"cluster id is now {found}")
 
     async def _take_lanes(self, owner: asyncpg.Connection[asyncpg.Record]) -> set[int]:
-        """Lanes newly ours. Cheap when all are."""
+        """Lock the lanes that nobody owns. Returns the new ones; asks nothing while this process owns all lanes."""
         if len(self._owned) == PARTITIONS:
             return set()
         free = [lane for lane in range(PARTITIONS) if lane not in self._owned]
@@ -242,9 +254,9 @@ class Relay:
         return set(taken)
 
     async def _send(self, producer: Any, lane: int, rows: list[Any], states: Sequence[StateRecord]) -> progress.Sent:
-        """Send one chunk: one batch after the other per topic, topics side by side."""
-        real = sum(row["dossier_id"] is not None for row in rows)
-        fault_point("relay-before-send", real)
+        """Send one chunk. Raises BrokerLost, NotOwner, KafkaError, and TimeoutError after `SEND_DEADLINE_S`."""
+        at_stake = sum(row["dossier_id"] is not None for row in rows)
+        fault_point("relay-before-send", at_stake)
         by_topic: dict[str, list[Any]] = defaultdict(list)
         for row in rows:
             by_topic[row["topic"]].append(row)
@@ -252,26 +264,26 @@ class Relay:
             by_topic[state.topic].append(state)
         epoch = self._owned[lane].epoch
         try:
-            # A deadline, for an idempotent producer never gives up by itself (docs/brokers.md, 6).
+            # An idempotent producer never gives up by itself (docs/brokers.md, 6).
             async with asyncio.timeout(SEND_DEADLINE_S):
-                marks = await send(producer, lane, by_topic)
-        except Shortened as lost:
+                acknowledged = await send(producer, lane, by_topic)
+        except Shortened as loss:
             await progress.confirm(self._pool(), {lane: self._owned[lane]})
             async with self._pool().acquire() as tx:
                 await progress.start_over(tx)
-            raise BrokerLost(str(lost)) from lost
-        fault_point("relay-after-send", real)
+            raise BrokerLost(str(loss)) from loss
+        fault_point("relay-after-send", at_stake)
         recorded = tuple(row["recorded_at"].timestamp() for row in rows)
-        return progress.Sent(lane, epoch, rows[0]["id"], rows[-1]["id"], marks, recorded, time.time(), real)
+        return progress.Sent(lane, epoch, rows[0]["id"], rows[-1]["id"], acknowledged, recorded, time.time(), at_stake)
 
-    def _collect(self, flying: Flying) -> None:
-        """Of what has ended: its lane may go on. Raises what a send has raised."""
-        done = [task for task in flying if task.done()]
+    def _collect_sent(self, in_flight: InFlight) -> None:
+        """Take the sends that have ended out of `in_flight` and count them. Raises what a send has raised."""
+        done = [task for task in in_flight if task.done()]
         if not done:
             return
         sent = [task.result() for task in done]
         for task in done:
-            del flying[task]
+            del in_flight[task]
         for row in sent:
             self._owned[row.lane].sent_to = row.to_id
         if not self._unsaved:
@@ -287,20 +299,20 @@ class Relay:
         self._stages.left.labels("relay", "sent").inc(count)
 
     async def _save(self) -> None:
-        """Remember what was acknowledged. Raises BrokerLost, and NotOurs."""
-        # Taken out first: what became of a commit may be unknown, and saved twice it would look like a loss.
+        """Save the acknowledged chunks. Raises BrokerLost and NotOwner."""
+        # Taken out first: when a commit's outcome is unknown, saving the same chunk twice would look like a loss.
         sent, self._unsaved = self._unsaved, []
-        lost = await progress.advance(self._pool(), sent)
-        fault_point("relay-after-cursor", sum(row.real for row in sent))
-        if lost:
-            raise BrokerLost(lost)
+        loss = await progress.advance(self._pool(), sent)
+        fault_point("relay-after-cursor", sum(row.at_stake for row in sent))
+        if loss:
+            raise BrokerLost(loss)
 
-    async def _save_at_last(self) -> None:
-        """At the end of a session, whatever ended it. What cannot be saved is sent again by the next owner."""
+    async def _save_at_end(self) -> None:
+        """Save at the end of a session, whatever has ended it. The next owner sends again what cannot be saved."""
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self._save()
-        except BrokerLost as lost:
-            self._say_lost(lost)
-        except Exception as error:  # noqa: BLE001 - what ended the session is what counts
-            log.info("places not saved", error=type(error).__name__)
+        except BrokerLost as loss:
+            self._report_loss(loss)
+        except Exception as error:  # noqa: BLE001 - the error that ended the session is the one that counts
+            log.info("acknowledged offsets not saved", error=safely(error))

@@ -1,4 +1,4 @@
-"""The compacted topic's records: a dossier as it is now, built when it is sent and never stored."""
+"""The records of the compacted topic: each dossier's current state, built when it is sent and never stored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StateRecord:
-    """A record for a compacted topic, built from the current row when sent; never stored."""
+    """One record of a compacted topic."""
 
     topic: str
     key: str
@@ -34,10 +34,10 @@ StateOf = Callable[["Pool", Sequence[UUID]], Awaitable[list[StateRecord]]]
 async def build_states(
     pool: Pool, state_of: StateOf | None, source: str, rows: Iterable[Any]
 ) -> dict[int, list[StateRecord]]:
-    """Lane -> the dossiers of these events of the topic `source`, as they are now.
+    """The current states of the dossiers that have an event of the topic `source` among `rows`: lane -> records.
 
-    A lane sends one chunk after the other, so no older state follows a newer one. A mistake in building them must not
-    stop the facts: the next change tells.
+    A lane sends one chunk after the other, so no older state follows a newer one. A bug in building the states does not
+    stop the events: it is logged, and the dossier's next event publishes its state. Raises transient errors.
     """
     states: dict[int, list[StateRecord]] = defaultdict(list)
     changed = {row["dossier_id"]: row["lane"] for row in rows if row["topic"] == source}
@@ -49,6 +49,6 @@ async def build_states(
     except Exception as error:
         if is_transient(error):
             raise
-        log.exception("states not told", dossiers=len(changed))
+        log.exception("states not published", dossiers=len(changed))
         states.clear()
     return states

@@ -1,1 +1,1 @@
-"""PostgreSQL: the connection pool, migrations, and several writes in one round trip."""
+"""PostgreSQL: the connection pool, transient errors, migrations, and several writes in one round trip."""

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")

@@ -1,8 +1,8 @@
-"""Several writes in one round trip: parts of one statement, which PostgreSQL carries out together; many rows by COPY.
+"""Several writes in one round trip: as parts of one statement, and by COPY where there are many rows.
 
-A small batch costs its round trips and little else, and the client library sends one statement at a time. Every part
-sees the tables as they were before all of them, and their order is not defined: so a row belongs to one part, and what
-must be locked in an order is locked before.
+The time of a small batch is the time of its round trips, and asyncpg sends one statement at a time. Each part sees the
+tables as they were before all parts, and PostgreSQL may execute the parts in any order. So each row belongs to one part
+only, and locks that need an order are taken before.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from shared.postgres.pool import Tx
 
-PLACE = re.compile(r"\$(\d+)")
-
-
-MANY = 500
-"""So many new rows go by COPY: each costs PostgreSQL and us less, and all of them a round trip or two more."""
+PARAMETER = re.compile(r"\$(\d+)")
+MIN_COPY_ROWS = 500
+"""From so many new rows on COPY is used: it costs less for each row, and one or two more round trips."""
 
 
 class Bulk(NamedTuple):
-    """Rows for COPY. `first`: a statement and its one value, carried out before them."""
+    """Rows for COPY. `first`: a statement with its one value, to be executed before."""
 
     table: str
     columns: Sequence[str]
@@ -32,7 +30,7 @@ class Bulk(NamedTuple):
 
 
 class Writes:
-    """Statements put together one by one, each with its own `$1, $2 …`; `run` sends them."""
+    """Collects the statements that end a transaction, each with its own `$1, $2 …`; `run` sends them."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[str, int]] = []
@@ -40,27 +38,29 @@ class Writes:
         self._bulks: list[Bulk] = []
 
     def add(self, statement: str, *values: Any) -> None:
-        """An insert, update or delete without a `with` of its own."""
+        """Add an insert, update or delete that has no `with`."""
         self._parts.append((statement, len(values)))
         self._values += values
 
     def insert(self, table: str, columns: Mapping[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
-        """New rows. `columns`: their names and PostgreSQL's types, in the order of each row's values."""
-        if len(rows) >= MANY:
+        """Add new rows. `columns`: name -> PostgreSQL type, in the order of each row's values."""
+        if len(rows) >= MIN_COPY_ROWS:
             self.copy(Bulk(table, tuple(columns), rows))
         elif rows:
-            self.add(_insertion(table, tuple(columns.items())), *(list(column) for column in zip(*rows, strict=True)))
+            self.add(
+                _insert_statement(table, tuple(columns.items())), *(list(column) for column in zip(*rows, strict=True))
+            )
 
     def copy(self, bulk: Bulk) -> None:
-        """Rows for COPY: written after all statements, in the order in which they were given."""
+        """Add rows for COPY. They are written after all statements, in the order in which they are added."""
         self._bulks.append(bulk)
 
     async def run(self, tx: Tx) -> None:
-        """Carry out what was added since the last time, in a transaction. Raises what any of them raises."""
+        """Execute what was added since the last run, in the caller's transaction. Raises what any part raises."""
         parts, values, bulks = tuple(self._parts), self._values, self._bulks
         self._parts, self._values, self._bulks = [], [], []
         if parts:
-            await tx.execute(_together(parts), *values)
+            await tx.execute(_one_statement(parts), *values)
         for bulk in bulks:
             if bulk.first is not None:
                 await tx.execute(*bulk.first)
@@ -68,14 +68,14 @@ class Writes:
 
 
 @lru_cache(maxsize=64)
-def _insertion(table: str, columns: tuple[tuple[str, str], ...]) -> str:
+def _insert_statement(table: str, columns: tuple[tuple[str, str], ...]) -> str:
     names = ", ".join(name for name, _ in columns)
     arrays = ", ".join(f"${number}::{type}[]" for number, (_, type) in enumerate(columns, 1))
     return f"insert into {table} ({names}) select {names} from unnest({arrays}) as r ({names})"
 
 
 @lru_cache(maxsize=256)
-def _together(parts: tuple[tuple[str, int], ...]) -> str:
+def _one_statement(parts: tuple[tuple[str, int], ...]) -> str:
     if len(parts) == 1:
         return parts[0][0]
     before, named = 0, []
@@ -86,4 +86,5 @@ def _together(parts: tuple[tuple[str, int], ...]) -> str:
 
 
 def _renumbered(statement: str, before: int) -> str:
-    return PLACE.sub(lambda place: f"${int(place.group(1)) + before}", statement)
+    """The statement with `before` added to the number of each parameter."""
+    return PARAMETER.sub(lambda found: f"${int(found.group(1)) + before}", statement)

@@ -1,1 +1,1 @@
-"""Personal data: sealed fields, and the citizen's tracking secret."""
+"""Personal data: sealed fields, and the tracking secret of a dossier."""

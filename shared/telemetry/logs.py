@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, and never a person's number or phone in it."""
+"""Logs: one JSON object per line, without the number or the phone of a person."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import sys
-import time
 import traceback
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -14,15 +13,14 @@ from typing import Any
 
 import orjson
 import structlog
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LONG_DIGITS = re.compile(r"(?<![\w-])(?:\+?84|0)?\d{9,12}(?![\w-])")
-SHORTEST = 9
-"""A text of fewer characters holds no such run: most texts of a line do."""
+MIN_MASKED = 9
+"""A shorter text has no such run of digits."""
 
 
 def mask_numbers(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Any lone run of 9 to 12 digits may be somebody's number: it does not go into a log."""
+    """A structlog processor that masks each run of 9 to 12 digits: it may be the number of a person."""
     for key, value in event.items():
         event[key] = _masked(value)
     return event
@@ -30,7 +28,7 @@ def mask_numbers(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
 
 def _masked(value: Any) -> Any:
     if isinstance(value, str):
-        return value if len(value) < SHORTEST else LONG_DIGITS.sub("*********", value)
+        return value if len(value) < MIN_MASKED else LONG_DIGITS.sub("*********", value)
     if isinstance(value, Mapping):
         return {name: _masked(item) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -39,7 +37,7 @@ def _masked(value: Any) -> Any:
 
 
 def configure(service: str, level: str) -> None:
-    """JSON lines on standard output, for structlog and for the libraries that use logging."""
+    """Write JSON lines to standard output, for structlog and for the libraries that use `logging`."""
     chain: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -68,9 +66,10 @@ def configure(service: str, level: str) -> None:
 
 
 def as_line(event: Any, default: Any) -> str:
+    """The event as JSON. `default` converts what JSON does not know."""
     try:
         return orjson.dumps(event, default=default).decode()
-    except TypeError:  # what orjson is too strict for: a name that is no text, a number beyond 64 bits
+    except TypeError:  # orjson refuses a key that is no text, and a number beyond 64 bits
         return json.dumps(event, default=default, ensure_ascii=False)
 
 
@@ -82,41 +81,14 @@ def _named(service: str) -> Any:
     return add
 
 
-class AccessLog:
-    """One line a request: method, path without its query (which may hold a secret), status, milliseconds."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._log = structlog.get_logger("access").bind()  # put together once, not for every line
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ("/livez", "/readyz", "/metrics"):
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 500
-
-        async def remember(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, remember)
-        finally:
-            millis = round((time.perf_counter() - started) * 1000, 1)
-            self._log.info("request", method=scope["method"], path=scope["path"], status=status, ms=millis)
-
-
 def safely(error: BaseException) -> str:
-    """The kind of an error and, from PostgreSQL, its code: never its text, which may quote personal data."""
+    """The class of an error and its SQLSTATE, if it has one; not its text, which may quote personal data."""
     state = getattr(error, "sqlstate", None)
     return f"{type(error).__name__}{f' {state}' if state else ''}"
 
 
 def place_of(error: BaseException) -> str:
-    """Where it was raised, in our own code as far down as that goes: a traceback's last line may quote a value."""
-    steps = traceback.extract_tb(error.__traceback__)
-    ours = [step for step in steps if "site-packages" not in step.filename] or steps
-    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+    """File and line of the last frame that is not a library's, for a log that must not quote values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""

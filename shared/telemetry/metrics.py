@@ -1,4 +1,4 @@
-"""What Prometheus may ask: one registry a process, gauges set in the background, never a query inside a scrape."""
+"""The Prometheus metrics of a service. Gauges are set in the background, so that a scrape never asks the database."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 MACHINE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 HUMAN_BUCKETS = (60, 300, 900, 1800, 3600, 7200, 14400, 28800, 57600, 86400, 144000, 288000)
 WAIT_BUCKETS = tuple(sorted({*MACHINE_BUCKETS, *HUMAN_BUCKETS}))
-"""Seconds: wall for machine stages, working time for human stages; 28,800 is one working day of eight hours."""
+"""Seconds of wall time for machine stages, of working time for human ones; 28,800 is a working day of eight hours."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 def observe_all(histogram: Histogram, values: Iterable[float]) -> None:
-    """`observe` for many values: a lock for each bucket instead of two for each value, which is a batch's worth."""
+    """`histogram.observe` for many values at once, with one lock per bucket instead of two per value.
+
+    Uses private attributes of prometheus_client, read in 0.26.0; `tests/shared/test_metrics.py` fails when they change.
+    """
     counts: dict[int, int] = {}
     bounds, total = histogram._upper_bounds, 0.0
     for value in values:
@@ -30,11 +33,9 @@ def observe_all(histogram: Histogram, values: Iterable[float]) -> None:
 
 
 class DeliveryMetrics:
-    """The delivery core's own figures, the same in every service."""
+    """The metrics of the delivery core, the same in every service."""
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
-        self.registry = registry
-        self.service = service
         self.repeated = Counter(
             "events_repeated_total", "Events that came again and had no second effect", ["consumer"], registry=registry
         ).labels(service)
@@ -88,13 +89,13 @@ class DeliveryMetrics:
         self._beats: dict[str, float] = {}
 
     def beat(self, stage: str, sent_at: datetime) -> None:
-        """A heartbeat came through. A broker that is filled again brings old ones: the latest stays."""
+        """Count a heartbeat of a stage. A refilled broker brings old heartbeats again, so the latest one counts."""
         latest = self._beats[stage] = max(sent_at.timestamp(), self._beats.get(stage, 0.0))
         self.heartbeat.labels(stage).set(latest)
 
 
 class StageMetrics:
-    """The figures of the stages one service stands for. All services that have stages use these names."""
+    """The metrics of a service's stages, under the same names in all services."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, text: str) -> Gauge:

@@ -11,7 +11,8 @@ import pytest
 from deploy.kafka import KafkaCluster
 from deploy.local.doctor import _broker
 from deploy.local.findings import Finding
-from shared.kafka.settings import KafkaSettings, ensure_topics
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import ensure_topics
 from tests.kafka.test_kafka_cluster import port_base
 
 UNCLEAN, IN_SYNC = "unclean.leader.election.enable", "min.insync.replicas"

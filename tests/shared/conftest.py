@@ -1,4 +1,4 @@
-"""A database with the small world in it, a producer, and subscriptions that end with their test."""
+"""A database with the table of `world.py`, a producer, and subscriptions and relays that end with the test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 
-from shared.kafka.settings import KafkaSettings, ensure_topics
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import ensure_topics
 from tests.shared import world
 from tests.shared.listening import Listener
 from tests.shared.relaying import Sender

@@ -1,4 +1,4 @@
-"""A subscription in the background, and what it is to hear."""
+"""A subscription that runs in the background, and the records it consumes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """A subscription that runs in the background, as one process's."""
+    """A subscription that runs in the background, like that of one process."""
 
     def __init__(self, pool: Pool, kafka: KafkaSettings, apply: Any = None) -> None:
         self.subscription = Subscription(
@@ -40,7 +40,7 @@ class Listener:
     def partitions(self) -> set[int]:
         subscriber = self.subscription._subscriber
         consumer = subscriber and subscriber.consumer
-        return {place.partition for place in consumer.assignment()} if consumer else set()
+        return {one.partition for one in consumer.assignment()} if consumer else set()
 
     async def stop(self) -> None:
         self._task.cancel()

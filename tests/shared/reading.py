@@ -1,4 +1,4 @@
-"""What lies in the broker's log, read without a group."""
+"""Reads the records in the broker's log without a group."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from shared.kafka.settings import KafkaSettings
 
 
 async def read_topic(kafka: KafkaSettings, topic: str = SUBMISSIONS) -> list[Received]:
-    """Every record of the topic, per partition in the log's order."""
+    """Every record of the topic, those of a partition in the log's order."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.servers, enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     found: list[Received] = []
     try:
-        places = [TopicPartition(topic, lane) for lane in range(PARTITIONS)]
-        ends = await consumer.end_offsets(places)
-        consumer.assign(places)
-        for place in places:
-            # The embedded broker's end offset is the last batch's first record + 1: above it, silence is the end.
+        partitions = [TopicPartition(topic, lane) for lane in range(PARTITIONS)]
+        ends = await consumer.end_offsets(partitions)
+        consumer.assign(partitions)
+        for partition in partitions:
+            # The embedded broker's end offset is the last batch's first offset + 1; after it, a pause is the end.
             give_up = time.monotonic() + 15
-            while await consumer.position(place) < ends[place]:
-                batches = await consumer.getmany(place, timeout_ms=200, max_records=5_000)
+            while await consumer.position(partition) < ends[partition]:
+                batches = await consumer.getmany(partition, timeout_ms=200, max_records=5_000)
                 found += [parse(record) for rows in batches.values() for record in records_from(rows)]
-                assert time.monotonic() < give_up, f"{place} is not readable to its end"
+                assert time.monotonic() < give_up, f"{partition} is not readable to its end"
         batches = await consumer.getmany(timeout_ms=150) if kafka.flavour == "tansu" else {}
         while batches:
             for rows in batches.values():

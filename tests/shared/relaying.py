@@ -1,4 +1,4 @@
-"""A relay that runs in a test, and what became of what it was told."""
+"""A relay that runs in a test, and questions about what it has sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Sender:
-    """A relay that runs in the background, as one process's."""
+    """A relay that runs in the background, like that of one process."""
 
     def __init__(self, dsn: str, pool: Pool, kafka: KafkaSettings, **more: Any) -> None:
         self.wake = Wake(lambda: pool)
@@ -71,17 +71,18 @@ async def has_come(kafka: KafkaSettings, number: int) -> bool:
 
 
 async def knows(pool: Pool, broker: Embedded | Apache | Given) -> bool:
-    """Whether the relay has met the cluster that is there now."""
+    """Whether the relay has saved the id of the cluster that is there now."""
     return await progress.is_known_cluster(pool, broker.cluster_id)
 
 
 async def sent_row(pool: Pool, dossier_id: UUID, offset: int, after: progress.Sent | None = None) -> progress.Sent:
-    """As if the next event of the dossier's lane, or the one `after` another, had been acknowledged at `offset`."""
+    """The next event of the dossier's lane, or the one `after` another, as if it were acknowledged at `offset`."""
     lane = lane_of(str(dossier_id))
     at = await pool.fetchrow("select epoch, sent_to from lanes where lane = $1", lane)
     assert at is not None
     row = (await progress.next_chunks(pool, {lane: after.to_id if after else at["sent_to"]}, 1, 10**6))[lane][0]
-    return progress.Sent(lane, at["epoch"], row["id"], row["id"], ((SUBMISSIONS, lane, offset, offset),), (0.0,), 0.0)
+    acknowledged = (progress.Acknowledged(SUBMISSIONS, lane, offset, offset),)
+    return progress.Sent(lane, at["epoch"], row["id"], row["id"], acknowledged, (0.0,), 0.0)
 
 
 async def advance(pool: Pool, *sent: progress.Sent) -> str:

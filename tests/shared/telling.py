@@ -1,4 +1,4 @@
-"""Records as they would lie in the broker's log, good and bad, for the tests of delivery."""
+"""Records for the tests of delivery, good and bad, as they are in the broker's log."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def record(
     value: bytes | None = None,
     headers: Mapping[str, bytes | None] | None = None,
 ) -> Record:
-    """A record of a dossier's event; `headers` replaces single ones, None takes one away."""
-    said = fact or told(note)
+    """A record with an event of a dossier. `headers` replaces single headers; None removes one."""
+    content = fact or told(note)
     envelope = dict(
         headers_of(
             topic=topic,
             subject=str(dossier_id),
             sequence=sequence,
             ce_id=ce_id or new_id(),
-            type=type or said.__class__.__name__,
+            type=type or content.__class__.__name__,
             trace_id=new_id(),
             recorded_at=NOON,
         )
@@ -57,16 +57,16 @@ def record(
         offset=next(_offsets),
         key=str(dossier_id).encode() if key is None else key,
         headers=tuple(envelope.items()),
-        value=said.model_dump_json().encode() if value is None else value,
+        value=content.model_dump_json().encode() if value is None else value,
         sent_at=NOON,
     )
 
 
 def received(dossier_id: UUID, sequence: int, note: str = "", *, ce_id: UUID | None = None) -> Received:
-    """The same, already read."""
+    """The same, parsed."""
     return parse(record(dossier_id, sequence, note, ce_id=ce_id))
 
 
 def stranger(note: str = "hello", **headers: bytes) -> Record:
-    """A record that has nothing to do with us."""
+    """A record that no service of hoso has written."""
     return Record(SUBMISSIONS, 0, next(_offsets), str(uuid4()).encode(), tuple(headers.items()), note.encode(), NOON)

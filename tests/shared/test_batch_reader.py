@@ -1,4 +1,4 @@
-"""What one consumer reads: fetched ahead, applied, its place told, and given back when it failed."""
+"""The batches of one consumer: fetched ahead, applied, their offsets committed, and fetched again after a failure."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from shared.postgres.pool import Pool
 
 
-async def test_the_place_told_never_passes_what_was_applied(
+async def test_committed_offsets_never_pass_what_was_applied(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told ahead of its effect, a record would be lost by whoever dies between; told at last, it is not heard again."""
+    """Committed before its effect, a record would be lost by a crash; committed after it, it does not come again."""
     apply, applied = world.consumer(pool).apply, 0
     ends: dict[TopicPartition, int] = {}
-    told: list[tuple[int, int]] = []
+    commits: list[tuple[int, int]] = []
     commit = AIOKafkaConsumer.commit
 
     async def slowly(records: Sequence[Record]) -> None:
@@ -42,10 +42,10 @@ async def test_the_place_told_never_passes_what_was_applied(
         await apply(records)
         applied += len(records)
 
-    async def watched(self: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> None:
-        ends.update(places)
-        told.append((sum(ends.values()), applied))
-        await commit(self, places)
+    async def watched(self: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+        ends.update(offsets)
+        commits.append((sum(ends.values()), applied))
+        await commit(self, offsets)
 
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
     listen(slowly)
@@ -53,15 +53,15 @@ async def test_the_place_told_never_passes_what_was_applied(
     for sequence in range(1, 9):
         await send(producer, [record(d, sequence) for d in dossiers])
         await wait_until(lambda: applied == sequence * 10, 20)  # noqa: B023 - awaited before it changes
-    await wait_until(lambda: told and told[-1][1] == 80, 20)
-    assert all(place == done for place, done in told), told
-    assert len(told) > 1
+    await wait_until(lambda: commits and commits[-1][1] == 80, 20)
+    assert all(offset == done for offset, done in commits), commits
+    assert len(commits) > 1
 
 
-async def test_the_next_batch_is_here_while_one_is_applied_and_is_not_older_than_it_says(
+async def test_the_next_batch_is_fetched_while_one_is_applied_and_counts_in_the_age(
     listen: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
-    """Taken in turns, PostgreSQL and we wait for each other; and what is fetched early is as unprocessed as before."""
+    """Otherwise the service and PostgreSQL wait for each other; and a record fetched early is still unprocessed."""
     apply, held_up, go_on = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
 
     async def wait_first(records: Sequence[Record]) -> None:
@@ -73,71 +73,73 @@ async def test_the_next_batch_is_here_while_one_is_applied_and_is_not_older_than
     await send(producer, [record(dossier_id, 1)])
     listener = listen(wait_first)
     await asyncio.wait_for(held_up.wait(), 20)
-    first = listener.subscription._reading._current[SUBMISSIONS]
+    first = listener.subscription._reader._applying[SUBMISSIONS]
     await send(producer, [record(dossier_id, 2)])
-    await wait_until(lambda: listener.subscription._reading.ahead.oldest, 20, what="the next one is here")
-    assert listener.subscription._reading.ahead.oldest[SUBMISSIONS] >= first
+    await wait_until(lambda: listener.subscription._reader.prefetch.oldest, 20, what="the next batch is fetched")
+    assert listener.subscription._reader.prefetch.oldest[SUBMISSIONS] >= first
     gauge = listener.subscription._metrics.oldest_unprocessed.labels(SUBMISSIONS)._value
     await wait_until(lambda: gauge.get() == pytest.approx(first), 20)
     go_on.set()
     await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
-    await wait_until(lambda: not listener.subscription._reading.ahead.oldest, 20)
+    await wait_until(lambda: not listener.subscription._reader.prefetch.oldest, 20)
 
 
 @pytest.mark.parametrize("why", [RuntimeError("once"), asyncio.CancelledError()], ids=["raised", "cancelled"])
-async def test_what_was_fetched_after_a_batch_that_failed_is_not_told_before_it(
+async def test_what_was_fetched_after_a_failed_batch_is_not_committed_before_it(
     why: BaseException, listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next batch is here already when one fails. Applied and told first, the failed one would be lost with us."""
+    """The next batch is fetched already when one fails. Committed first, it would make a crash lose the failed one."""
     monkeypatch.setattr(batch_reader, "MAX_RECORDS", 10)
     monkeypatch.setattr(batch_reader, "FIRST_RECORDS", 1)
     monkeypatch.setattr(batch_reader, "COMMIT_EVERY_S", 0.0)
     apply, failing = world.consumer(pool).apply, True
     dossiers = [uuid4() for _ in range(40)]  # of all partitions: the next batch has some that the failed one has not
     ends: dict[TopicPartition, int] = {}
-    told: list[tuple[int, int]] = []
+    commits: list[tuple[int, int]] = []
     commit = AIOKafkaConsumer.commit
 
     async def sometimes(records: Sequence[Record]) -> None:
         nonlocal failing
         if failing and len(await effects(pool)) >= 20:
             failing = False
-            await wait_until(lambda: listener.subscription._reading.ahead.oldest, 20, what="the next one is fetched")
+            await wait_until(
+                lambda: listener.subscription._reader.prefetch.oldest, 20, what="the next batch is fetched"
+            )
             raise why
         await apply(records)
 
-    async def watched(self: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> None:
-        ends.update(places)
-        told.append((sum(ends.values()), len(await effects(pool))))
-        await commit(self, places)
+    async def watched(self: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+        ends.update(offsets)
+        commits.append((sum(ends.values()), len(await effects(pool))))
+        await commit(self, offsets)
 
     await send(producer, [record(d, 1) for d in dossiers])
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
     listener = listen(sometimes)
     await all_heard(pool, [(d, 1) for d in dossiers])
-    await wait_until(lambda: told and told[-1][0] == 40, 20)
+    await wait_until(lambda: commits and commits[-1][0] == 40, 20)
     assert not failing
-    assert all(place <= done for place, done in told), told
+    assert all(offset <= done for offset, done in commits), commits
 
 
-@pytest.mark.parametrize("given_back", [False, True], ids=["read", "while another is given back"])
-async def test_a_batch_that_cannot_be_read_by_a_mistake_of_ours_is_fetched_again(
-    given_back: bool, listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("another_failed", [False, True], ids=["alone", "while another batch is fetched again"])
+async def test_a_batch_that_a_bug_keeps_from_being_parsed_is_fetched_again(
+    another_failed: bool, listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The consumer's position has passed it by then: what comes after it must not be told before it."""
-    apply, failing, mistakes, unpack = world.consumer(pool).apply, given_back, 0, Batch.unpack
+    """The consumer's position has passed it by then, so later records must not be committed before it."""
+    apply, failing, mistakes, unpack = world.consumer(pool).apply, another_failed, 0, Batch.unpack
 
     async def sometimes(records: Sequence[Record]) -> None:
         nonlocal failing
         if failing:
             failing = False
-            await wait_until(lambda: mistakes, 20, what="the next one is fetched")
+            await wait_until(lambda: mistakes, 20, what="the next batch is fetched")
             raise RuntimeError("once")
         await apply(records)
 
     async def mistaken(rows: Sequence[Any]) -> Batch:
         nonlocal mistakes
-        if rows and not mistakes and (not given_back or any(row.offset for row in rows)):
+        if rows and not mistakes and (not another_failed or any(row.offset for row in rows)):
             mistakes += 1
             raise ZeroDivisionError
         return await unpack(rows)
@@ -153,10 +155,10 @@ async def test_a_batch_that_cannot_be_read_by_a_mistake_of_ours_is_fetched_again
     assert not failing
 
 
-async def test_what_is_given_back_while_the_log_is_read_again_does_not_go_forward(
+async def test_a_batch_that_fails_while_the_log_is_read_again_does_not_move_a_partition_forward(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FastStream would go to where the batch began, over all that is to be read again before it."""
+    """FastStream would seek to the start of the batch, over all records before it that are to be read again."""
     monkeypatch.setattr(batch_reader, "MAX_RECORDS", 10)
     monkeypatch.setattr(batch_reader, "FIRST_RECORDS", 1)
     apply, again, held_up = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
@@ -176,53 +178,53 @@ async def test_what_is_given_back_while_the_log_is_read_again_does_not_go_forwar
     await asyncio.wait_for(held_up.wait(), 20)
     before = len(came)
     listener.subscription._cluster = "a former one"
-    await wait_until(lambda: listener.subscription._cluster != "a former one", 20, what="it reads again")
+    await wait_until(lambda: listener.subscription._cluster != "a former one", 20, what="the log is read again")
     again.set()
-    await wait_until(lambda: set(came[before:]) == set(range(20)), 20, what="all of it came again")
+    await wait_until(lambda: set(came[before:]) == set(range(20)), 20, what="every record came again")
 
 
 async def test_what_was_fetched_before_the_log_is_read_again_does_not_count_as_read_again(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its place would be told while everything before it is still to be read: a death then would leave that out."""
+    """Committed, its offsets would pass earlier records that are still to be read again; a crash would lose those."""
     monkeypatch.setattr(batch_reader, "COMMIT_EVERY_S", 0.0)
     apply, again, held_up = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
     dossiers = [uuid4() for _ in range(20)]
-    heard = 0
-    told: list[tuple[int, int]] = []
+    received = 0
+    commits: list[tuple[int, int]] = []
     ends: dict[TopicPartition, int] = {}
     commit = AIOKafkaConsumer.commit
 
     async def slowly(records: Sequence[Record]) -> None:
-        nonlocal heard
+        nonlocal received
         if not again.is_set():
             held_up.set()
             await again.wait()
         else:
-            heard += len(records)
+            received += len(records)
         await apply(records)
 
-    async def watched(self: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> None:
-        ends.update(places)
-        told.append((sum(ends.values()), heard))
-        await commit(self, places)
+    async def watched(self: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+        ends.update(offsets)
+        commits.append((sum(ends.values()), received))
+        await commit(self, offsets)
 
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
     await send(producer, [record(d, 1) for d in dossiers])
     listener = listen(slowly)
     await asyncio.wait_for(held_up.wait(), 20)
     listener.subscription._cluster = "a former one"
-    await wait_until(lambda: listener.subscription._cluster != "a former one", 20, what="it reads again")
+    await wait_until(lambda: listener.subscription._cluster != "a former one", 20, what="the log is read again")
     again.set()
-    await wait_until(lambda: told and told[-1][0] == 20, 20)
-    assert all(place <= since for place, since in told), told
+    await wait_until(lambda: commits and commits[-1][0] == 20, 20)
+    assert all(offset <= since for offset, since in commits), commits
     assert await doubles(pool) == 0
 
 
 async def test_a_commit_that_fails_costs_repeats_and_nothing_else(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was done is what the database says, never what was acknowledged: the next process hears it all again."""
+    """The database says what was done, not the committed offsets: the next process receives everything again."""
     refused = 0
 
     async def refuse(self: AIOKafkaConsumer, offsets: Any = None) -> None:
@@ -253,23 +255,23 @@ async def test_a_commit_that_fails_costs_repeats_and_nothing_else(
     assert await held(pool) == {}
 
 
-async def test_the_end_of_reading_does_not_swallow_the_services_own() -> None:
-    begun, over = asyncio.Event(), asyncio.Event()
+async def test_dropping_the_prefetched_batch_does_not_swallow_a_cancellation_of_its_caller() -> None:
+    begun, end = asyncio.Event(), asyncio.Event()
 
     async def stubborn() -> Batch:
         begun.set()
         try:
             return await asyncio.get_running_loop().create_future()
         finally:
-            await over.wait()
+            await end.wait()
 
-    ahead = Prefetch(stubborn)
-    coming = ahead._next = asyncio.create_task(ahead._get())
+    prefetch = Prefetch(stubborn)
+    coming = prefetch._next = asyncio.create_task(prefetch._get())
     await asyncio.wait_for(begun.wait(), 5)
-    dropping = asyncio.create_task(ahead.drop())
+    dropping = asyncio.create_task(prefetch.drop())
     await wait_until(coming.cancelling, 5)
     dropping.cancel()
     await asyncio.wait({dropping}, timeout=5)
-    over.set()
+    end.set()
     await asyncio.wait({coming}, timeout=5)
     assert dropping.cancelled()

@@ -1,4 +1,4 @@
-"""BatchReader from the oldest record again, when it is not the cluster that was heard last."""
+"""BatchReader reads from the oldest record when the cluster is another one than before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shared.postgres.pool import Pool
 
 
-async def test_who_knew_another_cluster_reads_from_the_start_though_another_instance_has_written_this_one_down(
+async def test_an_instance_that_knew_another_cluster_reads_from_the_start_though_another_has_saved_the_new_one(
     listen: Any,
     producer: AIOKafkaProducer,
     pool: Pool,
@@ -34,7 +34,9 @@ async def test_who_knew_another_cluster_reads_from_the_start_though_another_inst
     await send(producer, [record(dossier_id, 1), record(dossier_id, 2)])
     listener = listen(counting)
     await wait_until(
-        lambda: came == 2 and not listener.subscription._reading.place.applied, 30, what="its place was told"
+        lambda: came == 2 and not listener.subscription._reader.offsets.uncommitted,
+        30,
+        what="the offsets are committed",
     )
     listener.subscription._cluster = "a former one"
     await wait_until(lambda: came == 4, 30, what="read again from the start")

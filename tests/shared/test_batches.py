@@ -1,4 +1,4 @@
-"""A chunk as the broker's batches: whole, in order, and compressed when it is long."""
+"""A chunk becomes the broker's batches: complete, in order, and compressed when it is long."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from aiokafka.record.default_records import DefaultRecordBatch
 
 from shared.contract.envelope import new_id
 from shared.contract.events import NOTICES, SUBMISSIONS
-from shared.kafka.settings import KafkaSettings, ensure_topics
-from shared.outbox.batches import MANY, Shortened, pack, send
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import ensure_topics
+from shared.outbox.batches import MIN_COMPRESSED, Shortened, pack, send
 from tests.fixtures.waiting import wait_until
 
 
@@ -39,8 +40,8 @@ def bytes_of(events: list[dict[str, Any]]) -> bytes:
     return bytes(pack(events)[0]._build())
 
 
-def test_a_long_batch_takes_a_fraction_of_the_room_and_says_the_same() -> None:
-    events = rows(MANY)
+def test_a_long_batch_is_compressed_and_holds_the_same_records() -> None:
+    events = rows(MIN_COMPRESSED)
     packed = bytes_of(events)
     batch = DefaultRecordBatch(packed)
     assert batch.compression_type == DefaultRecordBatch.CODEC_ZSTD
@@ -49,17 +50,17 @@ def test_a_long_batch_takes_a_fraction_of_the_room_and_says_the_same() -> None:
 
 
 def test_a_short_batch_is_sent_as_it_is() -> None:
-    assert DefaultRecordBatch(bytes_of(rows(MANY - 1))).compression_type == DefaultRecordBatch.CODEC_NONE
+    assert DefaultRecordBatch(bytes_of(rows(MIN_COMPRESSED - 1))).compression_type == DefaultRecordBatch.CODEC_NONE
 
 
 def test_large_records_are_sent_as_they_are_however_many() -> None:
-    assert DefaultRecordBatch(bytes_of(rows(MANY, 20_000))).compression_type == DefaultRecordBatch.CODEC_NONE
+    assert DefaultRecordBatch(bytes_of(rows(MIN_COMPRESSED, 20_000))).compression_type == DefaultRecordBatch.CODEC_NONE
 
 
 async def test_an_offset_given_before_between_two_batches_of_a_chunk_is_a_loss(
     producer: AIOKafkaProducer, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log became shorter between the two: the first is gone, and only its offset shows it."""
+    """The log became shorter between the two batches: the first one is lost, and only the offset shows it."""
     await ensure_topics(kafka)
     hand_in, given = producer.send_batch, list[int]()
 
@@ -79,7 +80,7 @@ async def test_an_offset_given_before_between_two_batches_of_a_chunk_is_a_loss(
 async def test_a_chunk_of_several_batches_arrives_whole_and_in_order(
     producer: AIOKafkaProducer, kafka: KafkaSettings
 ) -> None:
-    """Sixty of 17 kB: more than one batch may hold, whatever it is compressed to. Beside it, a topic with two."""
+    """Sixty records of 17 kB are more than one batch may hold. Beside them a topic with two records."""
     await ensure_topics(kafka)
     lane, events = 3, rows(60, 17_000)
     others = rows(2)

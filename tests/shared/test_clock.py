@@ -1,4 +1,4 @@
-"""Office time and wall time are one line: what is said in one can be said in the other."""
+"""Office time and wall time can be converted into each other."""
 
 from __future__ import annotations
 

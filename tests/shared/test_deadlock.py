@@ -1,4 +1,4 @@
-"""Consumers, officers' commands and replays on the same dossiers at once: nobody waits for ever, nobody is lost."""
+"""Consumers, officers' commands and replays on the same dossiers at once: no deadlock, and no event is lost."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from shared.contract.events import LIFECYCLE, SUBMISSIONS, DossierWithdrawn, Fac
 from shared.http.problems import Problem
 from shared.inbox import parked, positions, store
 from shared.inbox.consumer import Consumer, Handler, Unappliable
+from shared.inbox.sequence import StreamKey
 from shared.outbox.publish import Outbox
 from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
@@ -44,7 +45,7 @@ async def pool(make_pool: MakePool) -> Pool:
 
 
 async def deadlocks(pool: Pool) -> int:
-    """How many there were. A backend tells of its own when it has been idle for long: all are asked to tell now."""
+    """How many deadlocks there were. A backend reports its own only when it is idle, so each is told to report now."""
     connections = [await pool.acquire() for _ in range(pool.get_size())]
     for connection in connections:
         await connection.execute("select pg_stat_force_next_flush()")
@@ -100,12 +101,12 @@ async def test_consumers_commands_and_replays_on_the_same_dossiers_do_not_deadlo
     assert sorted(done) == sorted((d, n) for n in range(1, 11) for d in dossiers)
     for dossier_id in dossiers:
         assert [n for d, n in done if d == dossier_id] == list(range(1, 11))
-        said = await pool.fetch("select sequence from events where dossier_id = $1 order by id", dossier_id)
-        assert [row[0] for row in said] == list(range(1, len(said) + 1))
+        rows = await pool.fetch("select sequence from events where dossier_id = $1 order by id", dossier_id)
+        assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
 
 
 def handler_of_nothing(work: world.Effects, event: Received) -> None:
-    """Loaded and locked like the others, without an effect of its own."""
+    """Its dossier is loaded and locked, and nothing else happens."""
 
 
 async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
@@ -116,35 +117,38 @@ async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
             await consumer.resume(transaction, parse(store.record_from(row)))
     except (Problem, Unappliable):
         return
-    await consumer.drain((SUBMISSIONS, row["dossier_id"]))
+    await consumer.drain(StreamKey(SUBMISSIONS, row["dossier_id"]))
 
 
 @pytest.mark.parametrize("sequence", [1, 2], ids=["applied", "held"])
 async def test_consumers_that_meet_the_same_new_dossiers_in_any_order_do_not_deadlock(
     pool: Pool, sequence: int
 ) -> None:
-    """Somebody holds one of them until all have begun: each would have what another wants next."""
+    """The test locks one of them until all consumers have begun, so that each would hold what another one needs."""
     dossiers = sorted(uuid4() for _ in range(60))
     batch = [record(dossier_id, sequence) for dossier_id in dossiers]
     consumers = [world.consumer(pool, handlers={}) for _ in range(6)]
     async with pool.acquire() as tx, tx.transaction():
-        await positions.lock(tx, [(SUBMISSIONS, dossiers[30])])
-        all_of_them = asyncio.gather(*(consumer.apply(batch) for consumer in consumers))
+        await positions.lock(tx, [StreamKey(SUBMISSIONS, dossiers[30])])
+        applying = asyncio.gather(*(consumer.apply(batch) for consumer in consumers))
         await wait_until(lambda: pool.fetchval("select count(*) >= 6 from pg_locks where not granted"))
-    await asyncio.wait_for(all_of_them, 20)
+    await asyncio.wait_for(applying, 20)
     assert await deadlocks(pool) == 0
     assert await pool.fetchval("select count(*) from heads") == 60
 
 
 async def test_a_person_who_settles_a_record_waits_for_its_dossier_before_touching_it(pool: Pool) -> None:
-    """The consumer has the head and parks the same record again: who held the record first would wait for the head."""
+    """The consumer holds the stream position and parks the same record again.
+
+    A replay that locked the record first would then wait for the position: a deadlock.
+    """
     dossier_id = uuid4()
     consumer = world.consumer(pool)
     impostor = record(dossier_id, 1)
     await consumer.apply([record(dossier_id, 1), impostor])
     number = await pool.fetchval("select id from parked")
     async with pool.acquire() as tx, tx.transaction():
-        await positions.lock(tx, [(SUBMISSIONS, dossier_id)])
+        await positions.lock(tx, [StreamKey(SUBMISSIONS, dossier_id)])
         replaying = asyncio.create_task(replay(pool, consumer, number))
         await wait_until(lambda: pool.fetchval("select count(*) > 0 from pg_locks where not granted"))
         await store.park(tx, impostor, parse(impostor), "identity-conflict", "", blocks=False)

@@ -1,4 +1,4 @@
-"""A process dies at a named step only while something real is at stake there: else its death would prove nothing."""
+"""A process dies at a fault point only while real work is at stake; otherwise its death would prove nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BEAT = SubmissionHeartbeat(sent_at=NOON)
 
 
 def passes(file: Path, stakes: list[int]) -> tuple[int, list[str]]:
-    """How a process ended that passed an armed step with these at stake, and the passages it survived."""
+    """The exit code of a process that passes an armed point with these `at_stake`, and the passes it survives."""
     done = subprocess.run(
         [sys.executable, "-c", PASSES.format(file=str(file), stakes=stakes)],
         capture_output=True, text=True, check=False,
@@ -57,7 +57,7 @@ def test_a_process_dies_at_its_step_only_while_something_is_at_stake(tmp_path: P
 
 @pytest.fixture
 def passed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Every (step, at stake) that consumer and relay have come to."""
+    """Each (fault point, at stake) that the consumer and the relay pass."""
     seen: list[tuple[str, int]] = []
     for module in (consumer, relay):
         monkeypatch.setattr(module, "fault_point", lambda name, at_stake: seen.append((name, at_stake)))
@@ -74,7 +74,7 @@ def heartbeat() -> Record:
     )
 
 
-async def test_heartbeats_and_repeats_are_nothing_at_stake_to_a_consumer(
+async def test_heartbeats_and_repeats_are_not_at_stake_in_a_consumer(
     make_pool: MakePool, passed: list[tuple[str, int]]
 ) -> None:
     pool = await make_pool("shared")
@@ -88,14 +88,14 @@ async def test_heartbeats_and_repeats_are_nothing_at_stake_to_a_consumer(
         assert {stake for _, stake in passed} == {at_stake}
 
 
-async def test_heartbeats_are_nothing_at_stake_to_a_relay(
+async def test_heartbeats_are_not_at_stake_in_a_relay(
     make_pool: MakePool, kafka: KafkaSettings, passed: list[tuple[str, int]]
 ) -> None:
     dsn, pool = await make_pool.with_dsn("shared")
     sender = Sender(dsn, pool, kafka)
 
     async def say(*events: Outgoing) -> set[tuple[str, int]]:
-        """The steps that sending them led to, with what was at stake."""
+        """The fault points that sending passes, with what is at stake."""
         passed.clear()
         async with pool.acquire() as tx, tx.transaction():
             lanes = await publish(tx, list(events))

@@ -1,4 +1,4 @@
-"""Members of a group on a real broker: who reads what, who takes over, and another cluster at the same address."""
+"""Members of a group on a real broker: how they share partitions, who takes over, and a new cluster at the address."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from shared.contract.envelope import Record
 from shared.contract.events import PARTITIONS, SUBMISSIONS
 from shared.contract.partitions import lane_of
 from shared.kafka import batch_reader, subscription
-from shared.kafka.settings import KafkaSettings, cluster_id, ensure_topics, find_shortened, pin_to_present
+from shared.kafka.settings import KafkaSettings
 from shared.kafka.subscription import Subscription
-from shared.postgres.pool import NotReady
+from shared.kafka.topics import cluster_id, ensure_topics, find_shortened, pin_to_present
+from shared.postgres.transient import NotReady
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.listening import Listener, all_heard, send
@@ -64,9 +65,9 @@ async def test_a_new_cluster_is_read_from_its_start(
 async def test_a_service_that_was_down_while_the_cluster_changed_reads_from_the_start(
     failures: int, listen: Any, producer: AIOKafkaProducer, kafka: KafkaSettings, pool: Pool, monkeypatch: Any
 ) -> None:
-    """Offsets that were committed to another cluster mean nothing here, even where this one knows them.
+    """Offsets committed to another cluster mean nothing here, even where this one has them.
 
-    Also when the database does not answer at the moment of the assignment: aiokafka swallows what is raised there.
+    Also when the database does not answer during the assignment, where aiokafka swallows the error.
     """
     dossier_id = uuid4()
     await send(producer, [record(dossier_id, 1), record(dossier_id, 2)])
@@ -97,10 +98,10 @@ async def test_a_service_that_was_down_while_the_cluster_changed_reads_from_the_
     assert await pool.fetchval("select cluster_id from broker_cluster where side = 'consumer'") != "a former one"
 
 
-async def test_who_was_in_a_group_joins_none_of_another_cluster(
+async def test_a_member_of_a_group_joins_no_group_of_another_cluster(
     listen: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would leave at once to begin anew, and the embedded broker would wait for it before it let anybody read."""
+    """It would leave at once to start again, and the embedded broker would wait for it before anybody may read."""
     clusters: dict[Any, set[str]] = defaultdict(set)
     rewind = Subscription.rewind_if_new
 
@@ -110,7 +111,7 @@ async def test_who_was_in_a_group_joins_none_of_another_cluster(
         await rewind(self, assigned)
 
     monkeypatch.setattr(Subscription, "rewind_if_new", watched)
-    monkeypatch.setattr(subscription, "SILENCE_S", 3_600.0)  # so that it is for the other cluster that it begins anew
+    monkeypatch.setattr(subscription, "SILENCE_S", 3_600.0)  # so that only the other cluster makes it start again
     listener = listen()
     await wait_until(lambda: len(listener.partitions) == PARTITIONS, 20)
     await broker.lose_everything()
@@ -119,7 +120,7 @@ async def test_who_was_in_a_group_joins_none_of_another_cluster(
     assert all(len(heard) == 1 for heard in clusters.values()), list(clusters.values())
 
 
-async def test_a_place_in_a_lost_cluster_is_not_told_to_the_one_after_it(
+async def test_an_offset_in_a_lost_cluster_is_not_committed_to_the_next_one(
     listen: Any,
     producer: AIOKafkaProducer,
     broker: Embedded | Apache | Given,
@@ -127,20 +128,20 @@ async def test_a_place_in_a_lost_cluster_is_not_told_to_the_one_after_it(
     pool: Pool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It would pass over as many records of the new log as had been applied of the old one."""
-    told: list[dict[TopicPartition, int]] = []
+    """The group would skip as many records of the new log as were applied of the old one."""
+    commits: list[dict[TopicPartition, int]] = []
     commit = AIOKafkaConsumer.commit
 
-    async def watched(self: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> None:
-        await commit(self, places)
-        told.append(places)
+    async def watched(self: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+        await commit(self, offsets)
+        commits.append(offsets)
 
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
     monkeypatch.setattr(batch_reader, "COMMIT_EVERY_S", 1e9)
     listener, former, dossier_id = listen(), [uuid4() for _ in range(20)], uuid4()
     await send(producer, [record(one, 1) for one in former])
     await all_heard(pool, [(one, 1) for one in former])
-    assert not told
+    assert not commits
     await broker.lose_everything()
     monkeypatch.setattr(batch_reader, "COMMIT_EVERY_S", 0.0)
     await wait_until(lambda: listener.subscription._cluster == broker.cluster_id, 40, what="the new one is read")
@@ -149,14 +150,14 @@ async def test_a_place_in_a_lost_cluster_is_not_told_to_the_one_after_it(
     try:
         await send(again, [record(dossier_id, 1)])
         await all_heard(pool, [*((one, 1) for one in former), (dossier_id, 1)])
-        await wait_until(lambda: told, 20)
+        await wait_until(lambda: commits, 20)
     finally:
         await again.stop()
-    assert told == [{TopicPartition(SUBMISSIONS, lane_of(str(dossier_id))): 1}]
+    assert commits == [{TopicPartition(SUBMISSIONS, lane_of(str(dossier_id))): 1}]
 
 
 async def test_one_of_several_addresses_is_enough(kafka: KafkaSettings, pool: Pool) -> None:
-    """A cluster is told as HOST:PORT,HOST:PORT; any of them may be down when a service starts."""
+    """A cluster is given as HOST:PORT,HOST:PORT, and any of the servers may be down when a service starts."""
     several = KafkaSettings(f"127.0.0.1:{free_port()}, {kafka.servers}", kafka.flavour)
     await ensure_topics(several)
     producer, listener, dossier_id = several.producer("test"), Listener(pool, several), uuid4()
@@ -189,10 +190,10 @@ async def test_two_members_share_the_partitions_and_one_goes_on_alone(
     assert await doubles(pool) == 0
 
 
-async def test_a_membership_that_has_died_inside_the_client_is_made_anew(
+async def test_a_membership_that_has_died_inside_the_client_is_replaced(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker answers, the partitions look assigned, and nothing would ever come again."""
+    """The broker answers, the partitions look assigned, and no record would ever come."""
     monkeypatch.setattr(subscription, "WATCH_S", 0.1)
     monkeypatch.setattr(subscription, "SILENCE_S", 0.5)
     listener, dossier_id = listen(), uuid4()
@@ -215,10 +216,10 @@ def is_another(listener: Listener, coordinator: Any) -> bool:
     return consumer is not None and consumer._coordinator is not coordinator and listener.subscription.connected
 
 
-async def test_a_fetcher_that_has_died_inside_the_client_is_made_anew(
+async def test_a_fetcher_that_has_died_inside_the_client_is_replaced(
     listen: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
-    """Its member goes on with its heartbeats, and nothing would ever come again."""
+    """The member goes on with its heartbeats, and no record would ever come."""
     listener, dossier_id = listen(), uuid4()
     await send(producer, [record(dossier_id, 1)])
     await all_heard(pool, [(dossier_id, 1)])
@@ -231,11 +232,11 @@ async def test_a_fetcher_that_has_died_inside_the_client_is_made_anew(
     await wait_until(lambda: listener.subscription._subscriber.consumer._fetcher is not fetcher, 20)
 
 
-async def test_a_database_that_is_away_when_gaps_are_looked_for_is_no_reason_to_leave_the_group() -> None:
+async def test_a_database_that_is_away_during_the_check_for_gaps_is_no_reason_to_leave_the_group() -> None:
     def away() -> Any:
         raise NotReady("workflow")
 
-    listening = Subscription(
+    member = Subscription(
         service="workflow",
         topics=[SUBMISSIONS],
         kafka=KafkaSettings("127.0.0.1:1", "tansu"),
@@ -243,13 +244,13 @@ async def test_a_database_that_is_away_when_gaps_are_looked_for_is_no_reason_to_
         apply=None,  # type: ignore[arg-type] # not called
         metrics=world.metrics(),
     )
-    assert await listening._look_for_gaps(set(), 60.0) == 60.0
+    assert await member._check_gaps(set(), 60.0) == 60.0
 
 
 async def test_one_broker_of_several_may_be_silent_when_the_cluster_is_asked_for(
     kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which one is asked is chance: another answers the next time."""
+    """The client asks a broker at random: another one answers the next time."""
     asked, ask = 0, cluster_id
 
     async def sometimes(client: Any) -> str:
@@ -259,7 +260,7 @@ async def test_one_broker_of_several_may_be_silent_when_the_cluster_is_asked_for
             raise NodeNotReadyError
         return await ask(client)
 
-    monkeypatch.setattr("shared.kafka.settings.cluster_id", sometimes)
+    monkeypatch.setattr("shared.kafka.topics.cluster_id", sometimes)
     producer = kafka.producer("test")
     await producer.start()
     try:
@@ -272,7 +273,7 @@ async def test_one_broker_of_several_may_be_silent_when_the_cluster_is_asked_for
 async def test_a_leader_that_stops_behind_another_member_leaves_nobody_waiting_for_it(
     listen: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
-    """The embedded broker waits for ever for a leader that left between a change and its say (docs/brokers.md, 13)."""
+    """The embedded broker waits for ever for a leader that left during a rebalance (docs/brokers.md, 13)."""
     leader = listen()
     await wait_until(lambda: len(leader.partitions) == PARTITIONS, 20)
     other = listen()

@@ -1,4 +1,4 @@
-"""The topics as this major version needs them, and a broker that makes none of its own accord."""
+"""The topics are as this major version needs them, and the broker creates none by itself."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from shared.contract.events import COMPACTED, LIFECYCLE, PARTITIONS, STATE, SUBMISSIONS, TOPICS
-from shared.kafka import settings as ours
-from shared.kafka.settings import KafkaSettings, WrongTopics, ensure_topics
+from shared.kafka import topics
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import WrongTopics, ensure_topics
 
 
 async def configs(kafka: KafkaSettings) -> dict[str, dict[str, str]]:
@@ -27,7 +28,7 @@ async def configs(kafka: KafkaSettings) -> dict[str, dict[str, str]]:
         await admin.close()
 
 
-async def test_what_a_reader_has_not_read_yet_is_never_trimmed_and_states_are_compacted(kafka: KafkaSettings) -> None:
+async def test_internal_topics_keep_every_record_and_states_are_compacted(kafka: KafkaSettings) -> None:
     await ensure_topics(kafka)
     found = await configs(kafka)
     for topic in TOPICS:
@@ -41,12 +42,12 @@ async def test_what_a_reader_has_not_read_yet_is_never_trimmed_and_states_are_co
 
 
 @pytest.mark.parametrize("setting", ["retention.ms", "retention.bytes"])
-async def test_who_starts_on_a_topic_that_may_be_trimmed_complains_of_it_by_name(
+async def test_a_topic_of_which_the_broker_may_delete_records_is_logged_by_name(
     setting: str, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was deleted unread leaves no gap that a reader could see: nobody would ever say so."""
-    said: list[str] = []
-    monkeypatch.setattr(ours, "log", SimpleNamespace(error=lambda _, topic, **__: said.append(topic)))
+    """A record that is deleted unread leaves no gap that a reader could see."""
+    logged: list[str] = []
+    monkeypatch.setattr(topics, "log", SimpleNamespace(error=lambda _, topic, **__: logged.append(topic)))
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
     await admin.start()
     try:
@@ -54,7 +55,7 @@ async def test_who_starts_on_a_topic_that_may_be_trimmed_complains_of_it_by_name
     finally:
         await admin.close()
     await ensure_topics(KafkaSettings(kafka.servers, "apache"))
-    assert said == [SUBMISSIONS]
+    assert logged == [SUBMISSIONS]
 
 
 async def test_topics_are_made_once_with_twelve_partitions(kafka: KafkaSettings) -> None:
@@ -81,7 +82,7 @@ async def test_a_topic_with_another_count_stops_the_service_with_a_sentence(kafk
 
 
 async def test_asking_for_a_topic_does_not_make_it(kafka: KafkaSettings) -> None:
-    """The broker would give it a partition count of its own, and the order would be broken for good."""
+    """The broker would create it with its own partition count, which breaks the order for good."""
     await ensure_topics(kafka)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.servers, request_timeout_ms=500)
     await producer.start()

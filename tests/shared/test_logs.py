@@ -1,4 +1,4 @@
-"""A log line never shows a person's number or phone, and is always one JSON object."""
+"""Each log line is one JSON object and shows no number or phone of a person."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ WRITERS = 8
 EACH = 60
 
 
-@pytest.fixture(params=[1, publishing.MANY], ids=["by COPY", "in one statement"], autouse=True)
+@pytest.fixture(params=[1, publishing.MIN_COPY_ROWS], ids=["by COPY", "in one statement"], autouse=True)
 def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """From how many events on they go by COPY: every promise holds either way."""
-    monkeypatch.setattr(publishing, "MANY", request.param)
+    monkeypatch.setattr(publishing, "MIN_COPY_ROWS", request.param)
 
 
 def outgoing(dossier_id: UUID, sequence: int, note: str = "") -> Outgoing:
@@ -163,8 +163,8 @@ async def test_the_oldest_event_stays_readable_after_everything_was_sent(pool: P
     sent = await sent_row(pool, dossier_id, 0)
     assert await advance(pool, sent) == ""
     assert await pool.fetchval("select sent_at is not null from proof.events") is True
-    assert await progress.meet_cluster(pool, "one") is False
-    assert await progress.meet_cluster(pool, "two") is True
+    assert await progress.save_cluster(pool, "one") is False
+    assert await progress.save_cluster(pool, "two") is True
     back = await pool.fetchval("select sent_to from lanes where lane = $1", lane)
     (row,) = (await progress.next_chunks(pool, {lane: back}, 10, 10**6))[lane]
     assert row["id"] == sent.from_id

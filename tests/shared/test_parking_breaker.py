@@ -1,4 +1,4 @@
-"""The brake counts what came within a minute, however many batches it came in, and nothing older."""
+"""The parking breaker counts the records of the last minute, in one batch or in many, and nothing older."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ if TYPE_CHECKING:
 
 
 def test_what_is_parked_one_by_one_within_a_minute_counts_together() -> None:
-    brake = ParkingBreaker()
+    breaker = ParkingBreaker()
     for _ in range(19):
-        assert not brake.would_trip(1, 1)
-        brake.count(1, 1)
-    assert brake.would_trip(1, 1), "the twentieth"
+        assert not breaker.would_trip(1, 1)
+        breaker.count(1, 1)
+    assert breaker.would_trip(1, 1), "the twentieth"
 
 
-def test_what_went_well_within_a_minute_counts_too() -> None:
-    brake = ParkingBreaker()
-    brake.count(600, 0)
-    assert not brake.would_trip(30, 30), "30 of 630"
-    assert brake.would_trip(40, 40), "40 of 640"
+def test_what_was_applied_within_a_minute_counts_too() -> None:
+    breaker = ParkingBreaker()
+    breaker.count(600, 0)
+    assert not breaker.would_trip(30, 30), "30 of 630"
+    assert breaker.would_trip(40, 40), "40 of 640"
 
 
-async def test_what_is_older_than_the_window_counts_no_more() -> None:
-    brake = ParkingBreaker(window_s=0.2)
-    brake.count(19, 19)
-    assert brake.would_trip(1, 1)
-    await wait_until(lambda: not brake.would_trip(1, 1))
-    brake.count(600, 0)
-    assert not brake.would_trip(25, 25)
-    await wait_until(lambda: brake.would_trip(25, 25))
+async def test_what_is_older_than_the_window_does_not_count() -> None:
+    breaker = ParkingBreaker(window_s=0.2)
+    breaker.count(19, 19)
+    assert breaker.would_trip(1, 1)
+    await wait_until(lambda: not breaker.would_trip(1, 1))
+    breaker.count(600, 0)
+    assert not breaker.would_trip(25, 25)
+    await wait_until(lambda: breaker.would_trip(25, 25))
 
 
-async def test_a_flood_of_strangers_puts_the_brake_on_too(pool: Pool) -> None:
-    """Another release's records, or a wrong topic: whoever looks at it in time finds nineteen parked, not all."""
-    listener = world.consumer(pool)
-    applying = asyncio.create_task(listener.apply([stranger(str(n)) for n in range(30)]))
-    await wait_until(lambda: listener._metrics.brake._value.get() == 1, 20)
+async def test_a_flood_of_strangers_trips_the_breaker_too(pool: Pool) -> None:
+    """Records of another release, or a wrong topic: nineteen are parked, not all."""
+    consumer = world.consumer(pool)
+    applying = asyncio.create_task(consumer.apply([stranger(str(n)) for n in range(30)]))
+    await wait_until(lambda: consumer._metrics.brake._value.get() == 1, 20)
     assert len(await parked(pool)) == 19
     applying.cancel()
     with pytest.raises(asyncio.CancelledError):
         await applying
 
 
-async def test_strangers_that_lie_there_already_do_not_put_the_brake_on(pool: Pool) -> None:
-    listener = world.consumer(pool)
+async def test_strangers_that_are_parked_already_do_not_trip_the_breaker(pool: Pool) -> None:
+    consumer = world.consumer(pool)
     batch = [stranger(str(n)) for n in range(19)]
     for _ in range(3):
-        await asyncio.wait_for(listener.apply(batch), 10)
+        await asyncio.wait_for(consumer.apply(batch), 10)
     assert len(await parked(pool)) == 19

@@ -1,4 +1,4 @@
-"""Which errors pass, and migrations that run once however many processes start."""
+"""Which errors are transient, and that migrations run once however many processes start."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+import shared
 from deploy.local.ports import free_port
+from shared.postgres import migrate
 from shared.postgres import pool as database
-from shared.postgres.pool import NotReady, is_transient
+from shared.postgres.transient import NotReady, is_transient
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
     from tests.fixtures.databases import Databases
 
-PASSING = {
+TRANSIENT = {
     "08000", "08003", "08006", "08P01", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53000",
     "53100", "53200", "53300", "25006", "25P03", "25P04", "58030", "XX000",
 }  # fmt: skip
 LASTING = {"22001", "22003", "22021", "23502", "23503", "23505", "23514", "42601", "42703", "42P01", "28P01", "3D000"}
 
 
-@pytest.mark.parametrize("state", sorted(PASSING | LASTING))
+@pytest.mark.parametrize("state", sorted(TRANSIENT | LASTING))
 def test_each_sqlstate_is_tried_again_or_parked_as_the_rule_says(state: str) -> None:
     error = asyncpg.PostgresError.new({"C": state, "M": "said"})
-    assert is_transient(error) == (state in PASSING)
+    assert is_transient(error) == (state in TRANSIENT)
 
 
 @pytest.mark.parametrize(
-    ("error", "passing"),
+    ("error", "transient"),
     [
         (asyncpg.InterfaceError("closed"), True),
         (ConnectionResetError(), True),
@@ -42,8 +44,8 @@ def test_each_sqlstate_is_tried_again_or_parked_as_the_rule_says(state: str) -> 
         (KeyError("no"), False),
     ],
 )
-def test_errors_of_the_connection_pass_and_errors_of_ours_do_not(error: Exception, passing: bool) -> None:
-    assert is_transient(error) == passing
+def test_errors_of_the_connection_are_transient_and_bugs_are_not(error: Exception, transient: bool) -> None:
+    assert is_transient(error) == transient
 
 
 @pytest.mark.parametrize(
@@ -56,16 +58,14 @@ def test_errors_of_the_connection_pass_and_errors_of_ours_do_not(error: Exceptio
         ("select $1::int / 0", 1),
     ],
 )
-async def test_a_value_the_database_cannot_hold_is_the_values_fault(
-    pool: Pool, statement: str, argument: object
-) -> None:
-    """asyncpg has two errors of one name; the one for a wrong argument must not look like a lost connection."""
-    with pytest.raises(Exception) as raised:  # noqa: PT011 - which it is, is asyncpg's business
+async def test_an_error_about_a_value_is_not_transient(pool: Pool, statement: str, argument: object) -> None:
+    """asyncpg has two errors of one name; the one for a wrong argument must not count as a lost connection."""
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - the class is up to asyncpg
         await pool.fetchval(statement, argument)
     assert not is_transient(raised.value)
 
 
-async def test_a_killed_connection_a_time_out_and_a_lock_time_out_pass(pool: Pool) -> None:
+async def test_a_killed_connection_a_timeout_and_a_lock_timeout_are_transient(pool: Pool) -> None:
     async def kill_me() -> None:
         async with pool.acquire() as tx:
             pid = await tx.fetchval("select pg_backend_pid()")
@@ -84,9 +84,9 @@ async def test_a_killed_connection_a_time_out_and_a_lock_time_out_pass(pool: Poo
                 await tx.execute("set local lock_timeout = 20")
                 await tx.execute("select * from lanes")
 
-    for trouble in (kill_me, too_slow, locked_out):
-        with pytest.raises(Exception) as raised:  # noqa: PT011 - which it is, is asyncpg's business
-            await trouble()
+    for cause in (kill_me, too_slow, locked_out):
+        with pytest.raises(Exception) as raised:  # noqa: PT011 - the class is up to asyncpg
+            await cause()
         assert is_transient(raised.value), raised.value
 
 
@@ -103,7 +103,7 @@ async def test_a_table_migrated_under_a_running_process_costs_one_more_try(pool:
             await tx.fetch("select * from t")
 
 
-async def test_a_server_that_is_not_there_passes_and_is_waited_for() -> None:
+async def test_a_server_that_does_not_answer_is_waited_for() -> None:
     waiting = asyncio.create_task(
         database.wait_for_pool(f"postgresql://x:y@127.0.0.1:{free_port()}/z", name="t", size=1)
     )
@@ -122,9 +122,10 @@ async def test_migrations_run_once_when_processes_start_together(databases: Data
     dsn = await databases.create()
     pools = [await database.open_pool(dsn, name="t", size=1) for _ in range(5)]
     try:
-        await asyncio.gather(*(database.migrate(pool, ["shared"]) for pool in pools))
+        await asyncio.gather(*(migrate.migrate(pool, ["shared"]) for pool in pools))
         rows = await pools[0].fetch("select name from migrations order by name")
-        files = sorted((Path(database.__file__).parent / "migrations").glob("*.sql"))
+        files = sorted((Path(shared.__file__).parent / "migrations").glob("*.sql"))
+        assert files
         assert [row[0] for row in rows] == [f"shared/{file.name}" for file in files]
         assert await pools[0].fetchval("select count(*) from lanes") == 12
     finally:
@@ -141,9 +142,9 @@ async def test_a_migration_that_fails_leaves_nothing_behind(pool: Pool, monkeypa
         def read_text(self, encoding: str) -> str:
             return "create table half (a int); select 1/0"
 
-    monkeypatch.setattr(database, "_numbered", lambda folder: [Broken()])
+    monkeypatch.setattr(migrate, "_numbered", lambda folder: [Broken()])
     with pytest.raises(asyncpg.DivisionByZeroError):
-        await database.migrate(pool, ["shared"])
+        await migrate.migrate(pool, ["shared"])
     assert await pool.fetchval("select to_regclass('half')") is None
     assert await pool.fetchval("select count(*) from migrations where name like '%broken%'") == 0
     assert await pool.fetchval("show lock_timeout") == "10s"

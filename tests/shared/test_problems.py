@@ -13,7 +13,7 @@ from fastapi import FastAPI, Header, Query
 
 from shared.http import problems
 from shared.http.problems import Problem, not_found
-from shared.postgres.pool import NotReady
+from shared.postgres.transient import NotReady
 
 SECRET = "079123456789"
 RAISED: dict[str, Exception] = {

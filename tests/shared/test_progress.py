@@ -1,4 +1,4 @@
-"""The relay's place in each lane, at the moments between two statements at which a process may die."""
+"""The relay's cursors, when a process dies between two statements."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from shared.postgres.pool import Pool
 
 
-async def test_a_loss_noticed_by_one_who_dies_over_it_is_noticed_again(
+async def test_a_loss_is_noticed_again_after_the_process_that_noticed_it_has_died(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Had the cursor moved, and the lower offset become the mark, what the broker lost would never be missed again."""
+    """If the cursor and the acknowledged offset were saved first, nobody would notice the loss afterwards."""
     dossier_id = uuid4()
     await world.tell(pool, (dossier_id, 1), (dossier_id, 2))
     first = await sent_row(pool, dossier_id, 7)
@@ -38,7 +38,7 @@ async def test_a_loss_noticed_by_one_who_dies_over_it_is_noticed_again(
     assert await pool.fetchval("select max(sent_to) from lanes") == 0
 
 
-async def test_several_chunks_of_a_lane_are_remembered_together(pool: Pool) -> None:
+async def test_several_chunks_of_a_lane_are_saved_together(pool: Pool) -> None:
     dossier_id = uuid4()
     await world.tell(pool, *((dossier_id, sequence) for sequence in (1, 2, 3)))
     first = await sent_row(pool, dossier_id, 7)
@@ -53,7 +53,7 @@ async def test_several_chunks_of_a_lane_are_remembered_together(pool: Pool) -> N
     assert "acknowledged offset 8 after 8" in await advance(pool, await sent_row(pool, dossier_id, 8, after=second))
 
 
-async def test_a_loss_between_two_chunks_that_are_remembered_together_is_noticed(pool: Pool) -> None:
+async def test_a_loss_between_two_chunks_that_are_saved_together_is_noticed(pool: Pool) -> None:
     dossier_id = uuid4()
     await world.tell(pool, (dossier_id, 1), (dossier_id, 2))
     first = await sent_row(pool, dossier_id, 7)
@@ -63,7 +63,7 @@ async def test_a_loss_between_two_chunks_that_are_remembered_together_is_noticed
 
 
 async def test_what_is_to_be_sent_again_counts_as_unsent_and_then_once(pool: Pool) -> None:
-    """Else the proof would call it quiet with everything still to be sent, and the board count a refill twice."""
+    """Otherwise the proof would call the service quiet, and the stage figures would count a refill twice."""
     dossier_id = uuid4()
     await world.tell(pool, (dossier_id, 1))
     assert await advance(pool, await sent_row(pool, dossier_id, 0)) == ""

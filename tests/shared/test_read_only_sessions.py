@@ -1,4 +1,4 @@
-"""Sessions that PostgreSQL will not give, or gives for reading only: waited for, and not kept when they are no use."""
+"""Sessions that PostgreSQL refuses are waited for, and sessions that can only read are not kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from shared.postgres import pool as database
-from shared.postgres.pool import is_transient
+from shared.postgres.transient import is_transient
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.telling import record
@@ -27,7 +27,7 @@ SESSIONS = "select pg_terminate_backend(pid) from pg_stat_activity where usename
 
 
 class Place:
-    """A database, the administrator's pool, and a service's pool as a role of its own: limits bind no superuser."""
+    """A database, an administrator's pool, and a service's pool with its own role: a superuser has no limits."""
 
     def __init__(self, dsn: str, admin: Pool, ours: Pool) -> None:
         self.dsn, self.admin, self.ours = dsn, admin, ours
@@ -52,7 +52,7 @@ async def place(make_pool: MakePool) -> AsyncIterator[Place]:
 
 
 async def a_passing_error(pool: Pool) -> str:
-    """What the next session is refused with, which must be something that passes."""
+    """The error with which the next session is refused; it must be transient."""
     with pytest.raises(Exception) as raised:  # noqa: PT011 - which it is, is the answer
         await pool.execute("insert into effects (note) values ('try')")
     assert is_transient(raised.value), repr(raised.value)
@@ -60,7 +60,7 @@ async def a_passing_error(pool: Pool) -> str:
 
 
 class Tries:
-    """How often a consumer has tried its batch in vain."""
+    """How often a consumer has failed with its batch."""
 
     def __init__(self, consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
         self.in_vain = 0
@@ -76,7 +76,7 @@ class Tries:
         monkeypatch.setattr(consumer, "_apply_all", watched)
 
 
-async def test_too_many_connections_pass(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_connections_are_transient(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     await place.admin.execute("alter role narrow connection limit 0")
     await place.throw_out()
     said = [await a_passing_error(place.ours) for _ in range(6)]
@@ -95,7 +95,7 @@ async def test_too_many_connections_pass(place: Place, monkeypatch: pytest.Monke
 async def test_a_session_that_can_only_read_is_given_up_for_one_that_can_write(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a failover: the sessions that led to the former primary's place would stay read-only for ever."""
+    """As after a failover: a session to the former primary would stay read-only for ever."""
     consumer = world.consumer(place.ours)
     tries = Tries(consumer, monkeypatch)
     await place.admin.execute(f"alter database {place.name} set default_transaction_read_only = on")
@@ -111,7 +111,7 @@ async def test_a_session_that_can_only_read_is_given_up_for_one_that_can_write(
     assert not applying.done()
     await place.admin.execute("set default_transaction_read_only = off")
     await place.admin.execute(f"alter database {place.name} reset default_transaction_read_only")
-    # Nobody ends the sessions that were made meanwhile.
+    # The sessions opened meanwhile are not ended.
     await asyncio.wait_for(applying, 10)
     assert sorted(await effects(place.admin)) == sorted((d, 1) for d in dossiers)
     assert await parked(place.admin) == []

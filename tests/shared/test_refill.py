@@ -1,4 +1,4 @@
-"""A broker that has lost what it had, in part or all, or is away: everything comes again, in order."""
+"""After a broker has lost some or all of its records, or was away, every event is sent again and in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from shared.contract.events import PARTITIONS, SUBMISSIONS
 from shared.contract.partitions import lane_of
-from shared.kafka.settings import KafkaSettings, ensure_topics, find_shortened
+from shared.kafka.settings import KafkaSettings
+from shared.kafka.topics import ensure_topics, find_shortened
 from shared.outbox import progress, relay
 from shared.outbox.batches import Shortened
 from tests.fixtures.waiting import wait_until
@@ -32,7 +33,7 @@ async def test_an_offset_not_above_the_last_one_means_that_the_broker_lost_somet
     second = await sent_row(pool, dossier_id, 7)
     assert "acknowledged offset 7 after 7" in await advance(pool, second)
     assert await pool.fetchval("select max(sent_to) from lanes") == 0, "every lane goes back to its oldest event"
-    with pytest.raises(progress.NotOurs):
+    with pytest.raises(progress.NotOwner):
         await advance(pool, second)
 
 
@@ -60,11 +61,11 @@ async def test_a_loss_within_one_send_is_refilled_and_counted(
 
     async def shortened_once(*said: Any) -> Any:
         nonlocal shortened
-        marks = await send(*said)
+        acknowledged = await send(*said)
         if shortened:
             shortened -= 1
             raise Shortened("an offset given before")
-        return marks
+        return acknowledged
 
     _, pool, sender = await start()
     dossier_id = uuid4()
@@ -78,7 +79,7 @@ async def test_a_loss_within_one_send_is_refilled_and_counted(
 
 
 async def test_what_the_broker_lost_is_sent_again_from_the_oldest_event(start: Any, kafka: KafkaSettings) -> None:
-    """The same cluster, but its log is shorter than what it had acknowledged."""
+    """It is the same cluster, but its log is shorter than what it had acknowledged."""
     _, pool, sender = await start()
     dossiers = [uuid4() for _ in range(20)]
     await tell_many(pool, sender, dossiers, [1])
@@ -96,15 +97,15 @@ async def test_what_the_broker_lost_is_sent_again_from_the_oldest_event(start: A
 async def test_a_log_that_is_shorter_than_acknowledged_is_noticed_at_the_next_connect(
     start: Any, kafka: KafkaSettings
 ) -> None:
-    """Nothing is said in that partition any more: no acknowledgement would show the loss. (Apache Kafka only.)"""
+    """Nothing is sent to that partition later, so no acknowledgement would show the loss. (Apache Kafka only.)"""
     dsn, pool, first = await start()
     await tell_many(pool, first, [uuid4()], [1])
     await wait_until(lambda: everything_sent(pool))
     await first.stop()
-    assert await find_shortened(kafka, await progress.list_marks(pool)) == ""
+    assert await find_shortened(kafka, await progress.list_acknowledged(pool)) == ""
     await pool.execute("update broker_marks set last_offset = 1000")
     if kafka.flavour == "tansu":
-        assert await find_shortened(kafka, await progress.list_marks(pool)) == ""
+        assert await find_shortened(kafka, await progress.list_acknowledged(pool)) == ""
         return
     await start(dsn, pool)
     await wait_until(lambda: pool.fetchval("select count(*) = 1 from broker_marks where last_offset = 1"), 20)
@@ -123,7 +124,7 @@ async def sent_two_and_stopped(start: Any) -> tuple[str, Pool, UUID]:
 async def test_what_is_found_shorter_at_a_connect_is_sent_again_from_the_oldest_event(
     start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What follows on any broker; that it is found is the test before this one."""
+    """What follows on any broker. The test before this one shows that it is found."""
     dsn, pool, _ = await sent_two_and_stopped(start)
     found = ["ends before what it had acknowledged"]
 
@@ -164,7 +165,7 @@ async def test_a_wipe_while_nobody_was_sending_is_noticed_at_the_next_start(
     assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2]}
 
 
-async def test_it_connects_when_a_broker_that_was_down_comes(
+async def test_the_relay_connects_when_the_broker_comes_up(
     start: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings
 ) -> None:
     await broker.stop()

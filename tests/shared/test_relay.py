@@ -1,4 +1,4 @@
-"""The relay against a real database and a real broker: each lane in order, soon, and with the states it speaks of."""
+"""The relay with a real database and a real broker: each lane is sent in order, soon, and with its states."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_sending_and_refilling_leave_the_events_as_they_were_written(start
     assert await pool.fetch("select e.*, xmin from events e order by id") == written
 
 
-async def test_what_was_acknowledged_is_not_sent_again_while_its_place_is_unsaved_and_a_stop_saves_it(
+async def test_acknowledged_events_are_not_sent_again_while_the_cursor_is_unsaved_and_a_stop_saves_it(
     start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "SAVE_S", 3_600.0)
@@ -120,7 +120,7 @@ async def test_a_running_relay_does_not_answer_a_notify_with_another(start: Any)
     assert heard == 1
 
 
-async def test_a_commit_nobody_told_of_is_found_by_looking(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_that_woke_nobody_is_found_by_polling(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "WATCH_S", 30.0)
     _, pool, sender = await start()
     await wait_until(lambda: len(sender.lanes) == PARTITIONS)
@@ -154,10 +154,10 @@ async def test_the_state_of_a_dossier_is_built_when_sent_and_never_from_history(
         await wait_until(lambda: _read_into(values, consumer))
     finally:
         await consumer.stop()
-    assert values == [b"1", b"2", b"3", b"3"], "the refill told the state of now, once"
+    assert values == [b"1", b"2", b"3", b"3"], "the refill sends the current state, once"
 
 
-async def test_a_mistake_in_building_states_does_not_stop_the_facts(start: Any, kafka: KafkaSettings) -> None:
+async def test_a_bug_in_building_states_does_not_stop_the_events(start: Any, kafka: KafkaSettings) -> None:
     async def state_of(pool: Pool, dossiers: Sequence[UUID]) -> list[StateRecord]:
         raise KeyError("a column that is not there")
 
@@ -175,7 +175,7 @@ async def _read_into(values: list[bytes | None], consumer: AIOKafkaConsumer) -> 
 
 
 async def test_a_large_backlog_of_mixed_sizes_arrives_whole(start: Any, kafka: KafkaSettings) -> None:
-    """Batches are cut by size: nothing may fall between two of them."""
+    """Batches are cut by size, and no event may be lost between two of them."""
     _, pool, _ = await start()
     dossier_id = uuid4()
     async with pool.acquire() as tx, tx.transaction():

@@ -1,4 +1,4 @@
-"""Who owns a lane sends it, and nobody who owned it before can still do harm."""
+"""Only the owner of a lane sends it, and a former owner can do no harm."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_an_owner_whose_lock_was_lost_stops_sending_and_somebody_goes_on(
 
 
 async def test_an_owner_that_hangs_loses_its_lanes(start: Any, make_pool: MakePool, kafka: KafkaSettings) -> None:
-    """As a frozen process: the kernel answers PostgreSQL's keepalives for it, and nobody asks anything any more."""
+    """As a frozen process does: its kernel answers PostgreSQL's keepalives, and it sends no statement."""
     dsn, pool = await make_pool.with_dsn("shared")
     hanging = await open_connection(dsn, name="intake-relay", silence_s=1.0)
     await hanging.fetch("select pg_try_advisory_lock(2, lane) from generate_series(0, 11) as lane")
@@ -93,10 +93,10 @@ def test_an_owner_asks_its_connection_far_more_often_than_it_may_be_silent() -> 
     assert relay.OWNER_SILENCE_S > 3 * relay.WATCH_S
 
 
-async def test_its_producer_has_ended_before_the_next_owner_may_begin(
+async def test_the_producer_has_ended_before_the_next_owner_may_begin(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it still had under way would land after the next owner's records: an older state after a newer one."""
+    """Otherwise its records in flight would arrive after the next owner's: an older state after a newer one."""
     _, pool, sender = await start()
     await wait_until(lambda: len(sender.lanes) == PARTITIONS)
     abort, still_locked = relay.abort, []
@@ -116,7 +116,7 @@ async def test_a_former_owner_cannot_move_the_cursor(pool: Pool) -> None:
     await world.tell(pool, (dossier_id, 1))
     mine = await sent_row(pool, dossier_id, 0)
     await progress.begin_epoch(pool, [mine.lane])
-    with pytest.raises(progress.NotOurs):
+    with pytest.raises(progress.NotOwner):
         await advance(pool, mine)
     assert await pool.fetchval("select max(sent_to) from lanes") == 0
     assert await pool.fetchval("select count(*) from sent") == 0
@@ -124,13 +124,13 @@ async def test_a_former_owner_cannot_move_the_cursor(pool: Pool) -> None:
 
 
 async def test_a_former_owners_late_acknowledgement_does_not_look_like_a_loss(pool: Pool) -> None:
-    """Frozen with an acknowledgement under way: its offsets lie below those of whoever went on, and nothing is lost."""
+    """It was frozen while an acknowledgement came: its offsets lie below the next owner's, and nothing is lost."""
     dossier_id = uuid4()
     await world.tell(pool, (dossier_id, 1))
     late = await sent_row(pool, dossier_id, 5)
     await progress.begin_epoch(pool, [late.lane])
     assert await advance(pool, await sent_row(pool, dossier_id, 6)) == ""
-    with pytest.raises(progress.NotOurs):
+    with pytest.raises(progress.NotOwner):
         await advance(pool, late)
     assert await pool.fetchval("select sent_to from lanes where lane = $1", late.lane) == late.to_id
     assert await pool.fetchval("select last_offset from broker_marks") == 6

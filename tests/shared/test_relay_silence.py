@@ -1,4 +1,4 @@
-"""A relay whose broker, database or own process falls silent: given up after a bound, and nothing is lost by it."""
+"""A relay whose broker, database or own process falls silent gives up after a bound, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def for_ever(*_: Any) -> None:
 async def test_a_send_that_is_never_acknowledged_is_given_up_and_done_again(
     start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker answers every question, so no watch is alarmed; an idempotent producer would wait for ever."""
+    """The broker answers every question, so no check fails; an idempotent producer would wait for ever."""
     monkeypatch.setattr(relay, "SEND_DEADLINE_S", 0.5)
     send, unanswered = relay.send, 1
 
@@ -49,7 +49,7 @@ async def test_a_send_that_is_never_acknowledged_is_given_up_and_done_again(
 async def test_when_one_topic_fails_the_producer_of_the_others_ends_before_anything_is_sent_again(
     start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would go on behind the back of the next session, which sends the same events again."""
+    """Otherwise it would go on sending beside the next session, which sends the same events again."""
     send, abort, steps = relay.send, relay.abort, list[str]()
 
     async def torn_once(producer: Any, lane: int, rows: Any) -> Any:
@@ -72,10 +72,10 @@ async def test_when_one_topic_fails_the_producer_of_the_others_ends_before_anyth
     assert first_sightings(await read_topic(kafka)) == {dossier_id: [1]}
 
 
-async def test_with_a_silent_connection_and_much_to_send_it_ends_as_soon_as_at_rest(
+async def test_with_a_silent_lock_connection_and_much_to_send_the_session_ends_as_soon_as_at_rest(
     start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PostgreSQL gives its lanes to another meanwhile: waiting for that connection, it would go on for a minute."""
+    """PostgreSQL gives the lanes to another process meanwhile; waiting for that connection would take a minute."""
     monkeypatch.setattr(relay, "ANSWER_S", 0.5)
     monkeypatch.setattr(relay, "WATCH_S", 0.2)
     _, pool, sender = await start()
@@ -95,7 +95,7 @@ async def test_with_a_silent_connection_and_much_to_send_it_ends_as_soon_as_at_r
 async def test_a_relay_that_hangs_loses_its_lanes_and_one_that_only_rests_keeps_them(
     start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At rest its connection is asked something every `WATCH_S`; a process that hangs asks nothing any more."""
+    """A relay at rest uses its connection every `WATCH_S`; a process that hangs does not."""
     monkeypatch.setattr(relay, "OWNER_SILENCE_S", 2.0)
     monkeypatch.setattr(relay, "WATCH_S", 0.2)
     monkeypatch.setattr(relay, "POLL_S", 0.1)
@@ -126,7 +126,7 @@ async def test_a_relay_that_hangs_loses_its_lanes_and_one_that_only_rests_keeps_
 async def test_a_log_that_becomes_shorter_while_the_relay_is_connected_is_measured_and_refilled(
     start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client reconnects to a newly elected leader by itself and does not tell: nobody would look again."""
+    """The client reconnects to a newly elected leader by itself, and tells nobody."""
     monkeypatch.setattr(relay, "MEASURE_S", 0.0)
     monkeypatch.setattr(relay, "WATCH_S", 0.1)
     _, pool, sender = await start()

@@ -1,4 +1,4 @@
-"""The relay while PostgreSQL refuses to write: everything is sent in the end, in order, by the same process."""
+"""While PostgreSQL refuses to write, the relay waits; the same process then sends everything in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Personal data under seal: open for the right dossier and field, shut for everything else."""
+"""Sealed personal data opens for its own dossier and field, and for nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_what_was_sealed_opens_unchanged(value: object) -> None:
 def test_the_same_value_looks_different_each_time_and_shows_nothing() -> None:
     boxes = {SEALER.seal(DOSSIER, "subject", {"full_name": "Nguyễn Văn An"}) for _ in range(50)}
     assert len(boxes) == 50
-    # Long enough that fifty boxes of chance do not hold it: two letters were found once in twenty runs.
+    # Long enough that fifty random texts do not contain it by chance.
     assert not any(b"full_name" in base64.b64decode(box.split(".")[1]) for box in boxes)
 
 
@@ -41,7 +41,7 @@ def test_it_opens_for_no_other_dossier_and_no_other_field() -> None:
 
 
 @pytest.mark.parametrize("broken", ["", "a", "a.", "a.!!!", "a.AAAA", "b.AAAA", "a." + "A" * 400])
-def test_what_was_never_sealed_is_called_tampered(broken: str) -> None:
+def test_a_text_that_was_never_sealed_counts_as_tampered(broken: str) -> None:
     with pytest.raises(Tampered):
         SEALER.open(DOSSIER, "subject", broken)
 
@@ -66,6 +66,6 @@ def test_a_new_key_seals_and_the_old_one_still_opens() -> None:
 
 
 @pytest.mark.parametrize("keys", ["", "a", f"a.b:{KEY}", "a:AAAA", f":{KEY}", "a:not base64!"])
-def test_a_key_that_is_none_is_refused_at_the_start(keys: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - base64's own sentence is as good
+def test_a_wrong_key_is_refused_at_the_start(keys: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - base64 has its own message
         Sealer(keys)

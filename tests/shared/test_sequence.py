@@ -1,4 +1,4 @@
-"""Whatever comes, however often and in whatever order: applied once, in order; or held; or parked."""
+"""Events that come in any order and any number of times are applied once and in order, or held, or parked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.contract.envelope import Received, fingerprint
 from shared.contract.events import SUBMISSIONS
-from shared.inbox.sequence import LastProcessed, Position, StreamKey, plan
+from shared.inbox.sequence import NOTHING, Cause, LastProcessed, Position, StreamKey, plan
 from tests.shared.telling import received
 
 DOSSIERS = [UUID(int=number) for number in range(1, 4)]
@@ -19,99 +19,102 @@ EVENTS = {(d, n): received(d, n) for d in DOSSIERS for n in range(1, LENGTH + 1)
 
 
 class Memory:
-    """What store.py keeps in the database, as plain dictionaries."""
+    """What `store.py` keeps in the database, as plain dictionaries."""
 
     def __init__(self, poison: set[tuple[UUID, int]] = frozenset()) -> None:  # type: ignore[assignment]
-        self.heads: dict[StreamKey, LastProcessed] = defaultdict(LastProcessed)
+        self.positions: dict[StreamKey, LastProcessed] = defaultdict(lambda: NOTHING)
         self.held: dict[StreamKey, dict[int, Received]] = defaultdict(dict)
-        self.why: dict[Position, str] = {}
+        self.reasons: dict[Position, str] = {}
         self.parked: dict[StreamKey, dict[int, int]] = defaultdict(dict)
-        self.put_aside: list[tuple[Received, str, bool]] = []
+        self.records: list[tuple[Received, str, bool]] = []
         self.applied: dict[UUID, list[int]] = defaultdict(list)
         self.repeats = 0
         self._poison = poison
 
-    def apply(self, batch: list[Received], *, singly: bool = False, pair: StreamKey | None = None) -> int:
-        """As the consumer: what raises is named and the whole batch planned again. Returns how many took effect."""
-        poison: dict[Position, tuple[str, str]] = {}
-        pairs = {(e.topic, e.dossier_id) for e in batch if e.dossier_id} | ({pair} if pair else set())
+    def apply(self, batch: list[Received], *, singly: bool = False, stream: StreamKey | None = None) -> int:
+        """As the consumer does: the event that raises is named and the whole batch planned again.
+
+        Returns how many events took effect.
+        """
+        poison: dict[Position, Cause] = {}
+        streams = {StreamKey(e.topic, e.dossier_id) for e in batch if e.dossier_id} | ({stream} if stream else set())
         while True:
-            heads = {p: self.heads[p] for p in pairs}
-            found = plan(batch, heads, self.held, self.parked, poison, singly=singly)
-            bad = next((e for e in found.ready if (e.dossier_id, e.sequence) in self._poison), None)
+            last_processed = {key: self.positions[key] for key in streams}
+            decided = plan(batch, last_processed, self.held, self.parked, poison, singly=singly)
+            bad = next((e for e in decided.ready if (e.dossier_id, e.sequence) in self._poison), None)
             if bad is None:
                 break
             assert bad.dossier_id is not None
-            poison[bad.topic, bad.dossier_id, bad.sequence] = ("rule", "")
-        for topic, dossier_id, sequence in found.released:
+            poison[Position(bad.topic, bad.dossier_id, bad.sequence)] = Cause("rule", "")
+        for topic, dossier_id, sequence in decided.released:
             del self.held[topic, dossier_id][sequence]
-        for event, reason in found.hold:
+        for event, reason in decided.hold:
             assert event.dossier_id is not None
             self.held[event.topic, event.dossier_id][event.sequence] = event
-            self.why[event.topic, event.dossier_id, event.sequence] = reason
-        for (topic, dossier_id), reason in found.waits.items():
+            self.reasons[event.topic, event.dossier_id, event.sequence] = reason
+        for (topic, dossier_id), reason in decided.waits.items():
             for sequence in self.held[topic, dossier_id]:
-                self.why[topic, dossier_id, sequence] = reason
-        for event, reason, _, blocks in found.park:
+                self.reasons[topic, dossier_id, sequence] = reason
+        for event, reason, _, blocks in decided.park:
             assert event.dossier_id is not None
-            self.put_aside.append((event, reason, blocks))
+            self.records.append((event, reason, blocks))
             if blocks:
                 self.parked[event.topic, event.dossier_id][event.sequence] = fingerprint(event.ce_id)
-        for key, (first, last, marks) in found.heads.items():
-            assert first == self.heads[key].last + 1
-            assert len(marks) == last
-            self.heads[key] = LastProcessed(last, marks)
-        for event in found.ready:
+        for key, (first, last, fingerprints) in decided.advances.items():
+            assert first == self.positions[key].sequence + 1
+            assert len(fingerprints) == last
+            self.positions[key] = LastProcessed(last, fingerprints)
+        for event in decided.ready:
             assert event.dossier_id is not None
             self.applied[event.dossier_id].append(event.sequence)
-        self.repeats += found.repeats
-        return len(found.ready)
+        self.repeats += decided.repeats
+        return len(decided.ready)
 
 
-def pair_of(dossier_id: UUID) -> StreamKey:
-    return (SUBMISSIONS, dossier_id)
+def stream_of(dossier_id: UUID) -> StreamKey:
+    return StreamKey(SUBMISSIONS, dossier_id)
 
 
-spots = st.tuples(st.sampled_from(DOSSIERS), st.integers(1, LENGTH))
-deliveries = st.lists(st.lists(spots, max_size=8), max_size=12)
+sequences = st.tuples(st.sampled_from(DOSSIERS), st.integers(1, LENGTH))
+deliveries = st.lists(st.lists(sequences, max_size=8), max_size=12)
 
 
-@given(deliveries, st.sets(spots, max_size=3), st.booleans())
+@given(deliveries, st.sets(sequences, max_size=3), st.booleans())
 @settings(max_examples=400, deadline=None)
 def test_any_order_repetition_and_batching_applies_each_event_once_in_order(
     batches: list[list[tuple[UUID, int]]], poison: set[tuple[UUID, int]], singly: bool
 ) -> None:
     memory = Memory(poison)
     for batch in batches:
-        memory.apply([EVENTS[spot] for spot in batch], singly=singly)
-    came = {spot for batch in batches for spot in batch}
+        memory.apply([EVENTS[one] for one in batch], singly=singly)
+    came = {one for batch in batches for one in batch}
     for dossier_id in DOSSIERS:
-        heard = memory.applied[dossier_id]
-        assert heard == list(range(1, len(heard) + 1))
-        places = set(heard) | set(memory.held[pair_of(dossier_id)]) | set(memory.parked[pair_of(dossier_id)])
-        assert places == {n for d, n in came if d == dossier_id}, "an event that came is applied, held or parked"
+        applied = memory.applied[dossier_id]
+        assert applied == list(range(1, len(applied) + 1))
+        known = set(applied) | set(memory.held[stream_of(dossier_id)]) | set(memory.parked[stream_of(dossier_id)])
+        assert known == {n for d, n in came if d == dossier_id}, "an event that came is applied, held or parked"
         if not singly:
-            following = len(heard) + 1
-            assert following not in memory.held[pair_of(dossier_id)], "what could be applied is not held"
-        assert all((dossier_id, n) in poison for n in memory.parked[pair_of(dossier_id)])
+            following = len(applied) + 1
+            assert following not in memory.held[stream_of(dossier_id)], "what could be applied is not held"
+        assert all((dossier_id, n) in poison for n in memory.parked[stream_of(dossier_id)])
 
 
-@given(deliveries, st.sets(spots, max_size=3))
+@given(deliveries, st.sets(sequences, max_size=3))
 @settings(max_examples=200, deadline=None)
 def test_after_everything_was_sent_again_only_what_stands_behind_a_parked_event_waits(
     batches: list[list[tuple[UUID, int]]], poison: set[tuple[UUID, int]]
 ) -> None:
     memory = Memory(poison)
     for batch in batches:
-        memory.apply([EVENTS[spot] for spot in batch])
+        memory.apply([EVENTS[one] for one in batch])
     memory.apply(list(EVENTS.values()))
     for dossier_id in DOSSIERS:
         first_bad = min((n for d, n in poison if d == dossier_id), default=LENGTH + 1)
         assert memory.applied[dossier_id] == list(range(1, first_bad))
-        assert set(memory.parked[pair_of(dossier_id)]) == ({first_bad} if first_bad <= LENGTH else set())
-        behind = set(memory.held[pair_of(dossier_id)])
+        assert set(memory.parked[stream_of(dossier_id)]) == ({first_bad} if first_bad <= LENGTH else set())
+        behind = set(memory.held[stream_of(dossier_id)])
         assert behind == set(range(first_bad + 1, LENGTH + 1))
-        assert all(memory.why[SUBMISSIONS, dossier_id, n] == "behind" for n in behind)
+        assert all(memory.reasons[SUBMISSIONS, dossier_id, n] == "behind" for n in behind)
 
 
 def test_an_event_that_came_too_early_is_held_and_applied_when_the_gap_fills() -> None:
@@ -119,10 +122,10 @@ def test_an_event_that_came_too_early_is_held_and_applied_when_the_gap_fills() -
     memory = Memory()
     memory.apply([received(dossier_id, 3), received(dossier_id, 2)])
     assert memory.applied[dossier_id] == []
-    assert set(memory.why.values()) == {"gap"}
+    assert set(memory.reasons.values()) == {"gap"}
     memory.apply([received(dossier_id, 1)])
     assert memory.applied[dossier_id] == [1, 2, 3]
-    assert not memory.held[pair_of(dossier_id)]
+    assert not memory.held[stream_of(dossier_id)]
 
 
 def test_late_events_after_a_refill_are_not_taken_for_repeats() -> None:
@@ -141,7 +144,7 @@ def test_another_event_under_a_sequence_already_taken_is_parked_and_blocks_nobod
     memory.apply([received(dossier_id, 1), received(dossier_id, 3)])
     impostors = [received(dossier_id, 1), received(dossier_id, 3)]
     memory.apply(impostors)
-    assert memory.put_aside == [(event, "identity-conflict", False) for event in impostors]
+    assert memory.records == [(event, "identity-conflict", False) for event in impostors]
     memory.apply([received(dossier_id, 2)])
     assert memory.applied[dossier_id] == [1, 2, 3]
 
@@ -151,11 +154,13 @@ def test_successors_of_a_parked_event_are_held_behind_it_and_go_on_once_it_is_pa
     memory = Memory({(dossier_id, 2)})
     events = {n: received(dossier_id, n) for n in range(1, 5)}
     memory.apply([events[1], events[2], events[4]])
-    assert memory.why == {(*pair_of(dossier_id), 4): "behind"}
-    memory.heads[pair_of(dossier_id)] = LastProcessed(2, [*memory.heads[pair_of(dossier_id)].fingerprints, 0])
-    del memory.parked[pair_of(dossier_id)][2]
-    memory.apply([], pair=pair_of(dossier_id))
-    assert memory.why == {(*pair_of(dossier_id), 4): "gap"}, "now it waits for 3, which has not come"
+    assert memory.reasons == {(*stream_of(dossier_id), 4): "behind"}
+    memory.positions[stream_of(dossier_id)] = LastProcessed(
+        2, [*memory.positions[stream_of(dossier_id)].fingerprints, 0]
+    )
+    del memory.parked[stream_of(dossier_id)][2]
+    memory.apply([], stream=stream_of(dossier_id))
+    assert memory.reasons == {(*stream_of(dossier_id), 4): "gap"}, "now it waits for 3, which has not come"
     memory.apply([events[3]])
     assert memory.applied[dossier_id] == [1, 3, 4]
 
@@ -167,7 +172,7 @@ def test_one_at_a_time_a_held_event_comes_before_the_one_that_came_now() -> None
     memory.apply([second])
     memory.apply([first, third], singly=True)
     assert memory.applied[dossier_id] == [1]
-    while memory.apply([], pair=pair_of(dossier_id), singly=True):
+    while memory.apply([], stream=stream_of(dossier_id), singly=True):
         pass
     assert memory.applied[dossier_id] == [1, 2, 3]
 
@@ -180,5 +185,5 @@ def test_a_type_nobody_knows_is_parked_and_what_follows_it_is_held() -> None:
     memory = Memory()
     unknown = parse(record(dossier_id, 1, type="DossierDreamt"))
     memory.apply([unknown, received(dossier_id, 2)])
-    assert [(reason, blocks) for _, reason, blocks in memory.put_aside] == [("unknown-type", True)]
-    assert memory.why == {(*pair_of(dossier_id), 2): "behind"}
+    assert [(reason, blocks) for _, reason, blocks in memory.records] == [("unknown-type", True)]
+    assert memory.reasons == {(*stream_of(dossier_id), 2): "behind"}

@@ -1,4 +1,4 @@
-"""Listening through FastStream and a real broker: nothing is lost over exceptions, strangers, restarts, rebalances."""
+"""Consuming through FastStream from a real broker: exceptions, foreign records and rebalances lose nothing."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from shared.contract.envelope import Record
 from shared.contract.events import PARTITIONS, SUBMISSIONS
 from shared.contract.partitions import lane_of
 from shared.kafka import batch_reader, corrupt, subscription
-from shared.kafka.settings import KafkaSettings, ensure_topics
+from shared.kafka.settings import KafkaSettings
 from shared.kafka.subscription import Subscription
+from shared.kafka.topics import ensure_topics
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.listening import all_heard, send
@@ -55,7 +56,7 @@ def test_the_subscriber_is_declared_so_that_nothing_is_acknowledged_before_it_is
     assert KafkaSettings("", "apache").session_timeout_ms == 10_000
 
 
-async def test_what_was_there_before_the_first_start_is_heard(
+async def test_records_from_before_the_first_start_are_consumed(
     listen: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
     dossiers = [uuid4() for _ in range(20)]
@@ -65,7 +66,7 @@ async def test_what_was_there_before_the_first_start_is_heard(
 
 
 async def test_nothing_is_lost_over_exceptions(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
-    """An error gives the batch back whole: all its partitions, not only the first record's."""
+    """After an error the whole batch is fetched again: all its partitions, not only that of the first record."""
     apply, failures = world.consumer(pool).apply, 3
 
     async def failing(records: Sequence[Record]) -> None:
@@ -85,10 +86,10 @@ async def test_nothing_is_lost_over_exceptions(listen: Any, producer: AIOKafkaPr
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
-async def test_records_that_somebody_compressed_are_heard(
+async def test_records_that_others_have_compressed_are_consumed(
     codec: Any, listen: Any, kafka: KafkaSettings, pool: Pool
 ) -> None:
-    """A topic or a broker may have a compression of its own; without its codec nothing of any partition would come."""
+    """A topic or a broker may compress by itself; without the codec no record of any partition would come."""
     dossier_id = uuid4()
     async with AIOKafkaProducer(bootstrap_servers=kafka.servers, compression_type=codec) as packing:
         await send(packing, [record(dossier_id, 1, "x" * 2_000)])
@@ -130,7 +131,7 @@ async def send_unreadable(kafka: KafkaSettings, partition: int) -> None:
         await producer.stop()
 
 
-async def test_a_record_that_cannot_be_unpacked_is_stepped_over_and_costs_nobody_anything(
+async def test_a_record_that_cannot_be_unpacked_is_stepped_over_and_no_other_is_lost(
     listen: Any, producer: AIOKafkaProducer, kafka: KafkaSettings, pool: Pool
 ) -> None:
     dossiers = [uuid4() for _ in range(40)]
@@ -185,7 +186,7 @@ async def test_positions_that_moved_before_an_error_go_back(
 async def test_an_event_held_for_long_makes_it_read_again_from_the_start(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever made the position jump over an event: the log still has it."""
+    """Whatever made the position skip an event, the log still has it."""
     monkeypatch.setattr(subscription, "GAP_PATIENCE_S", 0.5)
     apply, dropped = world.consumer(pool).apply, 0
     dossier_id = uuid4()
@@ -208,7 +209,7 @@ async def test_an_event_held_for_long_makes_it_read_again_from_the_start(
 async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
     listen: Any, producer: AIOKafkaProducer, pool: Pool, kafka: KafkaSettings
 ) -> None:
-    """The embedded broker answers a long poll only when its time is over: short ones cost it a fifth of a core."""
+    """The embedded broker answers a long poll only when its time is over, so short polls cost it processor time."""
     listener = listen()
     await wait_until(lambda: len(listener.partitions) == PARTITIONS, 20, what="all partitions")
     fetcher = listener.subscription._subscriber.consumer._fetcher
@@ -218,14 +219,14 @@ async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
     await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.fetch_wait_ms, 10, what="it hurries")
     await all_heard(pool, [(dossier_id, 1)])
     await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it rests again")
-    listener.subscription._reading._pace(listener.subscription._subscriber.consumer, batch_reader.BACKLOG_RECORDS)
+    listener.subscription._reader._pace(listener.subscription._subscriber.consumer, batch_reader.BACKLOG_RECORDS)
     assert fetcher._fetch_max_wait_ms == kafka.rest_wait_ms
 
 
-async def test_a_cancellation_from_inside_gives_the_batch_back(
+async def test_after_a_cancellation_from_inside_the_batch_is_fetched_again(
     listen: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
-    """FastStream would take it for a stop, and listening would be over without a word."""
+    """FastStream would take it for a stop and end its loop in silence."""
     consumer, cancelled = world.consumer(pool), 0
 
     async def apply(records: Sequence[Record]) -> None:
@@ -242,11 +243,11 @@ async def test_a_cancellation_from_inside_gives_the_batch_back(
     await send(producer, [record(dossier_id, 1) for dossier_id in dossiers])
     await all_heard(pool, [(dossier_id, 1) for dossier_id in dossiers], 30)
     assert cancelled == 1
-    assert listener.subscription._subscriber is reading, "listening had not ended and begun anew"
+    assert listener.subscription._subscriber is reading, "the subscription has not started again"
     assert await doubles(pool) == 0
 
 
-async def test_reading_that_has_ended_begins_anew(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
+async def test_reading_that_has_ended_starts_again(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
     listener = listen()
     await wait_until(lambda: len(listener.partitions) == PARTITIONS, 30)
     ended = listener.subscription._subscriber
@@ -263,13 +264,13 @@ def test_positions_without_an_assignment_are_none() -> None:
         class _subscription:
             subscription = None
 
-    positions = corrupt._Positions(NotYet())
-    assert positions.of == {}
+    positions = corrupt._FetchPositions(NotYet())
+    assert positions.offsets == {}
     positions.restore()
 
 
-def test_an_error_after_a_rebalance_begins_at_what_was_told() -> None:
-    """What had been unpacked of the new assignment is nowhere: its positions have passed it."""
+def test_an_error_after_a_rebalance_begins_at_the_committed_offsets() -> None:
+    """What was unpacked of the new assignment is lost otherwise: the positions have passed it."""
     joined: list[bool] = []
 
     class Consumer:
@@ -279,7 +280,7 @@ def test_an_error_after_a_rebalance_begins_at_what_was_told() -> None:
         class _coordinator:
             request_rejoin = staticmethod(lambda: joined.append(True))
 
-    positions = corrupt._Positions(Consumer())
+    positions = corrupt._FetchPositions(Consumer())
     positions.restore_or_rejoin()
     assert not joined
     Consumer._subscription.subscription = SimpleNamespace(assignment=SimpleNamespace(tps=[]))

@@ -1,4 +1,4 @@
-"""The consumer over PostgreSQL's real errors that pass: it tries again, parks nobody, loses and doubles nothing."""
+"""The consumer during real transient errors of PostgreSQL: it tries again, parks nothing, loses and doubles nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_each_trouble_of_the_tests_is_the_one_it_is_called_after(kind: str
     async with trouble(dsn, kind, "effects") as met:
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)) as raised:
             await pool.execute("insert into effects (note) values ('')")
-        # Of a session that the server ends the client may only see that it has ended.
+        # When the server ends a session, the client may see only that the connection has ended.
         ends = {"08003", None} if kind.startswith("57P01") else set()
         assert getattr(raised.value, "sqlstate", None) in {kind[:5], *ends}
         assert await met.met() == 1
@@ -70,7 +70,7 @@ async def test_the_consumer_tries_the_batch_again_until_the_trouble_is_over(
 
 
 class Meeting(world.Effects):
-    """Work during whose first saving something happens to its session."""
+    """A unit of work during whose first save something happens to its session."""
 
     def __init__(self, happens: Callable[[Tx], Any]) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Meeting(world.Effects):
 
 
 async def assert_passes(pool: Pool, expected: tuple[str, ...], happens: Callable[[Tx], Any]) -> None:
-    """`happens` after the effects were written, the first time only, and ends in one of the `expected` errors."""
+    """Run `happens` once, after the effects are written; it must end in one of the `expected` errors."""
     found: list[str] = []
 
     async def once(tx: Tx) -> None:
@@ -106,7 +106,7 @@ async def assert_passes(pool: Pool, expected: tuple[str, ...], happens: Callable
     await assert_all_took_effect_once(pool, dossiers)
 
 
-async def test_a_real_statement_timeout_passes(place: Place) -> None:
+async def test_a_real_statement_timeout_is_transient(place: Place) -> None:
     async def happens(tx: Tx) -> None:
         await tx.execute("set local statement_timeout = '50ms'")
         await tx.execute("select pg_sleep(20)")
@@ -114,7 +114,7 @@ async def test_a_real_statement_timeout_passes(place: Place) -> None:
     await assert_passes(place[1], ("57014",), happens)
 
 
-async def test_a_real_lock_timeout_passes(place: Place) -> None:
+async def test_a_real_lock_timeout_is_transient(place: Place) -> None:
     dsn, pool = place
     await pool.execute("create table occupied ()")
     holder = await asyncpg.connect(dsn)
@@ -130,8 +130,8 @@ async def test_a_real_lock_timeout_passes(place: Place) -> None:
     await assert_passes(pool, ("55P03",), happens)
 
 
-async def test_a_transaction_that_idled_too_long_passes(place: Place) -> None:
-    """As after the process was frozen, or its machine suspended."""
+async def test_a_transaction_that_idled_too_long_is_transient(place: Place) -> None:
+    """As when the process was frozen or its machine suspended."""
     dsn, pool = place
 
     async def happens(tx: Tx) -> None:
@@ -146,11 +146,11 @@ async def test_a_transaction_that_idled_too_long_passes(place: Place) -> None:
         await watcher.close()
         await tx.execute("select 1")
 
-    # What it says depends on whether the client reads the server's last word before it finds the line cut.
+    # The error depends on whether the client reads the server's last message before it sees the connection closed.
     await assert_passes(pool, ("25P03", "08003", "InterfaceError", "ConnectionResetError"), happens)
 
 
-async def test_a_real_deadlock_passes(place: Place) -> None:
+async def test_a_real_deadlock_is_transient(place: Place) -> None:
     dsn, pool = place
     other = await asyncpg.connect(dsn)
     await other.execute("set deadlock_timeout = '10s'; begin; select pg_advisory_xact_lock(88)")
@@ -170,7 +170,7 @@ async def test_a_real_deadlock_passes(place: Place) -> None:
     await other.close()
 
 
-async def test_a_real_serialization_failure_passes(place: Place) -> None:
+async def test_a_real_serialization_failure_is_transient(place: Place) -> None:
     """Where an administrator has made repeatable read the default."""
     dsn, pool = place
     await pool.execute("insert into dossiers select gen_random_uuid()")

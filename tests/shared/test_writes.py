@@ -1,4 +1,4 @@
-"""Several writes in one round trip: all of them or none, each with its own values."""
+"""Several writes in one round trip: all of them happen or none, each with its own values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_part_may_have_more_than_nine_values(make_pool: MakePool) -> Non
     assert rows == {"before": 0} | {f"new {n}": n for n in range(1, 7)}
 
 
-async def test_when_one_part_fails_none_has_happened(make_pool: MakePool) -> None:
+async def test_when_one_part_fails_nothing_is_written(make_pool: MakePool) -> None:
     pool = await make_pool("shared")
     await pool.execute("create table things (name text primary key, number int)")
     await pool.execute("insert into things values ('a', 1)")
@@ -72,7 +72,7 @@ async def test_what_was_run_is_not_run_again(make_pool: MakePool) -> None:
 async def test_few_rows_go_in_a_statement_and_many_by_copy(
     many: int, make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.postgres.writes.MANY", many)
+    monkeypatch.setattr("shared.postgres.writes.MIN_COPY_ROWS", many)
     pool = await make_pool("shared")
     await pool.execute("create table things (name text primary key, of_topic topic, number int default 7)")
     columns, rows = {"name": "text", "of_topic": "topic"}, [("a", SUBMISSIONS), ("b", None)]
@@ -94,8 +94,8 @@ async def test_few_rows_go_in_a_statement_and_many_by_copy(
     assert [tuple(row) for row in found] == [("a", SUBMISSIONS, 7), ("b", None, 7)]
 
 
-async def test_when_a_copy_fails_nothing_has_happened(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.postgres.writes.MANY", 1)
+async def test_when_a_copy_fails_nothing_is_written(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.postgres.writes.MIN_COPY_ROWS", 1)
     pool = await make_pool("shared")
     await pool.execute("create table things (name text primary key, number int)")
     await pool.execute("insert into things values ('a', 1)")

@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from services.workflow import commands, dossiers_api, feed, rules_api, tasks_api
 from services.workflow.catalogue import ProcedureCatalogue, keep_fresh, office_day, seed
 from services.workflow.stages import board
-from shared.clock import wall_now
+from shared.clock import VIETNAM, wall_now
 from shared.contract.envelope import headers_of, new_id
 from shared.contract.events import STATE
 from shared.http.body import dumps
@@ -55,6 +55,7 @@ def _state_record(row: Any, office_at: datetime, wall: datetime) -> StateRecord:
     said = {name: value for name, value in row.items() if name not in ("lifecycle_sequence", "trace_id")}
     said["as_of_sequence"] = row["lifecycle_sequence"]
     said["office_at"] = office_at
+    said["due_at"] = row["due_at"] and row["due_at"].astimezone(VIETNAM)
     key = str(row["dossier_id"])
     headers = headers_of(
         topic=STATE,

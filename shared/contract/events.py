@@ -12,11 +12,14 @@ outcomes, stages, channels and kinds are open strings: new values may be added, 
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, create_model
+from pydantic_core import CoreSchema, core_schema
+
+from shared.contract.zone import VIETNAM
 
 LIFECYCLE = "dossier.lifecycle.v1"
 STATE = "dossier.state.v1"
@@ -42,18 +45,21 @@ PRODUCER = {
 }
 TOPICS = tuple(PRODUCER)
 
-_OFFSET = timedelta(hours=7)
-_VIETNAM = timezone(_OFFSET)
-"""Equal to `shared.clock.VIETNAM`. The contract imports nothing of ours."""
-
 
 def _in_vietnam(at: datetime) -> datetime:
-    """The same moment at +07:00. A time without a zone stays as it is."""
-    return at if at.tzinfo is None or at.utcoffset() == _OFFSET else at.astimezone(_VIETNAM)
+    return at if at.tzinfo is VIETNAM or at.tzinfo is None else at.astimezone(VIETNAM)
 
 
-OfficeTime = Annotated[datetime, AfterValidator(_in_vietnam)]
-"""Office time. Converted when a fact is made or read, so that writing it costs nothing."""
+class _InVietnam:
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        as_it_is = handler(source)
+        converted = core_schema.no_info_after_validator_function(_in_vietnam, as_it_is)
+        return core_schema.json_or_python_schema(json_schema=as_it_is, python_schema=converted)
+
+
+OfficeTime = Annotated[datetime, _InVietnam]
+"""Office time. A fact that a service makes gets it at +07:00, whatever zone it came in; reading changes nothing."""
 
 
 class Fact(BaseModel):

@@ -8,22 +8,23 @@ PY := $(BIN)/python
 READY := .venv/installed.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up doctor test test-kafka chaos bench bench-long check format docs lock
+.PHONY: help demo up doctor test test-kafka test-clients chaos bench bench-long check format docs lock
 
 help:
 	@printf '%s\n' \
-	  'make demo        một tuần của một xã, kho dân cư bị chậm giữa tuần / a commune'"'"'s week, the registry slow in the middle' \
-	  'make up          chạy hệ thống, Ctrl-C để dừng / the stack, until Ctrl-C' \
-	  'make doctor      kiểm tra máy này / examine this machine' \
-	  'make test        mọi kiểm thử chỉ cần gói Python / every test that needs no more than wheels' \
-	  'make test-kafka  kiểm thử chuyển phát trên Apache Kafka thật (Java >= 17, Maven) / delivery tests on a real Apache Kafka' \
-	  'make check       định dạng, kiểu, ranh giới / format, lint, types, import contracts' \
-	  'make chaos       giết mọi thứ khi đang có việc, rồi đối chứng / kill everything under load (SEED= MINUTES=)' \
-	  'make bench       đo bên cạnh các công cụ khác, nửa giờ / measured beside other tools, half an hour (make bench-long: more)' \
-	  'make format      sửa định dạng / put the format right' \
-	  'make docs        sinh lại tài liệu / generate the documents again' \
-	  'make lock        khoá lại các gói (cần uv) / lock the packages again (needs uv)' \
-	  'ARGS="…"         tuỳ chọn thêm / options passed on; PYTHON=… chọn Python / chooses the Python'
+	  'make demo          một tuần của một xã, kho dân cư bị chậm giữa tuần / a commune'"'"'s week, the registry slow in the middle' \
+	  'make up            chạy hệ thống, Ctrl-C để dừng / the stack, until Ctrl-C' \
+	  'make doctor        kiểm tra máy này / examine this machine' \
+	  'make test          mọi kiểm thử chỉ cần gói Python / every test that needs no more than wheels' \
+	  'make test-kafka    kiểm thử chuyển phát trên Apache Kafka thật (Java >= 17, Maven) / delivery tests on a real Apache Kafka' \
+	  'make test-clients  đọc tài liệu bằng bộ đọc chính thức (Node.js, npm) / our documents, read by the official parsers' \
+	  'make check         định dạng, kiểu, ranh giới / format, lint, types, import contracts' \
+	  'make chaos         giết mọi thứ khi đang có việc, rồi đối chứng / kill everything under load (SEED= MINUTES=)' \
+	  'make bench         đo bên cạnh các công cụ khác, nửa giờ / measured beside other tools, half an hour (make bench-long: more)' \
+	  'make format        sửa định dạng / put the format right' \
+	  'make docs          sinh lại tài liệu / generate the documents again' \
+	  'make lock          khoá lại các gói (cần uv) / lock the packages again (needs uv)' \
+	  'ARGS="…"           tuỳ chọn thêm / options passed on; PYTHON=… chọn Python / chooses the Python'
 
 # Also when somebody has put other packages into .venv: the stamp is the lock that was installed.
 $(READY): requirements/dev.lock deploy/local/prepare.sh
@@ -69,6 +70,10 @@ lock:
 BROKERS_AT_ONCE ?= 2
 test-kafka: $(READY)
 	@HOSO_TEST_KAFKA=apache exec $(PY) -m pytest --numprocesses $(BROKERS_AT_ONCE) --dist worksteal tests/kafka tests/shared tests/kills tests/notify tests/verify tests/journeys $(ARGS)
+
+# The official parsers read our documents: Node.js >= 18 and npm.
+test-clients:
+	@exec sh tests/clients/run.sh
 
 # Kills everything at random under load, then proves that nothing was lost: make chaos SEED=7 MINUTES=3 [ARGS="--broker apache"]
 SEED ?= 1

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
-VIETNAM = timezone(timedelta(hours=7))
-"""Vietnam has one zone and no summer time, so no zone database is needed."""
+from shared.contract.zone import VIETNAM
+
+__all__ = ["VIETNAM", "OfficeClock", "wall_now"]
 
 
 @dataclass(frozen=True, slots=True)

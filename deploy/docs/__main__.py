@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from deploy.docs import access, api, events
+from deploy.docs import access, api, asyncapi, events, schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = "docs/schemas"
@@ -16,10 +16,10 @@ def documents() -> dict[str, str]:
     """Path below the project's root -> text."""
     return {
         "docs/events.md": events.page(),
-        "docs/asyncapi.json": events.asyncapi(),
+        "docs/asyncapi.json": asyncapi.asyncapi(),
         "docs/roles.md": access.page(),
         **{f"docs/api/{name}.json": text for name, text in api.documents().items()},
-        **{f"{SCHEMAS}/{name}.json": text for name, text in events.schemas().items()},
+        **{f"{SCHEMAS}/{name}.json": text for name, text in schemas.schemas().items()},
     }
 
 

@@ -1,177 +1,173 @@
-"""The event catalogue as a page, as AsyncAPI 3.0 and as JSON Schemas, all from `shared.contract.events`."""
+"""The event catalogue as a page: per topic a table, per fact its meaning in both languages, its fields and a sample."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
-from shared.contract.events import COMPACTED, EVENT_TYPES, LIFECYCLE, PARTITIONS, PRODUCER, PUBLIC, STATE, TOPICS, Fact
+from pydantic import BaseModel
 
-ABOUT = {
-    "dossier.lifecycle.v1": "The public facts, in order per dossier.",
-    "dossier.state.v1": "Compacted: a dossier's current state, built when sent; start here, then follow the lifecycle.",
-    "internal.submissions.v1": "What intake was given.",
-    "internal.idnumber-requests.v1": "What workflow wants of the population registry.",
-    "internal.idnumber-results.v1": "What idlookup learned.",
-    "internal.notice-requests.v1": "What people are to be told; notify reads only this.",
-    "internal.notices.v1": "What became of each notice.",
-    "internal.procedures.v1": "Compacted: each procedure's rules, so that intake can check while workflow is down.",
-}
-HEADERS = {
-    "ce_specversion": "1.0",
-    "ce_id": "UUIDv7, the same on every re-send and channel",
-    "ce_source": "/hoso/<service>/<topic>",
-    "ce_type": "vn.hoso.<Fact>.v1",
-    "ce_subject": "the record's key: the dossier id",
-    "ce_time": "wall time, RFC 3339",
-    "ce_sequence": "per dossier and topic, from 1, no gaps, ten digits",
-    "content-type": "application/json",
-    "traceparent": "W3C trace context",
-}
-STATE_FIELDS = {
-    "dossier_id": {"type": "string", "format": "uuid"},
-    "as_of_sequence": {"type": "integer", "description": "of the lifecycle; the highest wins"},
-    "dossier_code": {"type": ["string", "null"]},
-    "procedure_code": {"type": "string"},
-    "procedure_version": {"type": "integer"},
-    "receiving_agency": {"type": "string"},
-    "state": {"type": "string", "description": "an open string; new ones may come"},
-    "national_status": {"type": "integer", "minimum": 1, "maximum": 10},
-    "due_at": {"type": ["string", "null"], "format": "date-time"},
-    "office_at": {"type": "string", "format": "date-time"},
-}
+from deploy.docs import meanings, schemas
+from deploy.docs.asyncapi import HEADERS, OTHER_HEADERS
+from deploy.docs.meanings import TO_COME, FieldMeaning
+from shared.contract.events import (
+    LIFECYCLE,
+    PARTITIONS,
+    PRODUCER,
+    PUBLIC,
+    STATE,
+    TOPICS,
+    LifecycleFact,
+    SubmittedComponent,
+)
 
+MAX_SAMPLE_LINES = 40
+"""A longer sample is linked instead of shown."""
 
-def facts_on(topic: str) -> list[type[Fact]]:
-    return [kind for kind in EVENT_TYPES.values() if kind.topic == topic]
+INTRODUCTION = f"""# Events
 
+Generated from `shared/contract/events.py` and `shared/contract/meanings.toml` by `make docs`; do not edit.
 
-def schema_of(kind: type[Fact]) -> dict[str, Any]:
-    schema = kind.model_json_schema(mode="serialization")
-    schema["$id"] = f"urn:hoso:event:{kind.ce_type()}"
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    return schema
+The same facts as [JSON Schemas](schemas) and as [AsyncAPI 3.0](asyncapi.json). Systems without Kafka read the lifecycle
+topic over HTTP: [feed.md](feed.md).
 
+## How events travel
 
-def state_schema() -> dict[str, Any]:
-    return {
-        "$id": "urn:hoso:event:vn.hoso.DossierState.v1",
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "DossierState",
-        "type": "object",
-        "properties": STATE_FIELDS,
-        "required": list(STATE_FIELDS),
-    }
+- CloudEvents 1.0 in Kafka's binary mode: the envelope is in the headers, the value is the fact as JSON (`data`).
+- Key = dossier id. {PARTITIONS} partitions per topic; partition = murmur2 of the key, as Java clients compute it.
+- Order holds per dossier and topic, not between dossiers and not between topics.
+- Delivery is at least once. `ce_id` shows what you have seen already, `ce_sequence` what you miss.
+- Public topics carry no name, number, phone, address or file. Fields called `sealed_*` are encrypted.
+- Stages, outcomes, states, reasons, channels and kinds are **open strings**: the [values](#values) below are those
+  published at present, and new ones may be added. A reader accepts values and fields that it does not know.
+- **Times**: every time in `data` is office time, the centre's own time, written with `+07:00`. `ce_time` is wall time,
+  in UTC with `Z`; so is `sent_at` of the heartbeats. In production both clocks show the same time.
+- Long batches are compressed with zstd: a client needs that codec.
+- Heartbeats are synthetic records that show that a topic is read: key `heartbeat`, `ce_sequence` 0. Skip them.
+"""
 
+STATE_RULES = """How a record is made, and what follows for a reader:
 
-def schemas() -> dict[str, str]:
-    """Fact name -> its JSON Schema as text, the compacted state among them: the files of `docs/schemas`."""
-    whole = {kind.__name__: schema_of(kind) for kind in EVENT_TYPES.values()} | {"DossierState": state_schema()}
-    return {
-        name: json.dumps(schema, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-        for name, schema in sorted(whole.items())
-    }
+- A record is built from the dossier's current row when it is sent, never from history. It may already contain changes
+  whose lifecycle facts are not sent yet, and one record may cover several changes.
+- `ce_sequence` is equal to `as_of_sequence`. It is not gapless, and it repeats when a record is sent again.
+- `ce_id` is new at every send, also when a lost broker is filled again. It shows no repeats.
+- The highest `as_of_sequence` wins: ignore a record with a lower one; one with an equal one changes only `office_at`.
+- The topic is compacted: older records of a dossier disappear in time, its last one stays.
+
+How a subscriber starts:
+
+1. Read this topic from its beginning to its end. Keep, per dossier, the record with the highest `as_of_sequence`.
+2. Read `dossier.lifecycle.v1` from its beginning (it keeps 90 days). Skip a fact whose `ce_sequence` is not above the
+   `as_of_sequence` you hold for its dossier; apply the others, each of which must be the next number.
+3. Go on with both, or with the lifecycle alone. A number that is missing comes later, or is in the dossier's next state
+   record.
+"""
 
 
 def page() -> str:
     """`docs/events.md`."""
-    lines = [
-        "# Events",
-        "",
-        "Generated from `shared/contract/events.py` by `make docs`; do not edit.",
-        "",
-        f"CloudEvents 1.0 in Kafka's binary mode. Key = dossier id; {PARTITIONS} partitions a topic; partition =",
-        "murmur2 of the key, as Java clients compute it. Delivery is at least once: `ce_id` says what you have seen,",
-        "`ce_sequence` what you miss. Public topics carry no name, number, phone, address or file; `sealed_*` fields",
-        "are encrypted. Long batches are compressed with zstd: a client needs that codec.",
-        "",
-        "| header | value |",
-        "|---|---|",
-        *[f"| `{name}` | {text} |" for name, text in HEADERS.items()],
-        "",
-    ]
-    for topic in TOPICS:
-        kind = "public" if topic in PUBLIC else "internal"
-        lines += [f"## `{topic}`", "", f"{ABOUT[topic]} Said by {PRODUCER[topic]}; {kind}.", ""]
-        if topic == STATE:
-            lines += ["| field | type |", "|---|---|"]
-            lines += [f"| `{name}` | {_type(field)} |" for name, field in STATE_FIELDS.items()] + [""]
-            continue
-        if topic == LIFECYCLE:
-            lines += ["Every fact here has `office_at`, `procedure_code`, `procedure_version`, `receiving_agency` and,"]
-            lines += ["where it changes, `national_status`.", ""]
-        lines += ["| fact | fields | what it says |", "|---|---|---|"]
-        lines += [_row(fact, topic) for fact in sorted(facts_on(topic), key=lambda fact: fact.__name__)] + [""]
+    parts = [INTRODUCTION, _headers(), *(_topic(topic) for topic in TOPICS), _values()]
+    return "\n".join(parts)
+
+
+def _headers() -> str:
+    lines = ["| header | value |", "|---|---|", *[f"| `{name}` | {text} |" for name, text in HEADERS.items()], ""]
+    for topic, headers in OTHER_HEADERS.items():
+        lines += [f"On `{topic}` these differ:", "", "| header | value |", "|---|---|"]
+        lines += [f"| `{name}` | {text} |" for name, text in headers.items()] + [""]
     return "\n".join(lines)
 
 
-def _row(kind: type[Fact], topic: str) -> str:
-    shared = {"office_at", "procedure_code", "procedure_version", "receiving_agency", "national_status"}
-    names: Iterable[str] = (n for n in kind.model_fields if not (topic == LIFECYCLE and n in shared))
-    own = kind.__doc__ if kind.__doc__ and "__doc__" in kind.__dict__ else ""
-    return (
-        f"| `{kind.__name__}` | {', '.join(f'`{name}`' for name in names) or '–'} | {' '.join((own or '').split())} |"
-    )
+def _topic(topic: str) -> str:
+    about, kind, names = meanings.of_topic(topic), "public" if topic in PUBLIC else "internal", meanings.names_on(topic)
+    lines = [f"## `{topic}`", "", f"{about.en} Published by {PRODUCER[topic]}; {kind}.", "", about.vi, ""]
+    lines += ["| fact | national status | meaning |", "|---|---|---|"] if topic == LIFECYCLE else []
+    lines += ["| fact | meaning |", "|---|---|"] if topic != LIFECYCLE else []
+    lines += [_row(topic, name) for name in names] + [""]
+    if topic == LIFECYCLE:
+        lines += [
+            "Every fact here has these fields:",
+            "",
+            *_fields(LifecycleFact.__name__, _properties(LifecycleFact)),
+            "",
+        ]
+    if topic == STATE:
+        lines += [STATE_RULES]
+    return "\n".join(lines + [_fact(topic, name) for name in names])
 
 
-def _type(field: Any) -> str:
-    kind = field["type"]
-    text = " or ".join(kind) if isinstance(kind, list) else kind
-    more = [field[name] for name in ("format", "description") if name in field]
-    return ", ".join([text, *more])
+def _row(topic: str, name: str) -> str:
+    first = meanings.of_fact(name).en.partition(". ")[0].rstrip(".")
+    status = f" {', '.join(map(str, meanings.statuses(name))) or '–'} |" if topic == LIFECYCLE else ""
+    later = " *(not published yet)*" if name in TO_COME else ""
+    return f"| [`{name}`](#{name.lower()}) |{status} {first}{later} |"
 
 
-def asyncapi() -> str:
-    """`docs/asyncapi.json`: AsyncAPI 3.0 with keys, headers and payloads."""
-    messages: dict[str, Any] = {}
-    channels: dict[str, Any] = {}
-    operations: dict[str, Any] = {}
-    header_schema = {
-        "type": "object",
-        "properties": {name: {"type": "string", "description": text} for name, text in HEADERS.items()},
-        "required": list(HEADERS),
-    }
-    for topic in TOPICS:
-        payloads = (
-            {"DossierState": state_schema()} if topic == STATE else {k.__name__: schema_of(k) for k in facts_on(topic)}
-        )
-        for name, payload in payloads.items():
-            messages[name] = {
-                "name": name,
-                "title": name,
-                "contentType": "application/json",
-                "headers": {"$ref": "#/components/schemas/CloudEventHeaders"},
-                "payload": {"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": payload},
-                "bindings": {
-                    "kafka": {"key": {"type": "string", "description": "dossier id"}, "bindingVersion": "0.5.0"}
-                },
-            }
-        channel = topic.replace(".", "_").replace("-", "_")
-        channels[channel] = {
-            "address": topic,
-            "description": ABOUT[topic],
-            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in payloads},
-            "bindings": {
-                "kafka": {
-                    "topic": topic,
-                    "partitions": PARTITIONS,
-                    "topicConfiguration": {"cleanup.policy": ["compact" if topic in COMPACTED else "delete"]},
-                    "bindingVersion": "0.5.0",
-                }
-            },
-        }
-        operations[f"send_{channel}"] = {
-            "action": "send",
-            "channel": {"$ref": f"#/channels/{channel}"},
-            "title": f"{PRODUCER[topic]} says",
-        }
-    whole = {
-        "asyncapi": "3.0.0",
-        "info": {"title": "hoso events", "version": "1.0.0", "license": {"name": "Apache-2.0"}},
-        "defaultContentType": "application/json",
-        "channels": channels,
-        "operations": operations,
-        "components": {"messages": messages, "schemas": {"CloudEventHeaders": header_schema}},
-    }
-    return json.dumps(whole, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+def _fact(topic: str, name: str) -> str:
+    about, sample = meanings.of_fact(name), json.dumps(schemas.sample(name), ensure_ascii=False, indent=2)
+    lines = [f"### `{name}`", "", about.vi, "", about.en, ""]
+    properties = schemas.all_schemas()[name]["properties"]
+    shared = LifecycleFact.model_fields if topic == LIFECYCLE else {}
+    own = {field: property_ for field, property_ in properties.items() if field not in shared}
+    if topic == LIFECYCLE and (statuses := meanings.statuses(name)):
+        status = meanings.of_field(name, "national_status")
+        common = meanings.of_field(LifecycleFact.__name__, "national_status")
+        words = f": {status.meaning.en} {status.meaning.vi}" if status.meaning != common.meaning else ""
+        lines += [f"`national_status`: {' or '.join(map(str, statuses))}{words}", ""]
+    if own:
+        lines += [*_fields(name, own), ""]
+    if any(SubmittedComponent.__name__ in str(property_) for property_ in own.values()):
+        lines += [
+            "Each of `components`:",
+            "",
+            *_fields(SubmittedComponent.__name__, _properties(SubmittedComponent)),
+            "",
+        ]
+    if sample.count("\n") < MAX_SAMPLE_LINES:
+        lines += ["```json", sample, "```", ""]
+    else:
+        lines += [f"A sample: [{name}.json](../tests/contracts/samples/{name}.json).", ""]
+    return "\n".join(lines)
+
+
+def _fields(name: str, properties: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| `{field}` | {_type(property_)} | {_meaning(meanings.of_field(name, field))} |"
+        for field, property_ in properties.items()
+    ]
+    return ["| field | type | meaning |", "|---|---|---|", *rows]
+
+
+def _meaning(about: FieldMeaning) -> str:
+    values = ", ".join(f"`{value}`" for value in about.values)
+    if about.listed:
+        link = f"[{about.listed}](#{about.listed})"
+        values = f"{values} ({link})" if values else f"See {link}."
+    return "<br>".join(text for text in (about.meaning.en, about.meaning.vi, values) if text)
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "anyOf" in field:
+        return " or ".join(_type(one) for one in field["anyOf"])
+    if isinstance(field.get("type"), list):
+        return " or ".join(_type(field | {"type": one}) for one in field["type"])
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}"
+    if "$ref" in field:
+        return "object"
+    plain: str = field.get("format", field["type"]) if field["type"] == "string" else field["type"]
+    return plain
+
+
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema(mode="serialization")["properties"]
+    return properties
+
+
+def _values() -> str:
+    lines = ["## Values", "", "The values published at present. Every list is open: new values may be added.", ""]
+    for name in meanings.lists():
+        lines += [f"### {name}", "", "| value | tiếng Việt | English |", "|---|---|---|"]
+        lines += [f"| `{code}` | {about.vi} | {about.en} |" for code, about in meanings.of_list(name).items()] + [""]
+    return "\n".join(lines)

@@ -1,20 +1,25 @@
-"""Every fact the services tell each other: the only contract between them.
+"""Every fact the services publish: the only contract between them.
 
-One class is one fact. A class says its topic, its fields and nothing else; the envelope (id, sequence,
-time, trace) is `shared.contract.envelope`. A new fact costs five edits: its class here, `on_<fact>` in the handlers of
-whoever listens, the rule it obeys, its golden sample in `tests/contracts/samples/`, and `make docs`.
+One class is one fact. Its docstring says what the fact means and when it is published; `meanings.toml` beside this file
+says the same in Vietnamese and describes every field. The envelope (id, sequence, time, trace) is
+`shared.contract.envelope`. A new fact costs six edits: its class here, its meaning in `meanings.toml`, `on_<fact>` in
+the handlers of each consumer, the rule that publishes it, its golden sample in `tests/contracts/samples/`, `make docs`.
 
-Times are timezone-aware; `office_at` is the centre's own time (see `shared.clock`). Fields called `sealed_*` hold
-personal data encrypted by `shared.privacy.sealed`; facts on public topics have none of them.
+Fields of type `OfficeTime` are office time (see `shared.clock`), always written with the offset +07:00. Fields called
+`sealed_*` hold personal data encrypted by `shared.privacy.sealed`; facts on public topics have none of them. Reasons,
+outcomes, stages, channels and kinds are open strings: new values may be added, and a reader accepts unknown ones.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, create_model
+from pydantic_core import CoreSchema, core_schema
+
+from shared.contract.zone import VIETNAM
 
 LIFECYCLE = "dossier.lifecycle.v1"
 STATE = "dossier.state.v1"
@@ -41,6 +46,22 @@ PRODUCER = {
 TOPICS = tuple(PRODUCER)
 
 
+def _in_vietnam(at: datetime) -> datetime:
+    return at if at.tzinfo is VIETNAM or at.tzinfo is None else at.astimezone(VIETNAM)
+
+
+class _InVietnam:
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        as_it_is = handler(source)
+        converted = core_schema.no_info_after_validator_function(_in_vietnam, as_it_is)
+        return core_schema.json_or_python_schema(json_schema=as_it_is, python_schema=converted)
+
+
+OfficeTime = Annotated[datetime, _InVietnam]
+"""Office time. A fact that a service makes gets it at +07:00, whatever zone it came in; reading changes nothing."""
+
+
 class Fact(BaseModel):
     """What happened, in the past tense. Subclasses name their topic."""
 
@@ -52,14 +73,21 @@ class Fact(BaseModel):
         return f"vn.hoso.{cls.__name__}.v1"
 
     def to_json(self) -> bytes:
-        """The value of the record: what `model_dump_json` says, without a string in between."""
+        """The value of the record: the same JSON as `model_dump_json`, as bytes."""
         return self.__pydantic_serializer__.to_json(self)
 
 
 class Heartbeat(Fact):
-    """A synthetic item that passes every machine stage; it belongs to no dossier and has no sequence."""
+    """A synthetic record that passes a machine stage. It belongs to no dossier and has no sequence: key `heartbeat`."""
 
     sent_at: datetime
+    """Wall time in UTC: when intake sent the first of the chain."""
+
+
+def _heartbeat_on(topic: str, name: str) -> type[Heartbeat]:
+    kind = create_model(name, __base__=Heartbeat, __module__=__name__, __doc__=Heartbeat.__doc__)
+    kind.topic = topic
+    return kind
 
 
 # ---- dossier.lifecycle.v1: the public facts, in order per dossier -----------------------------------------------
@@ -69,7 +97,7 @@ class LifecycleFact(Fact):
     """A public fact about one dossier. Carries no name, number, phone, address, note or file."""
 
     topic: ClassVar[str] = LIFECYCLE
-    office_at: datetime
+    office_at: OfficeTime
     procedure_code: str
     procedure_version: int
     receiving_agency: str
@@ -78,34 +106,52 @@ class LifecycleFact(Fact):
 
 
 class DossierRecorded(LifecycleFact):
+    """The dossier exists. The first fact of every dossier, published when workflow has read the submission."""
+
     channel: str
     assisted: bool = False
     waiting_for: str | None = None
-    """Why it is recorded and not received (`reception`, or the procedure's reason while it is record_only)."""
 
 
 class DossierReceived(LifecycleFact):
+    """The dossier is received: it has its code and its due date, and the legal clock runs.
+
+    Published at once where an officer filed it at the counter, otherwise when reception accepts it.
+    """
+
     dossier_code: str
-    due_at: datetime | None
+    due_at: OfficeTime | None
 
 
 class DossierNotAccepted(LifecycleFact):
+    """Reception did not accept the dossier (form 03): no code, no clock. An end."""
+
     reason: str
 
 
 class StepStarted(LifecycleFact):
+    """A dossier entered a stage and waits for an officer there.
+
+    For the stage `reception` it is published only when a dossier comes back to it: its procedure was opened, or the
+    supplement that reception asked for was handed in. Payment and the return in the same visit have no StepStarted.
+    """
+
     stage: str
     task_id: UUID
     outcome: str | None = None
 
 
 class StepCompleted(LifecycleFact):
+    """An officer ended a stage. Reception, payment and the return in the same visit have facts of their own instead."""
+
     stage: str
     task_id: UUID
     outcome: str
 
 
 class StepReturned(LifecycleFact):
+    """An officer sent the dossier back one step. StepStarted of that step follows."""
+
     stage: str
     task_id: UUID
     outcome: str
@@ -113,6 +159,8 @@ class StepReturned(LifecycleFact):
 
 
 class StepReassigned(LifecycleFact):
+    """An officer's step was given to another role. Not published yet."""
+
     stage: str
     task_id: UUID
     outcome: str | None = None
@@ -120,91 +168,116 @@ class StepReassigned(LifecycleFact):
 
 
 class ClockPaused(LifecycleFact):
+    """The legal clock stopped. Published when a received dossier waits for a supplement or for a payment."""
+
     reason: str
 
 
 class ClockResumed(LifecycleFact):
+    """The legal clock runs again; the due date moved by the working days of the pause. Published after PaymentMade."""
+
     reason: str
-    due_at: datetime | None
+    due_at: OfficeTime | None
 
 
 class ClockRestarted(LifecycleFact):
+    """The legal clock started again from its beginning. Published when the supplement of a received dossier is in."""
+
     reason: str
-    due_at: datetime | None
+    due_at: OfficeTime | None
 
 
 class SupplementRequested(LifecycleFact):
+    """The applicant was asked to complete the papers (form 02). Published by reception or appraisal."""
+
     components: tuple[str, ...] = ()
 
 
 class PaymentRequired(LifecycleFact):
-    pass
+    """The applicant has to meet a financial obligation: a tax or a land payment, no fee. Published after appraisal."""
 
 
 class PaymentMade(LifecycleFact):
-    pass
+    """The financial obligation is met. Published when the counter records it."""
 
 
 class ConsultationAsked(LifecycleFact):
-    answer_due_at: datetime | None = None
+    """Another agency was asked for its opinion. Published when the consultation step starts."""
+
+    answer_due_at: OfficeTime | None = None
 
 
 class ConsultationAnswered(LifecycleFact):
-    pass
+    """The opinion came. Published just before the StepCompleted of the consultation."""
 
 
 class DeadlineExtended(LifecycleFact):
+    """The result comes later than promised, and the new date was announced. Not published yet."""
+
     reason: str
-    due_at: datetime
+    due_at: OfficeTime
 
 
 class IdNumberRequested(LifecycleFact):
-    pass
+    """The population registry was asked for a personal identification number. Published at every new request."""
 
 
 class IdNumberDelayed(LifecycleFact):
-    since: datetime
+    """The population registry has not answered in time. Other steps go on. Published once per request."""
+
+    since: OfficeTime
 
 
 class IdNumberIssued(LifecycleFact):
-    """The number exists. Never the number itself."""
+    """The number exists; this fact never carries it. It may follow any end of a dossier and changes no status."""
 
 
 class ResultSigned(LifecycleFact):
+    """The result was signed. Sending the dossier back to approval makes it void; the next signature is a new fact."""
+
     signed_as: str
     signature: str
 
 
 class DossierRefused(LifecycleFact):
+    """The agency refused the request after it had received the dossier, with a reasoned letter. An end."""
+
     reason: str
 
 
 class DossierWithdrawn(LifecycleFact):
-    pass
+    """The applicant withdrew the dossier before it was decided. An end."""
 
 
 class DossierStopped(LifecycleFact):
+    """The agency stopped processing the dossier. Not published yet."""
+
     reason: str
 
 
 class DossierResolved(LifecycleFact):
-    pass
+    """The dossier is decided and the result is ready: the end time for the legal deadline (index 766)."""
 
 
 class ResultReturned(LifecycleFact):
+    """The result was handed over. An end."""
+
     without_number: bool = False
 
 
 class RequestDeclined(LifecycleFact):
+    """A supplement or a withdrawal had no effect: it was not asked for, or came after the decision."""
+
     request: str
-    """`supplement` or `withdrawal`."""
     reason: str
 
 
-# ---- internal.submissions.v1: what intake was given ---------------------------------------------------------------
+# ---- internal.submissions.v1: what intake accepted ----------------------------------------------------------------
 
 
 class SubmittedComponent(BaseModel):
+    """One paper of a submission or of a supplement."""
+
     model_config = ConfigDict(frozen=True)
     code: str
     kind: str
@@ -213,8 +286,10 @@ class SubmittedComponent(BaseModel):
 
 
 class DossierSubmitted(Fact):
+    """Intake accepted a submission and answered 201. The first fact of every dossier on this topic."""
+
     topic: ClassVar[str] = SUBMISSIONS
-    office_at: datetime
+    office_at: OfficeTime
     procedure_code: str
     procedure_version: int
     receiving_agency: str
@@ -229,70 +304,82 @@ class DossierSubmitted(Fact):
     has_personal_id: bool = False
     identity_method: str = "none"
     sealed_contact: str
-    """{full_name, phone?, email?, residential_area?}: opened by notify alone."""
+    """{full_name, phone?, email?, residential_area?}: only notify opens it."""
     sealed_person: str
-    """{full_name, birth_date?, personal_id?} of the applicant: opened by idlookup alone."""
+    """{full_name, birth_date?, personal_id?} of the applicant: only idlookup opens it."""
     sealed_subject: str
-    """The subject as submitted: opened by idlookup alone."""
+    """The subject as submitted: only idlookup opens it."""
 
 
 class ComponentStored(Fact):
+    """Intake stored the content of a component. It changes no status."""
+
     topic: ClassVar[str] = SUBMISSIONS
-    office_at: datetime
+    office_at: OfficeTime
     component_code: str
     sha256: str
     size: int
 
 
 class SupplementSubmitted(Fact):
+    """The applicant handed in a supplement. workflow publishes ClockRestarted, StepStarted or RequestDeclined then."""
+
     topic: ClassVar[str] = SUBMISSIONS
-    office_at: datetime
+    office_at: OfficeTime
     components: tuple[SubmittedComponent, ...]
     sealed_note: str | None = None
 
 
 class WithdrawalRequested(Fact):
+    """The applicant asked to withdraw the dossier. DossierWithdrawn or RequestDeclined follows."""
+
     topic: ClassVar[str] = SUBMISSIONS
-    office_at: datetime
+    office_at: OfficeTime
     sealed_reason: str
 
 
-class SubmissionHeartbeat(Heartbeat):
-    topic: ClassVar[str] = SUBMISSIONS
+SubmissionHeartbeat = _heartbeat_on(SUBMISSIONS, "SubmissionHeartbeat")
 
 
-# ---- internal.idnumber-requests.v1: what workflow wants of the registry -------------------------------------------
+# ---- internal.idnumber-requests.v1: what workflow asks of the registry --------------------------------------------
 
 
 class IdNumberWanted(Fact):
-    """The event's own id is the request key: it is never made of the data, and never used for another request."""
+    """workflow needs a personal identification number for the subject of a dossier.
+
+    The event's own id is the request key: it is never derived from the data and never used for another request.
+    """
 
     topic: ClassVar[str] = IDNUMBER_REQUESTS
-    office_at: datetime
+    office_at: OfficeTime
     procedure_group: str
     sealed_subject: str
 
 
 class IdCheckWanted(Fact):
+    """workflow wants the applicant's number, name and birth date compared with the registry's.
+
+    The event's own id is the request key.
+    """
+
     topic: ClassVar[str] = IDNUMBER_REQUESTS
-    office_at: datetime
+    office_at: OfficeTime
     procedure_group: str
     sealed_person: str
 
 
 class IdNumberNoLongerWanted(Fact):
-    """Stops new calls; a number already issued is still fetched and reported."""
+    """The dossier ended without its number. idlookup makes no new call; a number already issued is still reported."""
 
     topic: ClassVar[str] = IDNUMBER_REQUESTS
-    office_at: datetime
+    office_at: OfficeTime
     request_key: UUID
 
 
-class RequestHeartbeat(Heartbeat):
-    topic: ClassVar[str] = IDNUMBER_REQUESTS
+RequestHeartbeat = _heartbeat_on(IDNUMBER_REQUESTS, "RequestHeartbeat")
 
 
-# ---- internal.idnumber-results.v1: what idlookup learned -----------------------------------------------------------
+# ---- internal.idnumber-results.v1: what the registry answered ------------------------------------------------------
 
 
 class RequestResult(Fact):
@@ -301,51 +388,55 @@ class RequestResult(Fact):
 
 
 class IdNumberFound(RequestResult):
+    """The registry issued the number."""
+
     sealed_number: str
     warnings: tuple[str, ...] = ()
 
 
 class IdNumberStillPending(RequestResult):
-    since: datetime
+    """The number is late. Published once per request, whether the registry was reached or not."""
+
+    since: OfficeTime
 
 
 class IdNumberDuplicateSuspected(RequestResult):
-    pass
+    """The registry suspects that this person already has a number: somebody has to look. The request stays open."""
 
 
 class IdNumberRefused(RequestResult):
+    """The registry rejected the request. Only now may workflow make a new one, with a new key."""
+
     reason: str
 
 
 class IdCheckAnswered(RequestResult):
+    """The registry answered an identity check."""
+
     answer: str
-    """`match`, `mismatch` or `rejected`."""
 
 
-class ResultHeartbeat(Heartbeat):
-    topic: ClassVar[str] = IDNUMBER_RESULTS
+ResultHeartbeat = _heartbeat_on(IDNUMBER_RESULTS, "ResultHeartbeat")
 
 
 # ---- internal.notice-requests.v1 and internal.notices.v1 -----------------------------------------------------------
 
 
 class NoticeWanted(Fact):
-    """The event's own id is the notice id: one notice goes out once on each channel it is given."""
+    """The applicant is to be informed. The event's own id is the notice id: one notice goes out once per channel."""
 
     topic: ClassVar[str] = NOTICE_REQUESTS
-    office_at: datetime
+    office_at: OfficeTime
     kind: str
     cause: str
-    """The lifecycle fact it tells of, e.g. `DossierReceived`."""
     dossier_code: str | None
     national_status: int
-    due_at: datetime | None = None
+    due_at: OfficeTime | None = None
     receiving_agency: str
     sealed_contact: str
 
 
-class NoticeRequestHeartbeat(Heartbeat):
-    topic: ClassVar[str] = NOTICE_REQUESTS
+NoticeRequestHeartbeat = _heartbeat_on(NOTICE_REQUESTS, "NoticeRequestHeartbeat")
 
 
 class NoticeOutcome(Fact):
@@ -356,42 +447,42 @@ class NoticeOutcome(Fact):
 
 
 class NoticeSent(NoticeOutcome):
-    pass
+    """The channel took the message. On `call_list`: the applicant is on the list of people to call."""
 
 
 class NoticeFailed(NoticeOutcome):
+    """A channel did not deliver, or may not have delivered, the message; the next channel takes over."""
+
     reason: str
     next_channel: str | None = None
-    """The channel that took over: the notice is still on its way."""
 
 
-class NoticeHeartbeat(Heartbeat):
-    topic: ClassVar[str] = NOTICES
+NoticeHeartbeat = _heartbeat_on(NOTICES, "NoticeHeartbeat")
 
 
 # ---- internal.procedures.v1: compacted, key = procedure code -------------------------------------------------------
 
 
 class ProcedurePublished(Fact):
-    """The rules of one procedure, whole; of the versions whose `valid_from` has come the highest wins."""
+    """The rules of one version of a procedure. Of the versions whose `valid_from` has come, the highest is in force."""
 
     topic: ClassVar[str] = PROCEDURES
     code: str
     version: int
     procedure: dict[str, Any]
-    """The document of `services/workflow/procedures`: what `GET /v1/procedures/{code}` shows, but its intake mode."""
+    """The document of `GET /v1/procedures/{code}` without its intake mode."""
 
 
 def _catalogue() -> dict[str, type[Fact]]:
-    found: dict[str, type[Fact]] = {}
+    types: dict[str, type[Fact]] = {}
     waiting: list[type[Fact]] = [Fact]
     while waiting:
         kind = waiting.pop()
         below = kind.__subclasses__()
         waiting.extend(below)
         if not below:
-            found[kind.ce_type()] = kind
-    return found
+            types[kind.ce_type()] = kind
+    return types
 
 
 EVENT_TYPES: dict[str, type[Fact]] = _catalogue()

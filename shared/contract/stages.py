@@ -1,4 +1,4 @@
-"""The stages a dossier can stand in, their names, and the targets their ages are measured against."""
+"""The stages a dossier can be in, their names, and the target age of each."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ TARGETS = {
     "relay": 60.0,
     "notify": 900.0,
 }
-"""Seconds at a clock speed of 1; 28,800 is one working day. Settings may change each (HOSO_TARGETS)."""
+"""Seconds at a clock speed of 1; 28,800 is one working day. The setting HOSO_TARGETS may change each."""
 
 
 def targets(changed: dict[str, float], speed: float) -> dict[str, float]:
-    """The targets in force: what settings say, machine stages divided by the clock's speed. Raises ValueError."""
+    """The targets in force: `changed` over `TARGETS`, those of machine stages divided by `speed`. Raises ValueError."""
     unknown = changed.keys() - TARGETS.keys()
     if unknown:
         raise ValueError(f"no stage is called {sorted(unknown)[0]}")
-    whole = {**TARGETS, **changed}
-    return {stage: seconds / speed if stage in MACHINE else seconds for stage, seconds in whole.items()}
+    merged = {**TARGETS, **changed}
+    return {stage: seconds / speed if stage in MACHINE else seconds for stage, seconds in merged.items()}

@@ -1,11 +1,11 @@
-"""Every fact's golden sample: written once, read by today's class, written back equal; the public ones hold nobody."""
+"""Every fact's golden sample: its class reads it and writes it back equal; the public ones hold no person."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from jsonschema import Draft202012Validator
 
-from deploy.docs import events as documents
+from deploy.docs import schemas as documents
 from shared.contract.envelope import Record, cloud_event, headers_of, new_id, parse
 from shared.contract.events import COMPACTED, EVENT_TYPES, PUBLIC, STATE, Fact, Heartbeat
 from shared.contract.partitions import lane_of
@@ -72,9 +72,10 @@ def test_every_fact_has_a_sample_and_every_sample_a_fact() -> None:
 
 @pytest.mark.parametrize("name", sorted(FACTS))
 def test_todays_class_reads_the_sample_and_writes_it_back_equal(name: str) -> None:
-    said = sample(name)
-    fact = FACTS[name].model_validate_json(json.dumps(said))
-    assert json.loads(fact.model_dump_json()) == said
+    golden = sample(name)
+    fact = FACTS[name].model_validate_json(json.dumps(golden))
+    assert json.loads(fact.to_json()) == golden
+    assert fact.to_json() == fact.model_dump_json().encode()
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))
@@ -141,7 +142,31 @@ def test_our_own_reader_reads_our_record(name: str) -> None:
     assert read.sequenced == (kind.topic not in COMPACTED and not issubclass(kind, Heartbeat))
 
 
-def test_the_feed_tells_an_event_as_the_broker_does() -> None:
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})?")
+
+
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_every_office_time_is_written_with_the_offset_of_vietnam(name: str) -> None:
+    """Whatever zone it had when the fact was made. Only heartbeats carry wall time, in UTC."""
+    offset = "Z" if issubclass(FACTS[name], Heartbeat) else "+07:00"
+    fact = FACTS[name].model_validate_json(json.dumps(sample(name)))
+    for zone in (UTC, timezone(timedelta(hours=7)), timezone(timedelta(hours=9))):
+        if offset == "Z" and zone is not UTC:
+            continue
+        times = {field: value.astimezone(zone) for field, value in dict(fact).items() if isinstance(value, datetime)}
+        written = FACTS[name].model_validate(dict(fact) | times).to_json()
+        assert json.loads(written) == sample(name)
+        assert {time[1] for time in TIME.finditer(written.decode())} <= {offset}
+
+
+def test_a_time_in_another_zone_is_read_as_the_same_moment() -> None:
+    golden = json.dumps(sample("DossierReceived"))
+    in_utc = TIME.sub(lambda time: datetime.fromisoformat(time[0]).astimezone(UTC).isoformat(), golden)
+    assert in_utc != golden
+    assert FACTS["DossierReceived"].model_validate_json(in_utc) == FACTS["DossierReceived"].model_validate_json(golden)
+
+
+def test_the_feed_writes_an_event_as_the_broker_does() -> None:
     kind, ce_id, trace_id, subject = FACTS["DossierReceived"], new_id(), new_id(), str(new_id())
     envelope: dict[str, Any] = {
         "topic": kind.topic,
@@ -152,11 +177,11 @@ def test_the_feed_tells_an_event_as_the_broker_does() -> None:
         "trace_id": trace_id,
         "recorded_at": NOW,
     }
-    said = cloud_event(**envelope, data=json.dumps(sample("DossierReceived")).encode())
+    event = cloud_event(**envelope, data=json.dumps(sample("DossierReceived")).encode())
     headers = {name.removeprefix("ce_"): value.decode() for name, value in headers_of(**envelope)}
     headers["datacontenttype"] = headers.pop("content-type")
-    assert {name: value for name, value in said.items() if name != "data"} == headers
-    assert said["data"] == sample("DossierReceived")
+    assert {name: value for name, value in event.items() if name != "data"} == headers
+    assert event["data"] == sample("DossierReceived")
 
 
 def test_the_state_is_on_a_compacted_topic_without_a_class_of_its_own() -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jsoncompat
+import jsonschema
 import pytest
 
-from deploy.docs import events as documents
+from deploy.docs import asyncapi
+from deploy.docs import schemas as documents
 from shared.contract.events import COMPACTED, EVENT_TYPES, PARTITIONS, TOPICS
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +87,7 @@ def test_a_new_field_breaks_no_promise() -> None:
 
 def test_the_asyncapi_document_is_current_and_names_every_topic_and_fact() -> None:
     text = (ROOT / "docs" / "asyncapi.json").read_text("utf-8")
-    assert text == documents.asyncapi()
+    assert text == asyncapi.asyncapi()
     whole = json.loads(text)
     channels = {channel["address"]: channel for channel in whole["channels"].values()}
     assert set(channels) == set(TOPICS)
@@ -93,8 +95,49 @@ def test_the_asyncapi_document_is_current_and_names_every_topic_and_fact() -> No
         settings = channel["bindings"]["kafka"]
         assert settings["partitions"] == PARTITIONS
         assert settings["topicConfiguration"]["cleanup.policy"] == ["compact" if topic in COMPACTED else "delete"]
-    said = {(address, name) for address, channel in channels.items() for name in channel["messages"]}
-    assert said == {(kind.topic, kind.__name__) for kind in EVENT_TYPES.values()} | {
+    messages = {(address, name) for address, channel in channels.items() for name in channel["messages"]}
+    assert messages == {(kind.topic, kind.__name__) for kind in EVENT_TYPES.values()} | {
         ("dossier.state.v1", "DossierState")
     }
     assert set(whole["components"]["messages"]) == set(NAMES)
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for word, part in value.items():
+            if word == "$ref":
+                yield part
+            yield from references(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from references(part)
+
+
+def test_every_reference_in_the_asyncapi_document_leads_somewhere() -> None:
+    whole = json.loads(asyncapi.asyncapi())
+    found = set(references(whole))
+    assert "#/components/schemas/SubmittedComponent" in found
+    for reference in found:
+        assert reference.startswith("#/"), reference
+        target = whole
+        for name in reference.removeprefix("#/").split("/"):
+            target = target[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_asyncapi_document_describes_each_message_and_has_an_example(name: str) -> None:
+    whole = json.loads(asyncapi.asyncapi())
+    message = whole["components"]["messages"][name]
+    [example] = message["examples"]
+    schema = {**message["payload"], "components": whole["components"]}
+    jsonschema.Draft202012Validator(schema).validate(example["payload"])
+    assert message["summary"]
+    assert all(field["description"] for field in message["payload"]["properties"].values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_documented_value_is_an_example_and_never_a_closed_list(name: str) -> None:
+    schema = documents.all_schemas()[name]
+    text = json.dumps({word: part for word, part in schema.items() if word != "examples"})
+    assert '"enum"' not in text
+    assert '"const"' not in text

@@ -102,13 +102,13 @@ def test_there_is_one_place_that_subscribes_and_no_page_that_publishes() -> None
         assert not [path for _, path, _, _ in access.routes_of(service) if "asyncapi" in path]
 
 
-def test_every_fact_has_a_topic_a_sample_a_schema_and_a_row() -> None:
+def test_every_fact_has_a_topic_a_sample_a_schema_and_a_section() -> None:
     page = (ROOT / "docs" / "events.md").read_text("utf-8")
     for kind in EVENT_TYPES.values():
         assert kind.topic in TOPICS
         assert (ROOT / "tests/contracts/samples" / f"{kind.__name__}.json").is_file()
         assert (ROOT / "docs/schemas" / f"{kind.__name__}.json").is_file()
-        assert f"| `{kind.__name__}` |" in page
+        assert f"### `{kind.__name__}`" in page
     assert [topic for topic in TOPICS if f"## `{topic}`" not in page] == []
 
 

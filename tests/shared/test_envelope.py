@@ -136,8 +136,8 @@ def test_a_dossier_id_spelt_otherwise_is_refused() -> None:
             parse(record(dossier_id, 1, key=spelling.encode(), headers={"ce_subject": spelling.encode()}))
 
 
-def test_only_the_topics_own_service_may_speak_on_it() -> None:
-    with pytest.raises(Malformed, match="may not speak"):
+def test_only_the_topics_own_service_may_publish_on_it() -> None:
+    with pytest.raises(Malformed, match="may not publish"):
         parse(record(uuid4(), 1, headers={"ce_source": b"/hoso/workflow/internal.submissions.v1"}))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from uuid import UUID, uuid4
 
+import jsonschema
 import pytest
 
+from deploy.docs import schemas
 from services.workflow import state_records
 from shared.contract.envelope import new_id
 from shared.privacy.tracking import tracking_secret
@@ -183,10 +185,26 @@ async def test_the_compacted_state_is_the_dossier_as_it_is_now(desk: Desk) -> No
     dossier_id = await desk.submit(COPIES)
     await desk.forward(dossier_id, "return")
     [record] = await state_records.builder(desk.service.office)(desk.pool, [dossier_id])
-    said = json.loads(record.value)
-    assert (said["state"], said["national_status"]) == ("returned", 10)
-    assert said["as_of_sequence"] == len(await desk.told(dossier_id))
+    state = json.loads(record.value)
+    assert (state["state"], state["national_status"]) == ("returned", 10)
+    assert state["as_of_sequence"] == len(await desk.told(dossier_id))
     assert "sealed" not in str(record.value)
+
+
+async def test_a_state_record_is_as_it_is_documented(desk: Desk) -> None:
+    """Its sequence is the lifecycle's, its id is new at every send, its times have the offset of Vietnam."""
+    dossier_id = await desk.submit(COPIES)
+    first, again = [(await api.state_of(desk.service)(desk.pool, [dossier_id]))[0] for _ in range(2)]
+    state, headers = json.loads(first.value), dict(first.headers)
+    schema = schemas.state_schema()
+    jsonschema.validate(state, schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+    assert state.keys() == schema["properties"].keys()
+    assert int(headers["ce_sequence"]) == state["as_of_sequence"]
+    assert headers["ce_id"] != dict(again.headers)["ce_id"]
+    assert state["due_at"].endswith("+07:00")
+    assert state["office_at"].endswith("+07:00")
+    received = await desk.fact(dossier_id, "DossierReceived")
+    assert state["due_at"] == received["due_at"]
 
 
 async def test_codes_run_by_agency_and_day(desk: Desk) -> None:

@@ -194,7 +194,7 @@ async def test_the_compacted_state_is_the_dossier_as_it_is_now(desk: Desk) -> No
 async def test_a_state_record_is_as_it_is_documented(desk: Desk) -> None:
     """Its sequence is the lifecycle's, its id is new at every send, its times have the offset of Vietnam."""
     dossier_id = await desk.submit(COPIES)
-    first, again = [(await api.state_of(desk.service)(desk.pool, [dossier_id]))[0] for _ in range(2)]
+    first, again = [(await state_records.builder(desk.service.office)(desk.pool, [dossier_id]))[0] for _ in range(2)]
     state, headers = json.loads(first.value), dict(first.headers)
     schema = schemas.state_schema()
     jsonschema.validate(state, schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)

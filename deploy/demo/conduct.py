@@ -15,6 +15,7 @@ import httpx2
 
 from deploy.demo import officers
 from deploy.demo.centre import Centre
+from deploy.demo.machine import MachineProbe
 from deploy.demo.week import WEDNESDAY, Week, arrivals
 from deploy.verify import bottleneck
 from shared.clock import OfficeClock
@@ -27,10 +28,23 @@ HEALTHY = {
     "error_rate": 0.0,
     "duplicate_rate": 0.0,
 }
-SLOW = {**HEALTHY, "latency_p50_s": 8.0, "latency_p95_s": 20.0, "capacity_per_s": 0.6, "lost_answer_rate": 0.2}
-"""Two hundred times slower (wall time), and every fifth answer is lost."""
-TARGETS = {"relay": 3600.0, "notify": 7200.0}
-"""At this speed a machine's 60 s would be 17 ms: relay and notify are measured against one and two wall seconds."""
+REFERENCE_SPEED = 3000.0
+
+
+def slow_registry(speed: float) -> dict[str, float]:
+    """The slow day's registry: half of its answers take over 6 h 40 min of office time, every fifth answer is lost.
+
+    The same in office time at every speed: latencies and capacity count wall seconds.
+    """
+    scale = REFERENCE_SPEED / speed
+    slow = {"latency_p50_s": 8.0 * scale, "latency_p95_s": 20.0 * scale, "capacity_per_s": 0.6 / scale}
+    return {**HEALTHY, **slow, "lost_answer_rate": 0.2}
+
+
+def targets(speed: float) -> dict[str, float]:
+    """Targets of the machine stages whose usual 60 s would be 20 ms of wall time: 1.2 and 2.4 wall seconds instead."""
+    return {"relay": 1.2 * speed, "notify": 2.4 * speed}
+
 
 AGREEING = 0.9
 END_LOOKS = 6
@@ -45,8 +59,8 @@ class Look:
     scraped: str | None
 
     @property
-    def said(self) -> str | None:
-        return said_in(self.verdict)
+    def named(self) -> str | None:
+        return stage_named_by(self.verdict)
 
     @property
     def score(self) -> float:
@@ -63,17 +77,18 @@ class Watched:
     """Settled looks: workflow named the same stage, or none, in the look before and in the one after."""
     agreed_at_end: bool = False
     pss_mb: float = 0.0
+    probe: MachineProbe = field(default_factory=MachineProbe)
     _latest: list[Look] = field(default_factory=list)
 
     def keep(self, look: Look) -> None:
         """Judge the look before this one, if it was settled: where a stage comes or goes, one of the two is first."""
         self._latest = [*self._latest[-2:], look]
-        if len(self._latest) < 3 or len({one.said for one in self._latest}) > 1:
+        if len(self._latest) < 3 or len({one.named for one in self._latest}) > 1:
             return
         settled = self._latest[1]
-        self.agreed += settled.said == settled.scraped
-        self.differed += settled.said != settled.scraped
-        if settled.said is not None and (self.worst is None or settled.score > self.worst.score):
+        self.agreed += settled.named == settled.scraped
+        self.differed += settled.named != settled.scraped
+        if settled.named is not None and (self.worst is None or settled.score > self.worst.score):
             self.worst = settled
 
     @property
@@ -105,6 +120,7 @@ async def play(
         examples = {procedure["code"]: procedure["example"] for procedure in listed["items"]}
         filed: list[str] = []
         people = [asyncio.create_task(centre.follow_feed()), asyncio.create_task(_registry(centre, week))]
+        people.append(asyncio.create_task(watched.probe.run()))
         people.append(asyncio.create_task(_look(centre, watched, watch, filed)))
         for commune in range(communes):
             people += [
@@ -131,7 +147,7 @@ async def _registry(centre: Centre, week: Week) -> None:
     slow_from, slow_until = week.day(WEDNESDAY)
     await _control(centre, HEALTHY)
     await centre.until(slow_from)
-    await _control(centre, SLOW)
+    await _control(centre, slow_registry(centre.clock.speed))
     await centre.until(slow_until)
     await _control(centre, HEALTHY)
 
@@ -149,7 +165,7 @@ async def _look(centre: Centre, watched: Watched, watch: Any, filed: list[str]) 
             watched.keep(seen)
             watch(seen.office, seen.verdict, len(filed))
         if number % 4 == 0:
-            watched.pss_mb = max(watched.pss_mb, pss_mb(centre.endpoints["pids"]))
+            watched.pss_mb = max(watched.pss_mb, await asyncio.to_thread(pss_mb, centre.endpoints["pids"]))
         await asyncio.sleep(max(0.5 - (time.monotonic() - began), 0.05))
 
 
@@ -158,7 +174,7 @@ async def look_at_the_end(endpoints: Mapping[str, Any], clock: OfficeClock, watc
     async with httpx2.AsyncClient() as client:
         for _ in range(END_LOOKS):
             seen = await _both(Centre(endpoints, clock, client))
-            watched.agreed_at_end = seen is not None and seen.said == seen.scraped
+            watched.agreed_at_end = seen is not None and seen.named == seen.scraped
             if watched.agreed_at_end:
                 return
             await asyncio.sleep(0.5)
@@ -167,12 +183,12 @@ async def look_at_the_end(endpoints: Mapping[str, Any], clock: OfficeClock, watc
 async def _both(centre: Centre) -> Look | None:
     """None when workflow does not answer."""
     status, verdict = await centre.call("workflow", "GET", "/v1/stages", "ops")
-    pages = await bottleneck.scrape(centre.endpoints)
-    scraped = bottleneck.find_bottleneck(pages.values())
+    pages = await bottleneck.scrape(centre.endpoints, centre.client)
+    scraped = await asyncio.to_thread(bottleneck.find_bottleneck, pages.values())
     return Look(centre.clock.now(), verdict, scraped.stage if scraped else None) if status == 200 else None
 
 
-def said_in(verdict: Mapping[str, Any]) -> str | None:
+def stage_named_by(verdict: Mapping[str, Any]) -> str | None:
     """The bottleneck's stage."""
     return verdict["bottleneck"]["stage"] if verdict["bottleneck"] else None
 

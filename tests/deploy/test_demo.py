@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.week import MIN_WAITS, missed_in
-from deploy.demo import command, officers
+from deploy.demo import judge, officers
 from deploy.demo.conduct import Look, Watched
 from deploy.demo.waits import SLOW_DAY, compare, longest_wait, read, working_seconds
 from deploy.demo.week import ALIKE, DAYS, TUESDAY, WEDNESDAY, Arrival, Week, arrivals
@@ -21,6 +21,8 @@ from tests.fixtures.databases import MakePool
 
 WEEK = Week()
 EQUAL = {"healthy": 278, "slow": 278}
+CALM = {"healthy": None, "slow": None}
+"""Loads of a machine that was not measured: everything is judged."""
 CLOCK = OfficeClock(WEEK.begins_at, 1_000_000.0, 3000.0)
 
 
@@ -94,20 +96,20 @@ def test_two_verdicts_that_differ_at_settled_moments_or_in_the_end_are_a_failure
     assert watch(*same, *other[:8]).agree
     assert not watch(*same, *other).agree
     assert not watch(*same, at_end=False).agree
-    judged = command._judged(watch(*same, *other), 1.0, EQUAL)
+    judged = judge.judge(watch(*same, *other), 1.0, EQUAL, CALM, 3000.0)
     assert [name for name, passed in judged.items() if not passed] == ["metrics_agree"]
 
 
-def test_a_ratio_that_nobody_knows_does_not_pass() -> None:
-    assert command._judged(watch(), None, EQUAL)["isolation"] is False
-    assert command._judged(watch(), 1.26, EQUAL)["isolation"] is False
-    assert command._judged(watch(), 1.24, EQUAL)["isolation"] is True
+def test_an_unknown_ratio_does_not_pass() -> None:
+    assert judge.judge(watch(), None, EQUAL, CALM, 3000.0)["isolation"] is False
+    assert judge.judge(watch(), 1.26, EQUAL, CALM, 3000.0)["isolation"] is False
+    assert judge.judge(watch(), 1.24, EQUAL, CALM, 3000.0)["isolation"] is True
 
 
 def test_days_that_had_not_the_same_dossiers_are_no_measure_of_each_other() -> None:
     """A busy machine files a day's last dossiers on the next: the ratio of their waits would say nothing."""
-    assert command._judged(watch(), 1.0, {"healthy": 510, "slow": 216})["alike"] is False
-    assert command._judged(watch(), 1.0, EQUAL)["alike"] is True
+    assert judge.judge(watch(), 1.0, {"healthy": 510, "slow": 216}, CALM, 3000.0)["alike"] is False
+    assert judge.judge(watch(), 1.0, EQUAL, CALM, 3000.0)["alike"] is True
 
 
 def test_only_office_hours_count_as_waiting() -> None:

@@ -60,7 +60,7 @@ def demo(
     began = time.monotonic()
     starts_at, given = options.parse_now(now), parse_speed(speed)
     week = Week() if starts_at is None else Week.after(starts_at)
-    at_start = asyncio.run(measure_start())
+    at_start = None if given else asyncio.run(measure_start())
     office_speed = given or choose_speed(at_start, cores(), communes)
     if given is None and office_speed < SPEEDS[0]:
         console.print(SLOWER.format(speed=office_speed), highlight=False)
@@ -79,10 +79,11 @@ def demo(
     )
     with until_stopped():
         try:
+            starting = time.monotonic()
             console.print("Đang khởi động… / Starting…")
             stack.start()
             stack.wait_ready()
-            ready_s = time.monotonic() - began
+            ready_s = time.monotonic() - starting
             kind = "embedded, demo only" if broker == EMBEDDED else broker
             console.print(f"Sẵn sàng sau / ready after {ready_s:.1f} s · Kafka: {kind} ({stack.endpoints['kafka']})")
             result = asyncio.run(_play(stack, week, seed, communes, console))
@@ -115,6 +116,7 @@ def _wipe(data: Path) -> None:
 
 
 async def _play(stack: Stack, week: Week, seed: int, communes: int, console: Console) -> dict[str, Any]:
+    """Play the week on the running stack, prove it and judge it. Returns the result file's content."""
     endpoints = stack.endpoints
     office = endpoints["office"]
     clock = OfficeClock.of(datetime.fromisoformat(office["office0"]), office["wall0"], office["speed"])
@@ -159,6 +161,7 @@ async def _play(stack: Stack, week: Week, seed: int, communes: int, console: Con
 async def _outcome(
     endpoints: dict[str, Any], clock: OfficeClock, week: Week, watched: conduct.Watched, report: Report
 ) -> dict[str, Any]:
+    """The figures of the result file."""
     databases = endpoints["databases"]
     relay = []
     for number in (waits.HEALTHY_DAY, waits.SLOW_DAY):

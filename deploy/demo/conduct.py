@@ -1,4 +1,4 @@
-"""One run of the demo's week: people at work, the registry slowed down on Wednesday, everything watched."""
+"""Plays the demo's week: officers at work, the registry slow on Wednesday, verdicts and memory recorded."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ END_LOOKS = 6
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What workflow said, and which stage the metrics alone name, at one moment."""
+    """Workflow's verdict, and the bottleneck computed from the metrics alone, at one office time."""
 
     office: datetime
     verdict: dict[str, Any]
@@ -69,19 +69,19 @@ class Look:
 
 @dataclass
 class Watched:
-    """What was seen while the week went by."""
+    """What was recorded during the week."""
 
     worst: Look | None = None
     agreed: int = 0
     differed: int = 0
-    """Settled looks: workflow named the same stage, or none, in the look before and in the one after."""
+    """Both count settled looks: workflow named the same stage, or none, in the looks before and after."""
     agreed_at_end: bool = False
     pss_mb: float = 0.0
     probe: MachineProbe = field(default_factory=MachineProbe)
     _latest: list[Look] = field(default_factory=list)
 
     def keep(self, look: Look) -> None:
-        """Judge the look before this one, if it was settled: where a stage comes or goes, one of the two is first."""
+        """Add a look and judge the one before it if it is settled: one verdict may see a change before the other."""
         self._latest = [*self._latest[-2:], look]
         if len(self._latest) < 3 or len({one.named for one in self._latest}) > 1:
             return
@@ -93,10 +93,10 @@ class Watched:
 
     @property
     def agree(self) -> bool:
-        """The two verdicts are one: in the end, when nothing moves, and in nine settled looks of ten on the way.
+        """Whether the two verdicts agree: at the end, when nothing moves, and in nine of ten settled looks before.
 
-        Not in all: workflow answers from its tables, and what is scraped was counted up to a refresh, half an office
-        hour, earlier.
+        Not in all of them: workflow answers from its tables, and the scraped figures may be one refresh old, which is
+        half a wall second.
         """
         return self.agreed_at_end and self.agreed >= AGREEING * (self.agreed + self.differed)
 
@@ -111,7 +111,7 @@ async def play(
     watched: Watched,
     watch: Any,
 ) -> tuple[int, int, dict[str, int]]:
-    """Play the week. Returns (dossiers filed, dossiers meant to be filed, refused calls by code)."""
+    """Play the week. Returns (dossiers filed, dossiers planned, refused calls by problem code)."""
     limits = httpx2.Limits(max_connections=200, max_keepalive_connections=100)
     async with httpx2.AsyncClient(limits=limits) as client:
         centre = Centre(endpoints, clock, client)
@@ -143,7 +143,7 @@ async def play(
 
 
 async def _registry(centre: Centre, week: Week) -> None:
-    """Healthy, then slow and losing answers for one day, then healthy."""
+    """Set the registry: slow and losing answers on Wednesday, healthy before and after."""
     slow_from, slow_until = week.day(WEDNESDAY)
     await _control(centre, HEALTHY)
     await centre.until(slow_from)
@@ -158,7 +158,7 @@ async def _control(centre: Centre, settings: dict[str, float]) -> None:
 
 
 async def _look(centre: Centre, watched: Watched, watch: Any, filed: list[str]) -> None:
-    """Every half second: the verdict, and the same from the metrics alone; every two seconds: memory."""
+    """Record both verdicts every half second, and the memory every two seconds."""
     for number in itertools.count():
         began = time.monotonic()
         if (seen := await _both(centre)) is not None:
@@ -170,7 +170,7 @@ async def _look(centre: Centre, watched: Watched, watch: Any, filed: list[str]) 
 
 
 async def look_at_the_end(endpoints: Mapping[str, Any], clock: OfficeClock, watched: Watched) -> None:
-    """Whether the two verdicts agree now that all is quiet; a refresh that is under way is given time to end."""
+    """Record whether the two verdicts agree now that nothing moves. A running refresh gets time to end."""
     async with httpx2.AsyncClient() as client:
         for _ in range(END_LOOKS):
             seen = await _both(Centre(endpoints, clock, client))
@@ -189,12 +189,12 @@ async def _both(centre: Centre) -> Look | None:
 
 
 def stage_named_by(verdict: Mapping[str, Any]) -> str | None:
-    """The bottleneck's stage."""
+    """The stage of the verdict's bottleneck; None without a bottleneck."""
     return verdict["bottleneck"]["stage"] if verdict["bottleneck"] else None
 
 
 def pss_mb(pids: Mapping[str, int]) -> float:
-    """Proportional memory of all processes but the broker, with what they started. MB; 0 where it cannot be read."""
+    """Proportional memory (PSS) in MB of all processes but the broker, with their children; 0 if unreadable."""
     total = 0
     for name, pid in pids.items():
         if name == "broker":
@@ -206,8 +206,8 @@ def pss_mb(pids: Mapping[str, int]) -> float:
 
 
 def _children(pid: int) -> list[int]:
-    found: list[int] = []
+    children: list[int] = []
     with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
         for child in file.read().split():
-            found += [int(child), *_children(int(child))]
-    return found
+            children += [int(child), *_children(int(child))]
+    return children

@@ -69,21 +69,20 @@ def table(now: datetime, verdict: Mapping[str, Any], filed: int, speed: float) -
     return whole
 
 
-def result(console: Console, found: Mapping[str, Any]) -> None:
+def result(console: Console, outcome: Mapping[str, Any]) -> None:
     """Print the verdict, the four zeros and the figures, each beside its bound."""
     console.print()
-    moment = found["verdict_at"]
-    if moment is not None:
-        local = moment.astimezone(VIETNAM)
+    if (verdict_at := outcome["verdict_at"]) is not None:
+        local = verdict_at.astimezone(VIETNAM)
         console.print(
             f"[bold]Kết luận lúc {local:%H:%M} {DAYS[local.weekday()]} / the verdict at its worst moment[/bold]"
         )
-        _print_both(console, found["sentence"])
+        _print_both(console, outcome["sentence"])
     else:
         console.print("[bold]Không có khâu nào bị nghẽn / no stage was a bottleneck[/bold]")
-    console.print(figures(found))
-    failed = [name for name, passed in found["checks"].items() if passed is False]
-    if reason := found["isolation"]["reason"]:
+    console.print(figures(outcome))
+    failed = [name for name, passed in outcome["checks"].items() if passed is False]
+    if reason := outcome["isolation"]["reason"]:
         console.print("[bold yellow]Chưa kết luận về cách ly / isolation is inconclusive[/bold yellow]")
         _print_both(console, reason)
     if failed:
@@ -107,30 +106,30 @@ def _print_both(console: Console, sentence: Mapping[str, str]) -> None:
         console.print(Padding(sentence[language], (0, 0, 0, 2)), highlight=False)
 
 
-def figures(found: Mapping[str, Any]) -> Table:
+def figures(outcome: Mapping[str, Any]) -> Table:
     """The closing table."""
     whole = Table(show_header=False)
-    filed_on, isolation, machine = found["filed_on"], found["isolation"], found["machine"]
-    chosen = "tự chọn / chosen" if found["speed_chosen"] == "auto" else "--speed"
+    filed_on, isolation, machine = outcome["filed_on"], outcome["isolation"], outcome["machine"]
+    chosen = "tự chọn / chosen" if outcome["speed_chosen"] == "auto" else "--speed"
     ratio = "–" if isolation["wait_p95_ratio"] is None else f"{isolation['wait_p95_ratio']:.2f}"
     bound = "chưa kết luận / inconclusive" if isolation["inconclusive"] else f"≤ {SINGLE_RUN_BOUND}"
     rows = {
-        "Hồ sơ / dossiers": f"{found['filed']} / {found['meant']}",
+        "Hồ sơ / dossiers": f"{outcome['filed']} / {outcome['meant']}",
         "thứ Ba, thứ Tư / Tuesday, Wednesday": f"{filed_on['healthy']}, {filed_on['slow']}",
-        "Mất / lost": found["lost"],
-        "Lặp / repeated effects": found["repeated_effects"],
-        "Cấp số hai lần / numbers issued twice": found["numbers_issued_twice"],
-        "Sai thứ tự / order violations": found["order_violations"],
+        "Mất / lost": outcome["lost"],
+        "Lặp / repeated effects": outcome["repeated_effects"],
+        "Cấp số hai lần / numbers issued twice": outcome["numbers_issued_twice"],
+        "Sai thứ tự / order violations": outcome["order_violations"],
         "Cách ly / isolation (p95 ÷ p95)": f"{ratio} ({bound})",
         "  p95 chờ thứ Ba / wait on Tuesday": _wait(isolation["healthy_p95_s"]),
         "  p95 chờ thứ Tư / wait on Wednesday": _wait(isolation["slow_p95_s"]),
         "  lượt chờ mỗi ngày / stays per day": isolation["samples"],
         "Trễ đồng hồ / timers late (p95)": _of_both(machine, "late_p95_ms", 1, "ms"),
         "Việc khác trên máy / other programs": _of_both(machine, "others_share", 100, "% CPU"),
-        "Tốc độ / speed": f"×{found['speed']:g} ({chosen})",
-        "Bộ nhớ / memory (PSS)": f"{found['pss_mb']} MB (≤ {MEMORY_BOUND_MB:g})",
-        "Sẵn sàng / ready": f"{found['ready_s']} s",
-        "Tổng thời gian / whole run": f"{found['seconds'] // 60:.0f} min {found['seconds'] % 60:02.0f} s",
+        "Tốc độ / speed": f"×{outcome['speed']:g} ({chosen})",
+        "Bộ nhớ / memory (PSS)": f"{outcome['pss_mb']} MB (≤ {MEMORY_BOUND_MB:g})",
+        "Sẵn sàng / ready": f"{outcome['ready_s']} s",
+        "Tổng thời gian / whole run": "{} min {:02} s".format(*divmod(round(outcome["seconds"]), 60)),
     }
     for name, value in rows.items():
         whole.add_row(name, str(value))

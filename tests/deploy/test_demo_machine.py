@@ -171,7 +171,6 @@ def test_a_stall_counts_only_where_others_used_the_processors_at_that_time() -> 
     assert (load.late_max_ms, load.stall_ms) == (900.0, 500.0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
 def test_what_the_stack_started_counts_as_its_own_and_other_programs_do_not() -> None:
     spin = "import time\nwhile time.process_time() < 0.4: pass\nprint(1, flush=True)\nimport sys; sys.stdin.read()"
     nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {spin!r}])"

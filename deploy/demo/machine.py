@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -148,18 +149,19 @@ def read_ticks(roots: Iterable[int]) -> Ticks | None:
 
 
 def _used(roots: Iterable[int]) -> int:
-    """Ticks used by these processes, their children, and children that ended."""
-    total, left, seen = 0, list(roots), set[int]()
+    """Ticks used by these processes, their descendants, and descendants that ended."""
+    ticks, children = dict[int, int](), defaultdict[int, list[int]](list)
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit():
+                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                    # After the program's name in brackets: state, parent, …, four kinds of used time.
+                    fields = file.read().rpartition(")")[2].split()
+                ticks[int(name)] = sum(map(int, fields[11:15]))
+                children[int(fields[1])].append(int(name))
+    total, left = 0, set(roots)
     while left:
         pid = left.pop()
-        if pid in seen:
-            continue
-        seen.add(pid)
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-                fields = file.read().rpartition(")")[2].split()
-            total += sum(int(field) for field in fields[11:15])
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
-                    left += [int(child) for child in file.read().split()]
+        total += ticks.pop(pid, 0)
+        left.update(children.pop(pid, ()))
     return total

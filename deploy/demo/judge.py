@@ -1,8 +1,8 @@
 """Judges one run of the demo, and decides first whether the machine let it judge isolation. Pure.
 
-Whether the machine was too busy is read from the machine alone (`machine.Load`): late timers, while programs other
-than the demo and the stack used the processors. No figure of the product takes part. A product that is slow, or that
-uses up the processors by itself, is judged and fails.
+Whether the machine was too busy is read from the machine alone (`machine.Load`): late timers or no idle processor,
+while programs other than the demo and the stack used the processors. No figure of the product takes part. A product
+that is slow, or that uses up the processors by itself, is judged and fails.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ MAX_LATE_OFFICE_S = 60.0
 """Timers later than one office minute (p95) lengthen the officers' work, which takes 2 to 12 minutes."""
 MAX_STALL_OFFICE_S = 1200.0
 """One halt of 20 office minutes lengthens every wait of that hour; a healthy day's p95 is between 1 and 2 hours."""
+SATURATING_OTHERS, SATURATED_IDLE = 0.4, 0.1
+"""When others use more than the first share and less than the second is idle, the stack's processes wait for processors.
+The probe's timers may still be punctual then: a process that mostly sleeps runs before those that compute."""
 DAYS = {"healthy": HEALTHY_DAY, "slow": SLOW_DAY}
 NAMES = {"healthy": ("thứ Ba", "Tuesday"), "slow": ("thứ Tư", "Wednesday")}
 
@@ -39,8 +42,10 @@ def is_too_busy(load: Load | None, speed: float) -> bool:
 
     False where the system does not tell who used the processors: then isolation is judged.
     """
-    if load is None or load.others_share is None or load.stall_ms is None:
+    if load is None or load.others_share is None or load.idle_share is None or load.stall_ms is None:
         return False
+    if load.others_share > SATURATING_OTHERS and load.idle_share < SATURATED_IDLE:
+        return True
     often_late = load.others_share >= MIN_OTHERS_SHARE and load.late_p95_ms / 1000 * speed > MAX_LATE_OFFICE_S
     return often_late or load.stall_ms / 1000 * speed > MAX_STALL_OFFICE_S
 
@@ -57,15 +62,16 @@ def explain(loads: Mapping[str, Load | None], speed: float) -> dict[str, str] | 
         load, (vi, en) = loads[day], NAMES[day]
         assert load is not None
         assert load.others_share is not None
-        late, most, others = load.late_p95_ms, load.late_max_ms, load.others_share
+        assert load.idle_share is not None
+        late, most, others, idle = load.late_p95_ms, load.late_max_ms, load.others_share, load.idle_share
         minutes, most_minutes = (ms / 1000 * speed / 60 for ms in (late, most))
         parts_vi.append(
-            f"{vi} đồng hồ trễ {late:.0f} ms (p95), nhiều nhất {most:.0f} ms, bằng {minutes:.1f} và "
-            f"{most_minutes:.0f} phút làm việc, và việc khác dùng {others:.0%} bộ xử lý"
+            f"{vi} đồng hồ trễ {late:.0f} ms (p95), nhiều nhất {most:.0f} ms ({minutes:.1f} và {most_minutes:.0f} phút "
+            f"làm việc), việc khác dùng {others:.0%} bộ xử lý, còn rảnh {idle:.0%}"
         )
         parts_en.append(
-            f"on {en} timers were {late:.0f} ms late (p95), at most {most:.0f} ms, which is {minutes:.1f} and "
-            f"{most_minutes:.0f} min of office time, and other programs used {others:.0%} of the processors"
+            f"on {en} timers were {late:.0f} ms late (p95), at most {most:.0f} ms ({minutes:.1f} and {most_minutes:.0f} "
+            f"min of office time), other programs used {others:.0%} of the processors and {idle:.0%} was idle"
         )
     if not parts_en:
         return None

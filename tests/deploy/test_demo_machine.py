@@ -29,6 +29,7 @@ CALM = Load(
 BUSY = replace(
     CALM, late_p95_ms=45.0, late_max_ms=180.0, lost_share=0.25, idle_share=0.05, others_share=0.55, stall_ms=180.0
 )
+SATURATED = replace(CALM, late_p95_ms=15.0, idle_share=0.01, others_share=0.7)
 HALTED = replace(CALM, late_max_ms=900.0, stall_ms=900.0)
 SATURATED_BY_THE_STACK = replace(BUSY, late_max_ms=900.0, others_share=0.05, stall_ms=0.0)
 BAD, GOOD = 1.95, 1.02
@@ -53,7 +54,7 @@ def test_a_product_that_uses_up_the_processors_itself_fails() -> None:
 
 
 def test_a_busy_neighbour_that_does_not_make_timers_late_is_no_excuse() -> None:
-    assert checks(BAD, CALM, replace(CALM, others_share=0.9))["isolation"] is False
+    assert checks(BAD, CALM, replace(CALM, idle_share=0.3, others_share=0.5))["isolation"] is False
 
 
 def test_a_machine_that_does_not_tell_who_used_its_processors_is_no_excuse() -> None:
@@ -62,7 +63,9 @@ def test_a_machine_that_does_not_tell_who_used_its_processors_is_no_excuse() -> 
 
 
 @pytest.mark.parametrize("ratio", [GOOD, BAD, None])
-@pytest.mark.parametrize(("healthy", "slow"), [(BUSY, CALM), (CALM, BUSY), (BUSY, BUSY), (CALM, HALTED)])
+@pytest.mark.parametrize(
+    ("healthy", "slow"), [(BUSY, CALM), (CALM, BUSY), (BUSY, BUSY), (CALM, HALTED), (CALM, SATURATED)]
+)
 def test_on_a_busy_machine_isolation_is_inconclusive_whatever_the_ratio(
     healthy: Load, slow: Load, ratio: float | None
 ) -> None:
@@ -78,11 +81,12 @@ def test_an_inconclusive_check_passes_and_hides_no_other() -> None:
 
 
 def test_the_same_lateness_is_tolerable_at_a_lower_speed() -> None:
-    late = replace(BUSY, late_p95_ms=45.0)
+    late = replace(BUSY, idle_share=0.5, others_share=0.3)
     assert judge.is_too_busy(late, SPEED)
     assert not judge.is_too_busy(late, 1000.0)
     assert judge.is_too_busy(HALTED, SPEED)
     assert not judge.is_too_busy(HALTED, 1000.0)
+    assert judge.is_too_busy(SATURATED, 1000.0)
 
 
 def test_the_reason_names_the_day_and_the_measured_lateness_in_both_languages() -> None:

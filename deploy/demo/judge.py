@@ -22,8 +22,8 @@ MAX_LATE_OFFICE_S = 60.0
 MAX_STALL_OFFICE_S = 1200.0
 """One halt of 20 office minutes lengthens every wait of that hour; a healthy day's p95 is between 1 and 2 hours."""
 SATURATING_OTHERS, SATURATED_IDLE = 0.4, 0.1
-"""When others use more than the first share and less than the second is idle, the stack's processes wait for processors.
-The probe's timers may still be punctual then: a process that mostly sleeps runs before those that compute."""
+"""When others use more than the first share and less than the second is idle, the stack waits for processors. The
+probe's timers may still be punctual then: a process that mostly sleeps runs before those that compute."""
 DAYS = {"healthy": HEALTHY_DAY, "slow": SLOW_DAY}
 NAMES = {"healthy": ("thứ Ba", "Tuesday"), "slow": ("thứ Tư", "Wednesday")}
 
@@ -70,8 +70,8 @@ def explain(loads: Mapping[str, Load | None], speed: float) -> dict[str, str] | 
             f"làm việc), việc khác dùng {others:.0%} bộ xử lý, còn rảnh {idle:.0%}"
         )
         parts_en.append(
-            f"on {en} timers were {late:.0f} ms late (p95), at most {most:.0f} ms ({minutes:.1f} and {most_minutes:.0f} "
-            f"min of office time), other programs used {others:.0%} of the processors and {idle:.0%} was idle"
+            f"on {en} timers were {late:.0f} ms late (p95), at most {most:.0f} ms ({minutes:.1f} and "
+            f"{most_minutes:.0f} min of office time), other programs used {others:.0%} of the processors and {idle:.0%} was idle"
         )
     if not parts_en:
         return None

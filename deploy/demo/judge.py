@@ -71,7 +71,8 @@ def explain(loads: Mapping[str, Load | None], speed: float) -> dict[str, str] | 
         )
         parts_en.append(
             f"on {en} timers were {late:.0f} ms late (p95), at most {most:.0f} ms ({minutes:.1f} and "
-            f"{most_minutes:.0f} min of office time), other programs used {others:.0%} of the processors and {idle:.0%} was idle"
+            f"{most_minutes:.0f} min of office time), other programs used {others:.0%} of the processors "
+            f"and {idle:.0%} was idle"
         )
     if not parts_en:
         return None

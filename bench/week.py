@@ -1,8 +1,9 @@
-"""The demo's week several times over: the four zeros, isolation over pooled waits, memory, time.
+"""Plays the demo's week several times: the four zeros, isolation over pooled waits, memory, time.
 
-`python -m bench.week --runs 5 --communes 2` writes `bench/results/week.json` and fails when a figure is missed: a zero
-that is none, fewer than 2,000 pooled waits of either day, or a lower 95 % bootstrap bound of the isolation ratio above
-1.10. What counts as a wait stands in `deploy/demo/waits.py`.
+`python -m bench.week --runs 5 --communes 2` writes `bench/results/week.json`. It fails when one of the four zeros is
+not 0, when either day has fewer than 2,000 pooled waits, or when the lower 95 % bootstrap bound of the isolation ratio
+is above 1.10. Waits of a run whose machine was too busy to judge isolation are not pooled. `deploy/demo/waits.py`
+defines a wait.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ RESULTS = Path(__file__).parent / "results" / "week.json"
 ZEROS = ("lost", "repeated_effects", "numbers_issued_twice", "order_violations")
 BOUND = 1.10
 MIN_WAITS = 2_000
-"""Of each of the two days, all runs together."""
+"""Per day, in all runs together."""
+SPEED = "3000"
+"""All runs have the same office speed, so that their waits can be pooled."""
 
 
 def main() -> int:
@@ -31,14 +34,13 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--communes", type=int, default=2)
     parser.add_argument("--port-base", type=int, default=8000)
-    said = parser.parse_args()
-    runs = [_run(seed, said.communes, said.port_base) for seed in range(1, said.runs + 1)]
-    healthy = [wait for run in runs for wait in run["waits"]["healthy"]]
-    slow = [wait for run in runs for wait in run["waits"]["slow"]]
+    options = parser.parse_args()
+    runs = [_run(seed, options.communes, options.port_base) for seed in range(1, options.runs + 1)]
+    healthy, slow = (pool(runs, day) for day in ("healthy", "slow"))
     isolation = compare(healthy, slow, ((), ()), longest_wait(Week()))
     figures: dict[str, Any] = {
         "runs": len(runs),
-        "communes": said.communes,
+        "communes": options.communes,
         "dossiers": sum(run["filed"] for run in runs),
         **{zero: sum(run[zero] for run in runs) for zero in ZEROS},
         "isolation": {
@@ -46,6 +48,7 @@ def main() -> int:
             "lower_95": isolation.lower_95,
             "samples": isolation.samples,
             "pooled_waits": len(healthy) + len(slow),
+            "inconclusive_runs": sum(run["isolation"]["inconclusive"] for run in runs),
             "ratios_of_the_runs": [run["isolation"]["wait_p95_ratio"] for run in runs],
         },
         "registry_named": sum(run["checks"]["registry_named"] for run in runs),
@@ -60,12 +63,17 @@ def main() -> int:
     return 1 if missed else 0
 
 
+def pool(runs: list[dict[str, Any]], day: str) -> list[float]:
+    """The waits of one day in all runs whose machine let the demo judge isolation."""
+    return [wait for run in runs if not run["isolation"]["inconclusive"] for wait in run["waits"][day]]
+
+
 def missed_in(figures: dict[str, Any]) -> list[str]:
-    """What these figures do not show; nothing, where they show what they should."""
+    """A sentence per requirement that these figures miss; empty when they meet all."""
     found = [f"{zero} is {figures[zero]}" for zero in ZEROS if figures[zero]]
     isolation = figures["isolation"]
     if isolation["samples"] < MIN_WAITS:
-        found.append(f"{isolation['samples']} waits of a day are too few to speak of a p95: {MIN_WAITS} are needed")
+        found.append(f"{isolation['samples']} waits per day are too few for a p95: {MIN_WAITS} are needed")
     if isolation["lower_95"] is None:
         found.append("the isolation ratio is not known")
     elif isolation["lower_95"] > BOUND:
@@ -74,11 +82,20 @@ def missed_in(figures: dict[str, Any]) -> list[str]:
 
 
 def _run(seed: int, communes: int, port_base: int) -> dict[str, Any]:
-    """One demo, whatever its own exit code says: the pooled figures decide here."""
+    """Run one demo and return its result. Its exit code is ignored: the pooled figures decide."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "week.json"
         command = [sys.executable, "-m", "deploy.local.cli", "demo", "--json", str(result), "--seed", str(seed)]
-        command += ["--communes", str(communes), "--port-base", str(port_base), "--data", str(Path(folder) / "data")]
+        command += [
+            "--communes",
+            str(communes),
+            "--speed",
+            SPEED,
+            "--port-base",
+            str(port_base),
+            "--data",
+            str(Path(folder) / "data"),
+        ]
         subprocess.run(command, check=False)
         found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return found

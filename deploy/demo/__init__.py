@@ -1,1 +1,1 @@
-"""The demo: a week of one commune's dossiers through the HTTP APIs, the registry slow in the middle."""
+"""The demo: a week of one commune's dossiers through the HTTP APIs, with a slow registry on Wednesday."""

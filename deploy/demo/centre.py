@@ -1,4 +1,4 @@
-"""What the demo's people share: the endpoints, the office clock, and HTTP with a token."""
+"""What the demo's officers share: the endpoints, the office clock, and HTTP calls with a token."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ OPEN = ((hour(7, 30), hour(11, 30)), (hour(13, 30), hour(17, 0)))
 
 
 class Centre:
-    """One HTTP client for all; `agency(n)` is the n-th commune's identifier (fictional)."""
+    """The one-stop centre: one HTTP client for all officers. `agency(n)` is the identifier of commune n (fictional)."""
 
     def __init__(self, endpoints: Mapping[str, Any], clock: OfficeClock, client: httpx2.AsyncClient) -> None:
         self.endpoints, self.clock, self.client = endpoints, clock, client
         self.news = asyncio.Condition()
-        """Notified whenever the public feed has brought something."""
+        """Notified when the public feed has brought events."""
         self.refused: dict[str, int] = {}
+        """Problem code -> how many calls were refused with it."""
         self.at_work: set[str] = set()
-        """Tasks somebody here has in hand: colleagues see each other and do not reach for the same file."""
+        """Tasks that an officer here works on. Colleagues see each other and do not take the same task."""
 
     def agency(self, commune: int) -> str:
         return "H44.XXX" if commune == 0 else f"H44.X{commune:02d}"
@@ -33,7 +34,7 @@ class Centre:
     async def call(
         self, service: str, method: str, path: str, role: str, body: Any = None, **headers: str
     ) -> tuple[int, Any]:
-        """(status, JSON). Tried again while the service is away: that is what a counter's program would do."""
+        """Call a service. Returns (status, JSON). Tries again while the service is down."""
         while True:
             try:
                 answer = await self.client.request(
@@ -59,7 +60,7 @@ class Centre:
         await asyncio.sleep(max(self.clock.wall(office) - time.time(), 0.0))
 
     async def work(self, office_seconds: float, since: datetime | None = None) -> None:
-        """Somebody is busy for so long; only office hours count. `since`: they began then, a moment ago."""
+        """Sleep for so many seconds of office hours. `since`: the work began then, so what has passed is taken off."""
         if since is not None:
             office_seconds -= min(max((self.clock.now() - since).total_seconds(), 0.0), office_seconds)
         while office_seconds > 0:
@@ -72,7 +73,7 @@ class Centre:
             office_seconds -= step
 
     async def until_open(self) -> None:
-        """Until the office is open; at once when it is."""
+        """Sleep until the office is open; return at once if it is."""
         now = self.clock.now()
         if any(begin <= now.time() < end for begin, end in OPEN):
             return
@@ -80,7 +81,7 @@ class Centre:
         await self.until(min(begin if begin > now else begin + timedelta(days=1) for begin in begins))
 
     async def some_news(self, at_most_s: float) -> None:
-        """Until the feed has brought something, or the time is over; what comes in a flood is looked at once."""
+        """Wait until the feed brings events, at most so long. The short sleep makes one wake-up of many events."""
         await asyncio.sleep(0.03)
         async with self.news:
             try:
@@ -90,7 +91,7 @@ class Centre:
                 return
 
     async def follow_feed(self) -> None:
-        """Read the public events and wake whoever waits for work."""
+        """Read the public events and wake the officers who wait for work."""
         path = "/v1/events?limit=500&wait=5"
         while True:
             try:

@@ -1,4 +1,4 @@
-"""The people of the centre: counters, specialists, a records clerk, and a signatory who signs in rounds."""
+"""The officers of the centre: counters, specialists, a records clerk, and a signatory who signs twice a day."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ MINUTES = {
     "identity_check": 8.0,
     "id_number": 8.0,
 }
-"""Office minutes a stage's work takes: always the same, so that two equal days are worked alike."""
+"""Office minutes of work per stage. They are constant, so that equal days have equal work."""
 DESK, FOLDER = 15, 50
-"""Tasks an officer looks at to choose one, and that the signatory is given at a time."""
+"""How many tasks an officer lists to choose one, and how many the signatory lists at a time."""
 ROUNDS = (time(10, 30), time(16, 0))
-"""Signing rounds. Births whose hour comes after the second one are decided in the next morning's."""
+"""Signing rounds. A birth whose number is late only after the second round is decided the next morning."""
 
 
 async def file_arrivals(
     centre: Centre, week: list[Arrival], examples: dict[str, dict[str, Any]], filed: list[str]
 ) -> None:
-    """Each at their time, as their own request; the ids of what was accepted go to `filed`."""
+    """File each arrival at its time with its own request. The ids of accepted dossiers are appended to `filed`."""
 
     async def file(arrival: Arrival) -> None:
         await centre.until(arrival.at)
@@ -50,9 +50,10 @@ async def file_arrivals(
 
 
 async def officer(centre: Centre, role: str, name: str, commune: int) -> None:
-    """Takes the task that is due first, works on it, ends it; sleeps when there is none or the office is closed.
+    """Take the task that is due first, work on it, complete it; wait when there is none or the office is closed.
 
-    At this speed a call takes minutes of office time. They are part of the work, or a busy machine were a slow centre.
+    A call takes minutes of office time at this speed. They count as part of the work: otherwise the centre would work
+    more slowly on a busy machine.
     """
     while True:
         await centre.until_open()
@@ -67,7 +68,7 @@ async def officer(centre: Centre, role: str, name: str, commune: int) -> None:
 
 
 async def signatory(centre: Centre, commune: int) -> None:
-    """Signs what lies there, twice a day; decides about births held for their number when their hour has come."""
+    """Sign all tasks twice a day, and decide on births whose identification number is late."""
     turn = 0
     while True:
         await centre.until(_next_round(centre.clock.now()))
@@ -77,7 +78,7 @@ async def signatory(centre: Centre, commune: int) -> None:
                 await centre.work(30)
                 choice = _choice(task)
                 if choice == "return_without_number":
-                    # One family takes the certificate as it is, the next one waits for the number.
+                    # In turn: one family takes the certificate without the number, the next family waits for it.
                     turn += 1
                     choice = "wait" if turn % 2 else choice
                 done += await _finish(centre, "signatory", f"ky-{commune}", task, choice)
@@ -89,9 +90,9 @@ def _next_round(now: datetime) -> datetime:
     for day in range(7):
         date = now.date() + timedelta(days=day)
         for hour in ROUNDS:
-            moment = datetime.combine(date, hour, VIETNAM)
-            if moment > now and date.weekday() < 5:
-                return moment
+            begins_at = datetime.combine(date, hour, VIETNAM)
+            if begins_at > now and date.weekday() < 5:
+                return begins_at
     raise AssertionError("a week has working days")
 
 
@@ -102,7 +103,7 @@ async def _list(centre: Centre, role: str, commune: int, limit: int) -> list[dic
 
 
 async def _take(centre: Centre, role: str, name: str, commune: int) -> dict[str, Any] | None:
-    """The first task that nobody holds; where it has changed since it was listed, the next one."""
+    """Start the first task that nobody holds. If it has changed since it was listed, try the next one."""
     for task in await _list(centre, role, commune, DESK):
         if task["holder"] not in (None, name) or task["task_id"] in centre.at_work:
             continue
@@ -119,8 +120,8 @@ async def _take(centre: Centre, role: str, name: str, commune: int) -> dict[str,
 
 async def _finish(centre: Centre, role: str, name: str, task: dict[str, Any], outcome: str) -> bool:
     path = f"/v1/tasks/{task['task_id']}/complete"
-    said = {"outcome": outcome, "version": task["version"]}
-    status, _ = await centre.call("workflow", "POST", path, role, said, **{"X-Officer": name})
+    completion = {"outcome": outcome, "version": task["version"]}
+    status, _ = await centre.call("workflow", "POST", path, role, completion, **{"X-Officer": name})
     return status == 200
 
 

@@ -1,11 +1,10 @@
-"""How long dossiers waited, the slow Wednesday against the healthy Tuesday: the isolation figure.
+"""The isolation figure: how long dossiers waited on the slow Wednesday, compared with the healthy Tuesday.
 
-One pool of office seconds for each day: every wait in an officer's stage (working time, from workflow's tasks) and
-every notice's wait for its channel (wall time times the clock's speed, from notify's ledger) of the dossiers filed on
-that day. Only the registry's own two stages are left out. By the day of filing, so that both pools hold the same
-dossiers' stays; a wait still open when the week is over counts with what it has lasted, and both days are cut off at
-what Wednesday's last dossier can have waited by then. The relay's waits are counted in events and not in dossiers:
-their ratio stands beside.
+Each day has a pool of waits in office seconds. It holds the dossiers filed on that day: each wait in an officer's stage
+(working time, from workflow's tasks) and each notice's wait for its channel (wall time times the clock's speed, from
+notify's ledger). The registry's two stages are left out. A wait that is still open at the end of the week counts with
+its length so far, and both pools are cut off at the longest wait that Wednesday's last dossier can have. The relay's
+waits belong to events and not to dossiers, so their ratio is a separate figure.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ class Isolation:
 
     wait_p95_ratio: float | None
     samples: int
-    """Of each day: the smaller one."""
+    """Waits per day: the smaller number of the two days."""
     lower_95: float | None
-    """Lower bound of the ratio's 95 % bootstrap interval."""
+    """The lower bound of the ratio's 95 % bootstrap interval."""
     healthy_p95_s: float | None
     slow_p95_s: float | None
     relay_p95_ratio: float | None
@@ -63,7 +62,7 @@ def p95(values: Sequence[float]) -> float:
 
 
 def working_seconds(begin: datetime, end: datetime) -> float:
-    """Office hours between two office times of a week without holidays."""
+    """Seconds of office hours between two office times of a week without holidays."""
     total, date = 0.0, begin.astimezone(VIETNAM).date()
     while date <= end.astimezone(VIETNAM).date():
         for opens, closes in OPEN if date.weekday() < DAYS else ():
@@ -74,12 +73,12 @@ def working_seconds(begin: datetime, end: datetime) -> float:
 
 
 def longest_wait(week: Week) -> float:
-    """What whoever came last on the slow day can have waited when the week is over."""
+    """The longest wait, in working seconds, that the slow day's last dossier can have at the end of the week."""
     return working_seconds(week.day(SLOW_DAY)[1], week.ends_at)
 
 
 async def read(databases: Mapping[str, str], clock: OfficeClock, week: Week, number: int) -> tuple[list[float], int]:
-    """Every wait of the dossiers filed on that day, in office seconds; and how many dossiers these are."""
+    """Every wait of the dossiers filed on that day, in office seconds, and the number of these dossiers."""
     begin, end = week.day(number)
     longest = longest_wait(week)
     workflow, notify = await asyncpg.connect(databases["workflow"]), await asyncpg.connect(databases["notify"])
@@ -114,7 +113,7 @@ def compare(
     relay: tuple[Sequence[float], Sequence[float]],
     longest: float = math.inf,
 ) -> Isolation:
-    """None where there is nothing to compare, or nobody knows how long the healthy day's p95 would have become."""
+    """Compare the pools. The ratio is None when one is empty, or when the healthy day's p95 is 0 or was cut off."""
     if not healthy or not slow or not 0 < p95(healthy) < longest:
         return Isolation(None, min(len(healthy), len(slow)), None, None, None, None)
     chance = random.Random(20250825)

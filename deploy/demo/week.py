@@ -1,10 +1,9 @@
-"""A commune's week, seeded: who comes when, with what, by which channel. Pure.
+"""A commune's week, made from a seed: who comes when, for which procedure, by which channel. Pure.
 
-Chí Tiên, Monday 25 to Friday 29 August 2025: about 82 dossiers a working day. Mix, rhythm, channels and staff are
-those of a published or plausible centre (mark C). Wednesday's arrivals are Tuesday's, moved by a day, so that a slow
-Wednesday can be compared with a healthy Tuesday. A real Monday brings a third more; here it brings what Tuesday brings,
-so that Tuesday begins with the very remainder that Wednesday begins with: with Monday's surplus in its queues the
-healthy day was the slower one.
+Chí Tiên, Monday 25 to Friday 29 August 2025: about 82 dossiers per working day. The mix of procedures, the hours, the
+channels and the staff are those of a published or a plausible centre. Wednesday has Tuesday's arrivals, so that a slow
+Wednesday can be compared with a healthy Tuesday. A real Monday brings a third more; this one has Tuesday's arrivals
+too, so that Tuesday and Wednesday begin with equal queues.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from shared.clock import VIETNAM
 DAYS = 5
 MONDAY, TUESDAY, WEDNESDAY = 0, 1, 2
 ALIKE = (MONDAY, TUESDAY, WEDNESDAY)
-"""Days with the same arrivals, each by other people."""
+"""Days with the same arrivals, each with other people."""
 
 MIX = {
     "2.000815": 36.0,  # certified copies
@@ -43,7 +42,7 @@ MIX = {
     "1.013225": 0.5,  # house construction permit
     "1.011607": 2.0,  # poor households
 }
-"""Procedure -> dossiers a working day."""
+"""Procedure -> dossiers per working day."""
 
 CHANNELS = (("assisted", 0.90), ("direct", 0.05), ("online", 0.04), ("post", 0.01))
 
@@ -59,14 +58,14 @@ RHYTHM = (
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Somebody comes. `channel`: assisted (an officer files online for them), direct, online or post."""
+    """One dossier to file. `channel`: assisted (an officer files online for the citizen), direct, online or post."""
 
     at: datetime
     procedure_code: str
     channel: str
     commune: int
     seed: int
-    """Makes the person: the same seed is the same person."""
+    """The same seed makes the same person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +89,9 @@ class Week:
         return datetime.combine(self.monday + timedelta(days=DAYS - 1), time(17, 0), VIETNAM)
 
     @classmethod
-    def after(cls, moment: datetime) -> Week:
-        """The first one that begins then or later and has no public holiday."""
-        local = moment.astimezone(VIETNAM)
+    def after(cls, earliest: datetime) -> Week:
+        """The first week without a public holiday that begins at `earliest` or later."""
+        local = earliest.astimezone(VIETNAM)
         monday = local.date() - timedelta(days=local.weekday())
         while cls(monday).begins_at < local or _has_holiday(monday):
             monday += timedelta(days=7)
@@ -100,7 +99,7 @@ class Week:
 
 
 def _has_holiday(monday: date) -> bool:
-    from holidays.countries.vietnam import Vietnam  # takes a moment to load, and is only asked for another week
+    from holidays.countries.vietnam import Vietnam  # slow to load, and needed only with --now
 
     make: Any = Vietnam
     off = make(years=(monday.year, monday.year + 1))
@@ -108,8 +107,8 @@ def _has_holiday(monday: date) -> bool:
 
 
 def arrivals(seed: int, communes: int = 1, week: Week | None = None) -> list[Arrival]:
-    """The whole week in order of time."""
-    found: list[Arrival] = []
+    """All arrivals of the week in order of time."""
+    week_arrivals: list[Arrival] = []
     for commune in range(communes):
         chance = random.Random(f"{seed}/{commune}")
         owed = dict.fromkeys(MIX, 0.5)
@@ -117,28 +116,30 @@ def arrivals(seed: int, communes: int = 1, week: Week | None = None) -> list[Arr
             todays = list(_day(chance, week or Week(), day, commune, owed))
             for other in ALIKE if day == TUESDAY else (day,):
                 moved = timedelta(days=other - day)
-                found += [replace(one, at=one.at + moved, seed=one.seed + (other - day) * 10_000) for one in todays]
-    return sorted(found, key=lambda arrival: (arrival.at, arrival.seed))
+                week_arrivals += [
+                    replace(one, at=one.at + moved, seed=one.seed + (other - day) * 10_000) for one in todays
+                ]
+    return sorted(week_arrivals, key=lambda arrival: (arrival.at, arrival.seed))
 
 
 def _day(chance: random.Random, week: Week, day: int, commune: int, owed: dict[str, float]) -> list[Arrival]:
-    """One day's arrivals; fractions of a dossier are carried over to the next day."""
+    """One day's arrivals. Fractions of a dossier are carried over to the next day in `owed`."""
     codes: list[str] = []
     for code, per_day in MIX.items():
         owed[code] += per_day
         count = int(owed[code])
         owed[code] -= count
         if day == TUESDAY and code == "1.001193":
-            # The comparison is about the registry: on the two days compared there are births.
+            # Births need the registry, so the compared days must have some.
             count = max(count, 2)
         codes += [code] * count
     chance.shuffle(codes)
-    found = []
+    days_arrivals = []
     for number, code in enumerate(codes):
-        moment = datetime.combine(week.monday + timedelta(days=day), _time(chance), VIETNAM)
+        at = datetime.combine(week.monday + timedelta(days=day), _time(chance), VIETNAM)
         person = day * 10_000 + commune * 1_000_000 + number
-        found.append(Arrival(moment, code, _channel(chance, code), commune, person))
-    return found
+        days_arrivals.append(Arrival(at, code, _channel(chance, code), commune, person))
+    return days_arrivals
 
 
 def _time(chance: random.Random) -> time:

@@ -1,7 +1,7 @@
-"""The independent proof: reads what the services left behind, and says what was lost, doubled or out of order.
+"""The independent proof: finds what was lost, repeated or out of order.
 
-It imports nothing of the services and nothing they share, so that a mistake in them cannot hide itself here. It reads
-the `proof` schemas of the four databases, the broker through a consumer of its own, and the registry simulator's
+It imports nothing of the services and nothing of `shared`, so that a mistake there cannot hide itself here. It reads
+the `proof` schemas of the four databases, the broker through its own consumer, and the registry simulator's
 statistics.
 """
 
@@ -23,8 +23,8 @@ from deploy.verify.zeros import compute, is_settled, prepare
 __all__ = ["Report", "exit_code", "run"]
 
 STATS_SECONDS = 10.0
-SILENT = (httpx2.HTTPError, ValueError, KeyError, TypeError)
-"""What asking for statistics can raise: no answer, or one that says something else."""
+UNANSWERED = (httpx2.HTTPError, ValueError, KeyError, TypeError)
+"""What `_statistics` can raise: the simulator does not answer, or its answer has another shape."""
 
 
 async def run(
@@ -36,9 +36,9 @@ async def run(
 ) -> Report:
     """Prove what the stack at `endpoints` (the content of `endpoints.json`) did.
 
-    Reads the databases until nothing moves or is missing, at most `settle_seconds`; then the broker, at most
-    `kafka_seconds` (None: as long as it gives records). Never raises for what cannot be reached: the report's
-    `troubles` then say so and its `complete` is false. `examples` is how many findings of each kind are shown.
+    Reads the databases until nothing moves and nothing is missing, at most `settle_seconds`; then the broker, at most
+    `kafka_seconds` (None: as long as records come). When something cannot be reached it does not raise: the report
+    lists the reason in `troubles` and is not `complete`. `examples`: how many findings of each figure it lists.
     """
     started = time.monotonic()
     report = Report()
@@ -66,8 +66,8 @@ async def _read_until_settled(notebook: Notebook, report: Report, endpoints: dic
         notebook.empty()
         report.counts = await read_databases(notebook, endpoints.get("databases", {}))
         if url := endpoints.get("registry", ""):
-            # One that does not answer is a trouble below, where its word counts.
-            with contextlib.suppress(*SILENT):
+            # `_ask_registry` reports a simulator that does not answer.
+            with contextlib.suppress(*UNANSWERED):
                 notebook.write("registry", [(int((await _statistics(url))["in_flight"]),)])
         prepare(notebook)
         pause = max(0.5, time.monotonic() - began)
@@ -93,7 +93,7 @@ async def _read_broker(notebook: Notebook, report: Report, bootstrap: str, secon
 
 
 def _list_unread(notebook: Notebook, stream: Stream) -> list[str]:
-    """Topics that the broker did not show although something was sent there: another broker, or one just wiped."""
+    """Topics with sent events that the broker does not have: it is another broker, or it was just wiped."""
     if not stream.clusters:
         return []
     sent = notebook.rows("select distinct topic from events where sent_age is not null order by 1")
@@ -107,7 +107,7 @@ async def _ask_registry(report: Report, url: str) -> None:
     try:
         report.registry = await _statistics(url)
         report.numbers_issued_twice = int(report.registry["numbers_issued_twice"])
-    except SILENT as error:
+    except UNANSWERED as error:
         report.troubles.append(
             f"Không hỏi được thống kê của kho định danh mô phỏng. / The registry's statistics do not answer: {error!r}"
         )

@@ -1,7 +1,7 @@
-"""Finds the bottleneck from scraped `/metrics` texts alone, without asking the workflow service what it thinks.
+"""Finds the bottleneck from scraped `/metrics` texts alone, independently of the workflow service's own verdict.
 
-The stage with the highest score is the bottleneck when its score is over 1; score = oldest waiting / target, both in
-the seconds the stage is measured in (working office seconds for human stages, wall seconds for machine stages).
+The stage with the highest score is the bottleneck when its score is over 1. Score = oldest waiting / target; both are
+working office seconds for human stages and wall seconds for machine stages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCRAPE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """The stage that holds the others up. Ages in the stage's own seconds."""
+    """A stage and its score. Seconds are the stage's own: working office seconds or wall seconds."""
 
     stage: str
     score: float
@@ -33,9 +33,9 @@ class Bottleneck:
 
 
 def list_scores(pages: Iterable[str]) -> list[Bottleneck]:
-    """Every stage that any page tells of, highest score first, then by name; the highest of several pages counts.
+    """Every stage on any page, highest score first, then by name. A stage on several pages has its highest score.
 
-    A page that tells an age without a target is measured against the smallest target that another page tells.
+    An age on a page without that stage's target is measured against the smallest target on another page.
     Raises ValueError for a text that is not in Prometheus's format.
     """
     oldest: list[tuple[str, float, float | None]] = []
@@ -57,13 +57,13 @@ def list_scores(pages: Iterable[str]) -> list[Bottleneck]:
 
 
 def find_bottleneck(pages: Iterable[str]) -> Bottleneck | None:
-    """The stage with the highest score, when that is over 1."""
+    """The stage with the highest score, if that score is over 1."""
     scores = list_scores(pages)
     return scores[0] if scores and scores[0].score > 1 else None
 
 
 def _read(page: str) -> tuple[dict[str, float], dict[str, float]]:
-    """(oldest waiting, target) per stage. Numbers that are none, and targets of nought, are left out."""
+    """(oldest waiting, target) per stage. Values that are not finite, and targets of 0, are left out."""
     ages: dict[str, float] = {}
     targets: dict[str, float] = {}
     for family in text_string_to_metric_families(page):
@@ -78,17 +78,24 @@ def _read(page: str) -> tuple[dict[str, float], dict[str, float]]:
     return ages, targets
 
 
-async def scrape(endpoints: Mapping[str, Any]) -> dict[str, str]:
-    """`/metrics` of every service named in `endpoints.json`; one that does not answer is left out."""
-    async with httpx2.AsyncClient(timeout=SCRAPE_SECONDS, trust_env=False) as client:
-        names = [name for name in SERVICES if endpoints.get(name)]
-        texts = await asyncio.gather(*(_page(client, str(endpoints[name])) for name in names))
+async def scrape(endpoints: Mapping[str, Any], client: httpx2.AsyncClient | None = None) -> dict[str, str]:
+    """`/metrics` of every service named in `endpoints.json`; a service that does not answer is left out.
+
+    `client`: the HTTP client to use. Making a new one takes a while, which matters to a caller that scrapes often.
+    """
+    if client is None:
+        async with httpx2.AsyncClient(trust_env=False) as new:
+            return await scrape(endpoints, new)
+    names = [name for name in SERVICES if endpoints.get(name)]
+    texts = await asyncio.gather(*(_page(client, str(endpoints[name])) for name in names))
     return {name: text for name, text in zip(names, texts, strict=True) if text is not None}
 
 
 async def _page(client: httpx2.AsyncClient, url: str) -> str | None:
     try:
-        answer = await client.get(f"{url.rstrip('/')}/metrics", headers={"accept": "text/plain"})
+        answer = await client.get(
+            f"{url.rstrip('/')}/metrics", headers={"accept": "text/plain"}, timeout=SCRAPE_SECONDS
+        )
         answer.raise_for_status()
     except httpx2.HTTPError:
         return None

@@ -1,8 +1,8 @@
-"""Reads the four services' `proof` schemas into the notebook, and nothing else of theirs.
+"""Reads the `proof` schemas of the four services into the notebook, and nothing else of their databases.
 
-Two rounds: first what was said (submissions, events), then what became of it (applied, held, parked, notices,
-requests), each database in one read-only snapshot. So whatever is read as said was said before the consumer was
-asked, and work going on meanwhile cannot look like a loss. Inside the first round intake is read first.
+The first round reads what was published (submissions, events), the second round its effects (applied, held, parked,
+notices, requests). Each round reads each database in one read-only snapshot. So an event is read before its effects,
+and work in progress cannot look like a loss. In the first round intake is read first.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 SERVICES = ("intake", "workflow", "idlookup", "notify")
 PAGE = 5_000
 
-SAID: dict[str, tuple[str, ...]] = {
+FIRST_ROUND: dict[str, tuple[str, ...]] = {
     "intake": ("submissions", "events"),
     "workflow": ("events",),
     "idlookup": ("events",),
     "notify": ("events",),
 }
-BECAME: dict[str, tuple[str, ...]] = {
+SECOND_ROUND: dict[str, tuple[str, ...]] = {
     "intake": (),
     "workflow": ("applied", "held", "parked", "recorded"),
     "idlookup": ("applied", "held", "parked", "id_requests", "outcomes"),
     "notify": ("applied", "held", "parked", "notices", "outcomes"),
 }
-"""Which views each service must have. `recorded` and `outcomes` are our own selections from proof.events."""
+"""Which views each service must have. `recorded` and `outcomes` are selections from proof.events."""
 
 COLUMNS: dict[str, str] = {
     "submissions": "dossier_id",
@@ -53,25 +53,25 @@ QUERIES = {name: f"select {columns} from proof.{name}" for name, columns in COLU
     "recorded": "select distinct dossier_id from proof.events where type in ('DossierRecorded', $1)",
     "outcomes": "select dossier_id, type, count(*) from proof.events group by dossier_id, type",
 }
-WHOSE = frozenset({"events", "applied", "held", "parked", "outcomes"})
+BY_SERVICE = frozenset({"events", "applied", "held", "parked", "outcomes"})
 """Tables of the notebook whose first column is the service."""
 
 
 class Unreadable(Exception):
-    """A database or one of its proof views cannot be read: no figure may be taken from the rest alone."""
+    """A database or one of its proof views cannot be read. The others alone do not give the figures."""
 
 
 async def read_databases(notebook: Notebook, dsns: dict[str, str]) -> dict[str, dict[str, int]]:
-    """Fill the notebook; returns the number of rows per service and table. Raises Unreadable."""
+    """Fill the notebook. Returns the number of rows per service and table. Raises Unreadable."""
     counts: dict[str, dict[str, int]] = {service: {} for service in SERVICES}
     connections: dict[str, Connection] = {}
     try:
         for service in SERVICES:
             connections[service] = await _connect(service, dsns.get(service, ""))
         for service in SERVICES:
-            counts[service] |= await _read(notebook, service, connections[service], SAID[service])
+            counts[service] |= await _read(notebook, service, connections[service], FIRST_ROUND[service])
         for service in SERVICES:
-            counts[service] |= await _read(notebook, service, connections[service], BECAME[service])
+            counts[service] |= await _read(notebook, service, connections[service], SECOND_ROUND[service])
     finally:
         await asyncio.gather(*(connection.close() for connection in connections.values()), return_exceptions=True)
     return counts
@@ -116,13 +116,13 @@ async def _copy(notebook: Notebook, service: str, connection: Connection, table:
 
 
 def _shape_for(service: str, table: str) -> Callable[[asyncpg.Record], tuple[Any, ...]]:
-    """Turns a row into the notebook's: the service in front where wanted, UUIDs as bytes, types as class names."""
-    whose: tuple[str, ...] = (service,) if table in WHOSE else ()
+    """A function that makes a notebook row: the service first where the table has it, UUIDs as bytes, short types."""
+    prefix: tuple[str, ...] = (service,) if table in BY_SERVICE else ()
     if table == "events":
-        return lambda row: (*whose, row[0], row[1].bytes, row[2], row[3].bytes, plain_type(row[4]), row[5])
+        return lambda row: (*prefix, row[0], row[1].bytes, row[2], row[3].bytes, plain_type(row[4]), row[5])
     if table == "outcomes":
-        return lambda row: (*whose, row[0].bytes, plain_type(row[1]), row[2])
-    return lambda row: (*whose, *(_plain(value) for value in row))
+        return lambda row: (*prefix, row[0].bytes, plain_type(row[1]), row[2])
+    return lambda row: (*prefix, *(_plain(value) for value in row))
 
 
 def _plain(value: Any) -> Any:
@@ -130,5 +130,5 @@ def _plain(value: Any) -> Any:
 
 
 def plain_type(ce_type: str) -> str:
-    """`vn.hoso.DossierRecorded.v1` and `DossierRecorded` are the same fact."""
+    """`DossierRecorded` for `vn.hoso.DossierRecorded.v1` and for `DossierRecorded`."""
     return ce_type.removeprefix("vn.hoso.").removesuffix(".v1")

@@ -1,7 +1,7 @@
-"""The clerk's notebook of the proof: everything read from databases and broker, in one temporary file, to compute on.
+"""The notebook of the proof: a temporary SQLite file with everything read from the databases and the broker.
 
-SQLite on disk, so that a million events cost disk and not memory, and so that every figure is a plain query.
-Ids are the 16 raw bytes of their UUID. `service` is whose database a row was read from.
+A million events use disk and not memory, and every figure is a plain query. Ids are the 16 raw bytes of a UUID.
+`service`: the service from whose database a row was read.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any
 
 TABLES: dict[str, str] = {
     "submissions": "dossier blob",
-    # sent_age: seconds between the broker's acknowledgement and our reading; null = not sent yet
+    # sent_age: seconds from the broker's acknowledgement to the reading; null = not sent yet
     "events": "service text, topic text, dossier blob, sequence int, ce_id blob, type text, sent_age real",
-    # DossierRecorded facts, read in the same snapshot as workflow's `applied`
+    # dossiers with a DossierRecorded, read in the same snapshot as workflow's `applied`
     "recorded": "dossier blob",
     "applied": "service text, topic text, dossier blob, sequence int, times int",
     "held": "service text, topic text, dossier blob, sequence int, reason text",
     "parked": "service text, topic text, dossier blob, sequence int, ce_id blob, reason text",
     "notices": "notice blob, dossier blob, kind text, channel text, state text",
-    # due_age: seconds since it ought to have been looked at; negative = later; null = not to be looked at
+    # due_age: seconds since the request was due; negative = due later; null = never due
     "id_requests": "request_key blob, kind text, state text, dossier blob, due_age real",
-    # what idlookup and notify said became of requests and notices, read in the same snapshot as their rows
+    # how many outcomes of each type idlookup and notify published, read in the same snapshot as their rows
     "outcomes": "service text, dossier blob, type text, times int",
-    # the simulator's own word, where there is one
+    # from the simulator's statistics, where there is a simulator
     "registry": "in_flight int",
-    # what the broker showed, one row for each record of a dossier
+    # one row per record of a dossier on the broker
     "sightings": "topic text, dossier blob, sequence int, ce_id blob, partition int, position int",
     "codes": "dossier blob, sequence int, code text",
-    "told": "notice blob, channel text, ce_id blob",
+    "sent_notices": "notice blob, channel text, ce_id blob",
     "strangers": "topic text, partition int, position int, reason text",
 }
 
@@ -50,7 +50,7 @@ INDEXES = (
 
 
 class Notebook:
-    """A temporary SQLite file with the tables above; gone when closed. Use it as a context manager."""
+    """A temporary SQLite file with the tables above, deleted by `close`. Use it as a context manager."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="hoso-verify-")
@@ -61,7 +61,7 @@ class Notebook:
         self.empty()
 
     def empty(self) -> None:
-        """Throw away what was read, before reading again."""
+        """Delete all rows, before everything is read again."""
         for table, columns in TABLES.items():
             self.db.execute(f"drop table if exists {table}")
             self.db.execute(f"create table {table} ({columns})")
@@ -74,7 +74,7 @@ class Notebook:
         self.db.execute("commit")
 
     def index(self) -> None:
-        """After all is read: make the queries of `zeros` quick. Calling it twice does no harm."""
+        """Create the indexes that the queries of `zeros` need, after everything is read. It may be called twice."""
         for statement in INDEXES:
             self.db.execute(statement.replace("create index", "create index if not exists"))
         self.db.execute("analyze")

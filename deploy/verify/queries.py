@@ -1,8 +1,8 @@
-"""What the proof asks the notebook: one query for each kind of finding; each row it gives is one finding."""
+"""The queries of the proof: one query per kind of finding, one row per finding."""
 
 from __future__ import annotations
 
-LISTENERS = {
+CONSUMERS = {
     "internal.submissions.v1": "workflow",
     "internal.idnumber-requests.v1": "idlookup",
     "internal.idnumber-results.v1": "workflow",
@@ -13,29 +13,29 @@ LISTENERS = {
 PUBLIC = "dossier.lifecycle.v1"
 
 IN_FLIGHT_SECONDS = 15.0
-"""A sent event is on its way this long: a consumer may be restarting. Only then is it lost."""
+"""So long after it was sent an event counts as in flight, since its consumer may be restarting; then as lost."""
 MOVING_REQUESTS = ("waiting", "calling")
-"""States of idlookup's requests that are due now or in flight. `pending` is neither while the registry has it."""
+"""States of idlookup's requests that are due now or in flight. `pending` means that the registry has the request."""
 MOVING_NOTICES = ("due", "sending")
 """States of notify's ledger rows that are due now or in flight."""
 
 PREPARE = """
 create table unapplied as
-select e.service, e.topic, e.dossier, e.sequence, e.ce_id, e.type, l.service as listener,
+select e.service, e.topic, e.dossier, e.sequence, e.ce_id, e.type, c.service as listener,
   case
-    when exists (select 1 from parked p where p.service = l.service and p.topic = e.topic and p.dossier = e.dossier
+    when exists (select 1 from parked p where p.service = c.service and p.topic = e.topic and p.dossier = e.dossier
                  and p.sequence = e.sequence and p.ce_id = e.ce_id) then 'parked'
-    when exists (select 1 from held h where h.service = l.service and h.topic = e.topic and h.dossier = e.dossier
+    when exists (select 1 from held h where h.service = c.service and h.topic = e.topic and h.dossier = e.dossier
                  and h.sequence = e.sequence and h.reason = 'behind')
-     and exists (select 1 from parked p where p.service = l.service and p.topic = e.topic and p.dossier = e.dossier
+     and exists (select 1 from parked p where p.service = c.service and p.topic = e.topic and p.dossier = e.dossier
                  and p.sequence < e.sequence and p.reason not like 'discarded%') then 'behind'
     when e.sent_age is null then 'unsent'
     when e.sent_age < ? then 'in flight'
     else 'lost'
   end as fate
-from events e join listeners l on l.topic = e.topic
+from events e join consumers c on c.topic = e.topic
 where not exists (select 1 from applied a where a.topic = e.topic and a.dossier = e.dossier
-                  and a.sequence = e.sequence and a.service = l.service)
+                  and a.sequence = e.sequence and a.service = c.service)
 """
 PREPARE_SUBMISSIONS = """
 create table lost_submissions as
@@ -52,8 +52,8 @@ where not exists (select 1 from recorded r where r.dossier = s.dossier) and coal
 """
 
 
-def _untold(service: str, settled: str) -> str:
-    """Dossiers that have more rows settled in a way than the service said events of that type."""
+def _unpublished(service: str, settled: str) -> str:
+    """Dossiers for which the service published fewer events of a type than it has rows with that outcome."""
     return f"""
         select s.dossier, s.type, s.settled, coalesce(o.times, 0) as told
         from (select dossier, type, count(*) as settled from ({settled})
@@ -80,7 +80,7 @@ LOST = {
           and not exists (select 1 from id_requests r where r.request_key = e.ce_id)
           and not exists (select 1 from unapplied u where u.topic = e.topic and u.dossier = e.dossier
                           and u.sequence = e.sequence)""",
-    "answer-never-told": _untold(
+    "answer-never-told": _unpublished(
         "idlookup",
         """select dossier, case
              when state = 'found' then 'IdNumberFound'
@@ -89,7 +89,7 @@ LOST = {
              when state in ('matched', 'mismatched', 'refused') then 'IdCheckAnswered' end as type
            from id_requests""",
     ),
-    "notice-never-told": _untold(
+    "notice-never-told": _unpublished(
         "notify",
         """select dossier, case
              when state in ('sent', 'listed') then 'NoticeSent'
@@ -104,7 +104,7 @@ NEVER_ON_BROKER = {
           and e.sequence > coalesce((select max(s.sequence) from sightings s
                                      where s.topic = e.topic and s.dossier = e.dossier), 0)"""
 }
-"""Only for a broker read whole: a public event past the last one shown. One missing in between breaks the order."""
+"""Only when the broker was read to its end: a sent public event after the last one there. A gap breaks the order."""
 
 REPEATED = {
     "applied-more-than-once": """
@@ -113,7 +113,7 @@ REPEATED = {
     "second-notice": """
         select notice, channel from (select notice, channel from notices group by notice, channel having count(*) > 1)
         union
-        select notice, channel from told group by notice, channel having count(distinct ce_id) > 1""",
+        select notice, channel from sent_notices group by notice, channel having count(distinct ce_id) > 1""",
     "second-code": """
         select dossier, group_concat(distinct code) as codes from codes
         group by dossier having count(distinct code) > 1""",

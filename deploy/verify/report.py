@@ -1,4 +1,4 @@
-"""The report of a proof: four zeros, quiet, what was counted, examples; as JSON and as a table in two languages."""
+"""The report of a proof: four zeros, quiet, counts and examples; as JSON and as a table in two languages."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ ASIDE = {
 
 @dataclass
 class Report:
-    """What `hoso verify` says. A figure that could not be measured is None, never invented."""
+    """What `hoso verify` reports. A figure that could not be measured is None."""
 
     zeros: Zeros | None = None
     numbers_issued_twice: int | None = None
     stream: Stream = field(default_factory=Stream)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     registry: dict[str, Any] | None = None
-    """The simulator's statistics; None where no simulator is named."""
+    """The simulator's statistics; None when `endpoints` names no simulator."""
     troubles: list[str] = field(default_factory=list)
-    """Why the proof is not whole; empty when it is."""
+    """Why the proof is not complete; empty when it is complete."""
     seconds: float = 0.0
 
     @property
@@ -56,21 +56,21 @@ class Report:
 
     @property
     def empty(self) -> bool:
-        """Nothing was ever submitted: the zeros hold, and prove nothing."""
+        """Nothing was ever submitted, so the zeros prove nothing."""
         return not self.counts.get("intake", {}).get("submissions")
 
     def figures(self) -> dict[str, int | None]:
-        """The four zeros. What needs the whole stream is None when it was not read whole and shows no defect."""
+        """The four zeros. When the broker was not read to its end, a figure that depends on it is None instead of 0."""
         if self.zeros is None:
             return dict.fromkeys(TITLES) | {"numbers_issued_twice": self.numbers_issued_twice}
         return {
             "lost": self.zeros.lost.count,
-            "repeated_effects": self._whole(self.zeros.repeated_effects),
+            "repeated_effects": self._figure(self.zeros.repeated_effects),
             "numbers_issued_twice": self.numbers_issued_twice,
-            "order_violations": self._whole(self.zeros.order_violations),
+            "order_violations": self._figure(self.zeros.order_violations),
         }
 
-    def _whole(self, zero: Zero) -> int | None:
+    def _figure(self, zero: Zero) -> int | None:
         return zero.count if zero.count or self.stream.complete else None
 
     def as_json(self) -> dict[str, Any]:
@@ -99,10 +99,10 @@ class Report:
         }
 
     def show(self, console: Console | None = None) -> None:
-        """Print the report: Vietnamese first, English beside it."""
+        """Print the report: Vietnamese first, then English."""
         console = console or Console()
         table = Table(title="Kiểm chứng / Proof", title_justify="left")
-        table.add_column("Không được có / must be nought")
+        table.add_column("Phải bằng 0 / must be 0")
         table.add_column("Số / count", justify="right")
         for name, figure in self.figures().items():
             vi, en = TITLES[name]
@@ -140,7 +140,7 @@ def _listed(figures: dict[str, int], titles: dict[str, tuple[str, str]]) -> str:
 
 
 def exit_code(report: Report) -> int:
-    """0 when the proof is whole and every figure is nought (a registry that is not named is not asked), else 1."""
+    """0 when the proof is complete and every figure is 0, else 1. Without a simulator its figure is left out."""
     figures = report.figures()
     if report.registry is None:
         figures.pop("numbers_issued_twice")

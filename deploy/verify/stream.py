@@ -1,7 +1,8 @@
-"""Reads every record of every dossier from the broker, as a stranger would: own client, own reading of the headers.
+"""Reads every record of every dossier from the broker, with its own client and its own parser of the headers.
 
-No consumer group, so nothing is committed and nobody is disturbed. All partitions of all topics that hold events are
-read from the oldest record to the end as it was at the start; compacted topics are no event streams and left out.
+It uses no consumer group, so it commits nothing and does not disturb the services. It reads all partitions of all
+event topics from the oldest record to the end as it was at the start. Compacted topics are no event streams and are
+left out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from aiokafka.errors import KafkaError, for_code
 
 from deploy.verify.notebook import Notebook
 
-SPEAKERS = {
+PRODUCERS = {
     "dossier.lifecycle.v1": "workflow",
     "internal.submissions.v1": "intake",
     "internal.idnumber-requests.v1": "workflow",
@@ -28,16 +29,16 @@ SPEAKERS = {
     "internal.notice-requests.v1": "workflow",
     "internal.notices.v1": "notify",
 }
-"""Topics that hold events, and the only service that may speak there."""
+"""Event topic -> the only service that may publish there."""
 TYPE = re.compile(r"vn\.hoso\.([A-Z][A-Za-z]*)\.v[0-9]+")
 STALL_SECONDS = 15.0
 QUIET_POLL_SECONDS = 0.3
-TALKING_SECONDS = 3.0
+MAX_EXTRA_SECONDS = 3.0
 
 
 @dataclass
 class Stream:
-    """What reading the broker came to. `complete` is false when the end was not reached; then `trouble` says why."""
+    """What was read from the broker. `complete`: whether the end was reached; if not, `trouble` gives the reason."""
 
     clusters: list[str] = field(default_factory=list)
     topics: set[str] = field(default_factory=set)
@@ -45,14 +46,14 @@ class Stream:
     heartbeats: int = 0
     strangers: int = 0
     trimmed: set[str] = field(default_factory=set)
-    """Topics whose oldest records the broker has already dropped (`dossier.lifecycle.v1/3`: by partition)."""
+    """Partitions whose oldest records the broker has already deleted, as `dossier.lifecycle.v1/3`."""
     complete: bool = False
     trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One event of one dossier, as its headers say."""
+    """One event of one dossier, by its headers."""
 
     dossier: bytes
     sequence: int
@@ -60,54 +61,54 @@ class Sighting:
     type: str
 
 
-class Stranger(ValueError):
-    """A record that is none of our events: it is counted and shown, and proves nothing."""
+class ForeignRecord(ValueError):
+    """A record that is not one of hoso's events. It is counted and listed, and is no part of the figures."""
 
 
 def read_record(topic: str, key: bytes | None, headers: Any, value: bytes | None) -> Sighting | None:
-    """Parse one record; None for a heartbeat. Raises Stranger with the reason. `headers` are (name, bytes) pairs."""
-    said = _texts(headers)
-    missing = [name for name in ("ce_id", "ce_source", "ce_type", "ce_subject", "ce_sequence") if name not in said]
+    """Parse one record; None for a heartbeat. `headers`: (name, bytes) pairs. Raises ForeignRecord with the reason."""
+    texts = _texts(headers)
+    missing = [name for name in ("ce_id", "ce_source", "ce_type", "ce_subject", "ce_sequence") if name not in texts]
     if missing:
-        raise Stranger(f"no {', '.join(missing)}")
-    if said.get("ce_specversion") != "1.0":
-        raise Stranger("ce_specversion is not 1.0")
-    if said["ce_source"] != f"/hoso/{SPEAKERS.get(topic)}/{topic}":
-        raise Stranger("ce_source may not speak here")
-    kind = TYPE.fullmatch(said["ce_type"])
+        raise ForeignRecord(f"no {', '.join(missing)}")
+    if texts.get("ce_specversion") != "1.0":
+        raise ForeignRecord("ce_specversion is not 1.0")
+    if texts["ce_source"] != f"/hoso/{PRODUCERS.get(topic)}/{topic}":
+        raise ForeignRecord("ce_source may not publish here")
+    kind = TYPE.fullmatch(texts["ce_type"])
     if kind is None:
-        raise Stranger("ce_type is not ours")
+        raise ForeignRecord("ce_type is not hoso's")
     if kind[1].endswith("Heartbeat"):
         return None
-    if key is None or key != said["ce_subject"].encode():
-        raise Stranger("the key is not ce_subject")
-    if not re.fullmatch(r"[0-9]{10}", said["ce_sequence"], re.ASCII) or int(said["ce_sequence"]) < 1:
-        raise Stranger("ce_sequence is not ten digits from 1")
+    if key is None or key != texts["ce_subject"].encode():
+        raise ForeignRecord("the key is not ce_subject")
+    if not re.fullmatch(r"[0-9]{10}", texts["ce_sequence"], re.ASCII) or int(texts["ce_sequence"]) < 1:
+        raise ForeignRecord("ce_sequence is not ten digits from 1")
     try:
-        dossier, ce_id = UUID(said["ce_subject"]), UUID(said["ce_id"])
+        dossier, ce_id = UUID(texts["ce_subject"]), UUID(texts["ce_id"])
     except ValueError:
-        raise Stranger("ce_subject or ce_id is not a UUID") from None
+        raise ForeignRecord("ce_subject or ce_id is not a UUID") from None
     if value is None:
-        raise Stranger("no value")
-    return Sighting(dossier.bytes, int(said["ce_sequence"]), ce_id.bytes, kind[1])
+        raise ForeignRecord("no value")
+    return Sighting(dossier.bytes, int(texts["ce_sequence"]), ce_id.bytes, kind[1])
 
 
 def _texts(headers: Any) -> dict[str, str]:
-    said: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for name, value in headers:
-        if name in said:
-            raise Stranger(f"the header {name} is there twice")
+        if name in texts:
+            raise ForeignRecord(f"the header {name} occurs twice")
         try:
-            said[name] = (value or b"").decode()
+            texts[name] = (value or b"").decode()
         except UnicodeDecodeError:
-            raise Stranger(f"the header {name} is not UTF-8") from None
-    return said
+            raise ForeignRecord(f"the header {name} is not UTF-8") from None
+    return texts
 
 
 async def read_stream(notebook: Notebook, bootstrap: str, *, seconds: float | None = None) -> Stream:
-    """Fill `sightings`, `codes`, `told` and `strangers`. `seconds` bounds the reading; without it, only a stall does.
+    """Fill `sightings`, `codes`, `sent_notices` and `strangers`. `seconds` bounds the reading; None: until it stalls.
 
-    Never raises for a broker that is away or slow: the result then is not `complete`.
+    When the broker is down or slow it does not raise: the result is not `complete`.
     """
     stream = Stream()
     deadline = time.monotonic() + seconds if seconds is not None else float("inf")
@@ -143,12 +144,12 @@ async def _describe(bootstrap: str) -> _Cluster:
     try:
         cluster = await admin.describe_cluster()
         known = set(await admin.list_topics())
-        topics = sorted(known & SPEAKERS.keys())
+        topics = sorted(known & PRODUCERS.keys())
         described = await admin.describe_topics(topics) if topics else []
     finally:
         await admin.close()
     for topic in described:
-        if topic["error_code"]:  # of a broker that is starting; unread lanes must not pass for empty ones
+        if topic["error_code"]:  # a starting broker; an unread partition must not pass for an empty one
             raise for_code(topic["error_code"])(topic["topic"])
     partitions = [
         TopicPartition(topic["topic"], number)
@@ -179,8 +180,8 @@ async def _read_all(
         progress_at = time.monotonic()
         passed_at: float | None = None
         while True:
-            # A broker may report the last batch's first record as the end, so the end is reached when every position
-            # is past it *and* one more poll brings nothing (or others have kept talking for a while).
+            # A broker may report the last batch's first record as the end. So the end is reached when every position is
+            # past it and one more poll brings nothing, or others have kept publishing for a while.
             behind = [at for at in partitions if await consumer.position(at) < ends[at]]
             pages = await consumer.getmany(timeout_ms=int(QUIET_POLL_SECONDS * 1000), max_records=5_000)
             for at, records in pages.items():
@@ -188,7 +189,7 @@ async def _read_all(
             now = time.monotonic()
             if not behind:
                 passed_at = passed_at or now
-                if not pages or now - passed_at > TALKING_SECONDS:
+                if not pages or now - passed_at > MAX_EXTRA_SECONDS:
                     stream.complete = True
                     return
             if pages:
@@ -202,7 +203,7 @@ async def _read_all(
 
 
 def _note(notebook: Notebook, at: TopicPartition, records: list[Any], stream: Stream) -> None:
-    rows: dict[str, list[tuple[Any, ...]]] = {"sightings": [], "codes": [], "told": [], "strangers": []}
+    rows: dict[str, list[tuple[Any, ...]]] = {"sightings": [], "codes": [], "sent_notices": [], "strangers": []}
     for record in records:
         try:
             seen = read_record(at.topic, record.key, record.headers, record.value)
@@ -212,22 +213,22 @@ def _note(notebook: Notebook, at: TopicPartition, records: list[Any], stream: St
             rows["sightings"].append((at.topic, seen.dossier, seen.sequence, seen.ce_id, at.partition, record.offset))
             for table, row in _read_content(seen, record.value):
                 rows[table].append(row)
-        except Stranger as stranger:
+        except ForeignRecord as error:
             stream.strangers += 1
-            rows["strangers"].append((at.topic, at.partition, record.offset, str(stranger)))
+            rows["strangers"].append((at.topic, at.partition, record.offset, str(error)))
     stream.records[at.topic] = stream.records.get(at.topic, 0) + len(records)
     for table, found in rows.items():
         notebook.write(table, found)
 
 
 def _read_content(seen: Sighting, value: bytes) -> list[tuple[str, tuple[Any, ...]]]:
-    """Only two facts are opened: the dossier's code, and which notice went out on which channel."""
+    """Rows from the data of two types: the dossier's code, and which notice went out on which channel."""
     if seen.type not in ("DossierReceived", "NoticeSent"):
         return []
     try:
         data = json.loads(value)
         if seen.type == "DossierReceived":
             return [("codes", (seen.dossier, seen.sequence, str(data["dossier_code"])))]
-        return [("told", (UUID(str(data["notice_id"])).bytes, str(data["channel"]), seen.ce_id))]
+        return [("sent_notices", (UUID(str(data["notice_id"])).bytes, str(data["channel"]), seen.ce_id))]
     except (ValueError, KeyError, TypeError):
-        raise Stranger(f"{seen.type} cannot be read") from None
+        raise ForeignRecord(f"{seen.type} cannot be read") from None

@@ -1,6 +1,6 @@
-"""Computes the zeros from the notebook: what was lost, done twice, out of order, and whether anything is still moving.
+"""Computes the zeros from the notebook: what was lost, repeated or out of order, and whether anything still moves.
 
-Every figure counts findings; each finding's kind is a key of the dictionaries in `queries`.
+Every figure counts findings. A finding's kind is a key of a dictionary in `queries`, or one that `walk` gives.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from uuid import UUID
 
 from deploy.verify.notebook import Notebook
 from deploy.verify.queries import (
+    CONSUMERS,
     IN_FLIGHT_SECONDS,
-    LISTENERS,
     LOST,
     MOVING_NOTICES,
     MOVING_REQUESTS,
@@ -30,7 +30,7 @@ from deploy.verify.queries import (
 
 @dataclass
 class Zero:
-    """A figure that ought to be nought, and up to `limit` examples of what it counts."""
+    """A figure that must be 0, with some examples of what it counts."""
 
     count: int = 0
     examples: list[dict[str, Any]] = field(default_factory=list)
@@ -43,14 +43,14 @@ class Zero:
 
 @dataclass
 class Zeros:
-    """Everything computed from the notebook. `waiting` says what moves; all its figures 0 means quiet."""
+    """Everything computed from the notebook. `waiting` counts what still moves; quiet means that all of it is 0."""
 
     lost: Zero
     repeated_effects: Zero
     order_violations: Zero
     waiting: dict[str, int]
     set_aside: dict[str, Zero]
-    """Parked events, discarded ones, those held behind, strangers on the broker: shown, never counted as lost."""
+    """Parked and discarded events, events held behind a parked one, foreign records: listed, not counted as lost."""
 
     @property
     def quiet(self) -> bool:
@@ -58,27 +58,26 @@ class Zeros:
 
 
 def prepare(notebook: Notebook) -> None:
-    """Find what was never applied and why, once all databases are read."""
+    """Find the events that were never applied, and why. Call it when all databases are read."""
     notebook.index()
-    for table in ("unapplied", "lost_submissions", "listeners"):
+    for table in ("unapplied", "lost_submissions", "consumers"):
         notebook.db.execute(f"drop table if exists {table}")
-    notebook.db.execute("create table listeners (topic text primary key, service text)")
-    notebook.db.executemany("insert into listeners values (?, ?)", LISTENERS.items())
+    notebook.db.execute("create table consumers (topic text primary key, service text)")
+    notebook.db.executemany("insert into consumers values (?, ?)", CONSUMERS.items())
     notebook.db.execute(PREPARE, (IN_FLIGHT_SECONDS,))
     notebook.db.execute("create index unapplied_by on unapplied (topic, dossier, sequence)")
     notebook.db.execute(PREPARE_SUBMISSIONS)
 
 
 def is_settled(notebook: Notebook) -> bool:
-    """After `prepare`: nothing moves and nothing is missing, so reading again would not tell more."""
+    """Whether nothing moves or is missing, so that reading again brings nothing new. Call it after `prepare`."""
     return not any(_waiting(notebook).values()) and not _listed(notebook, LOST, 0).count
 
 
 def compute(notebook: Notebook, *, stream_complete: bool, trimmed: Set[str] = frozenset(), limit: int = 20) -> Zeros:
-    """All figures, after `prepare` and the reading of the broker.
+    """All figures. Call it after `prepare` and after the broker was read.
 
-    `trimmed` names partitions (`topic/number`) whose oldest records the broker no longer has; `limit` is the number of
-    examples of each figure.
+    `trimmed`: partitions (`topic/number`) whose oldest records the broker no longer has. `limit`: examples per figure.
     """
     notebook.index()
     lost = LOST
@@ -124,9 +123,9 @@ def _waiting(notebook: Notebook) -> dict[str, int]:
 
 
 def _pending_here(notebook: Notebook) -> int:
-    """Requests called pending that do not wait for the registry: overdue to be asked after, or unknown to it.
+    """Requests in state pending that do not wait for the registry: overdue, or not known to the registry.
 
-    A simulator tells how many it has in hand; what is pending beyond that, nobody will ever answer by himself.
+    The simulator reports how many requests it has in flight. It will not answer pending ones beyond that number.
     """
     pending = "select count(*) from id_requests where state = 'pending'"
     overdue = notebook.number(f"{pending} and due_age > ?", IN_FLIGHT_SECONDS)
@@ -141,11 +140,11 @@ def _in_states(notebook: Notebook, table: str, states: tuple[str, ...]) -> int:
 
 
 def walk(notebook: Notebook, trimmed: Set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Follow each dossier through the broker as a reader that waits for the next sequence and keeps nothing else.
+    """Follow each dossier on the broker as a consumer does that accepts only the next sequence.
 
-    After a broker was wiped, what was in flight may land before the refill; but the refill says it all again from the
-    beginning. So such a reader misses nothing, unless something was swapped or left out: that is the violation.
-    What is missing and not yet sent (a refill under way) is none: `unsent` tells of it.
+    After a broker was wiped, events in flight may arrive before the refill, but the refill sends all of them again
+    from the first. So such a consumer misses an event only when events were swapped or left out: that is the
+    violation. A missing event that is not sent yet (the refill is running) is no violation; `unsent` counts it.
     """
     cursor = notebook.db.execute(
         "select topic, dossier, sequence, partition from sightings order by topic, dossier, partition, position"

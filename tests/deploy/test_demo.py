@@ -1,4 +1,4 @@
-"""The demo's week and how it is judged: who comes, who signs when, what counts as a wait, which looks are compared."""
+"""The demo's week and its judgement: arrivals, signing rounds, what counts as a wait, which looks are compared."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench.week import MIN_WAITS, missed_in
-from deploy.demo import command, officers
+from bench.week import MIN_WAITS, missed_in, pool
+from deploy.demo import judge, officers
 from deploy.demo.conduct import Look, Watched
 from deploy.demo.waits import SLOW_DAY, compare, longest_wait, read, working_seconds
 from deploy.demo.week import ALIKE, DAYS, TUESDAY, WEDNESDAY, Arrival, Week, arrivals
@@ -21,6 +21,8 @@ from tests.fixtures.databases import MakePool
 
 WEEK = Week()
 EQUAL = {"healthy": 278, "slow": 278}
+CALM = {"healthy": None, "slow": None}
+"""Loads of a machine that was not measured: everything is judged."""
 CLOCK = OfficeClock(WEEK.begins_at, 1_000_000.0, 3000.0)
 
 
@@ -29,7 +31,7 @@ def on(day: int, arrival: Arrival) -> bool:
     return begin <= arrival.at < end
 
 
-def test_the_days_that_are_compared_and_the_one_before_them_bring_the_same_by_other_people() -> None:
+def test_the_compared_days_and_the_day_before_have_the_same_arrivals_with_other_people() -> None:
     plan = arrivals(3, 2)
     days = [
         Counter((a.at.time(), a.procedure_code, a.channel, a.commune) for a in plan if on(day, a))
@@ -79,7 +81,7 @@ def watch(*looks: Look, at_end: bool = True) -> Watched:
     return watched
 
 
-def test_a_look_is_judged_when_the_ones_beside_it_named_the_same_stage() -> None:
+def test_a_look_is_judged_when_the_looks_before_and_after_named_the_same_stage() -> None:
     calm, moving = [look(None, None)] * 3, [look("id_number", None, 9.0), look(None, "id_number"), look("relay", None)]
     watched = watch(*calm, *moving)
     assert (watched.agreed, watched.differed, watched.worst) == (1, 0, None)
@@ -94,20 +96,20 @@ def test_two_verdicts_that_differ_at_settled_moments_or_in_the_end_are_a_failure
     assert watch(*same, *other[:8]).agree
     assert not watch(*same, *other).agree
     assert not watch(*same, at_end=False).agree
-    judged = command._judged(watch(*same, *other), 1.0, EQUAL)
+    judged = judge.judge(watch(*same, *other), 1.0, EQUAL, CALM, 3000.0)
     assert [name for name, passed in judged.items() if not passed] == ["metrics_agree"]
 
 
-def test_a_ratio_that_nobody_knows_does_not_pass() -> None:
-    assert command._judged(watch(), None, EQUAL)["isolation"] is False
-    assert command._judged(watch(), 1.26, EQUAL)["isolation"] is False
-    assert command._judged(watch(), 1.24, EQUAL)["isolation"] is True
+def test_an_unknown_ratio_does_not_pass() -> None:
+    assert judge.judge(watch(), None, EQUAL, CALM, 3000.0)["isolation"] is False
+    assert judge.judge(watch(), 1.26, EQUAL, CALM, 3000.0)["isolation"] is False
+    assert judge.judge(watch(), 1.24, EQUAL, CALM, 3000.0)["isolation"] is True
 
 
-def test_days_that_had_not_the_same_dossiers_are_no_measure_of_each_other() -> None:
-    """A busy machine files a day's last dossiers on the next: the ratio of their waits would say nothing."""
-    assert command._judged(watch(), 1.0, {"healthy": 510, "slow": 216})["alike"] is False
-    assert command._judged(watch(), 1.0, EQUAL)["alike"] is True
+def test_days_with_different_numbers_of_dossiers_are_not_compared() -> None:
+    """On a slow run the last dossiers of a day are filed on the next one, and the ratio of waits means nothing."""
+    assert judge.judge(watch(), 1.0, {"healthy": 510, "slow": 216}, CALM, 3000.0)["alike"] is False
+    assert judge.judge(watch(), 1.0, EQUAL, CALM, 3000.0)["alike"] is True
 
 
 def test_only_office_hours_count_as_waiting() -> None:
@@ -118,7 +120,7 @@ def test_only_office_hours_count_as_waiting() -> None:
     assert longest_wait(WEEK) == 2 * 27_000
 
 
-def test_a_healthy_day_that_never_caught_up_is_no_measure() -> None:
+def test_a_healthy_day_whose_p95_was_cut_off_gives_no_ratio() -> None:
     ended, open_still = [60.0] * 99, [1000.0] * 10
     assert compare(ended, ended, ((), ()), 1000.0).wait_p95_ratio == 1.0
     assert compare([*ended, *open_still], ended, ((), ()), 1000.0).wait_p95_ratio is None
@@ -147,7 +149,7 @@ async def test_open_waits_and_notices_are_in_the_pool_and_the_registrys_stages_a
     again = new_id()
     for notice, channel, dossier, taken_s in (
         (new_id(), "sms", mine, 0.5),
-        (again, "sms", mine, 0.1),  # tried by SMS, then put on the call list: it waited once
+        (again, "sms", mine, 0.1),  # tried by SMS, then put on the call list: that is one wait
         (again, "call_list", mine, 4.0),
         (new_id(), "sms", mine, None),
         (new_id(), "sms", other, 3.0),
@@ -155,7 +157,7 @@ async def test_open_waits_and_notices_are_in_the_pool_and_the_registrys_stages_a
         taken = None if taken_s is None else wanted + timedelta(seconds=taken_s)
         await notify.execute(NOTICE, notice, channel, dossier, wanted, taken)
     found, dossiers = await read({"workflow": workflow_dsn, "notify": notify_dsn}, CLOCK, WEEK, SLOW_DAY)
-    # The appraisal and the notice that nobody took up have lasted longer than what both days are cut off at.
+    # The open appraisal and the notice that no channel took are longer than the cut-off.
     assert dossiers == 1
     assert sorted(found) == pytest.approx([120.0, 300.0, 1500.0, 1800.0, 54_000.0, 54_000.0])
 
@@ -183,10 +185,17 @@ def figures(**changes: Any) -> dict[str, Any]:
     return {**zeros, "isolation": {**isolation, **changes.pop("isolation", {})}, **changes}
 
 
-def test_a_benchmark_of_the_week_needs_two_thousand_waits_of_each_day() -> None:
+def test_a_benchmark_of_the_week_needs_two_thousand_waits_per_day() -> None:
     assert missed_in(figures()) == []
     assert MIN_WAITS == 2_000
     [few] = missed_in(figures(isolation={"samples": 1_999}))
     assert "1999" in few
     assert len(missed_in(figures(lost=1, isolation={"lower_95": 1.11}))) == 2
     assert len(missed_in(figures(isolation={"lower_95": None}))) == 1
+
+
+def test_a_benchmark_of_the_week_pools_no_waits_of_an_inconclusive_run() -> None:
+    judged = {"isolation": {"inconclusive": False}, "waits": {"healthy": [1.0], "slow": [2.0]}}
+    busy = {"isolation": {"inconclusive": True}, "waits": {"healthy": [8.0], "slow": [9.0]}}
+    assert pool([judged, busy, judged], "slow") == [2.0, 2.0]
+    assert pool([busy], "healthy") == []

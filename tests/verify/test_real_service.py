@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from deploy import verify
-from deploy.verify.databases import BECAME, QUERIES, SAID
+from deploy.verify.databases import FIRST_ROUND, QUERIES, SECOND_ROUND
 from deploy.verify.stream import read_record
 from shared.contract.envelope import NO_TRACE, headers_of, new_id
 from shared.contract.events import COMPACTED, EVENT_TYPES, Heartbeat
@@ -77,7 +77,7 @@ async def test_defects_planted_in_the_database_of_the_running_notify_are_found(
 async def test_every_service_shows_what_the_proof_reads(service: str, databases: Databases) -> None:
     tx = await asyncpg.connect(await databases.create("shared", f"services.{service}"))
     try:
-        for view in (*SAID[service], *BECAME[service]):
+        for view in (*FIRST_ROUND[service], *SECOND_ROUND[service]):
             assert await tx.fetch(QUERIES[view], *(["x"] if view == "recorded" else [])) == []
     finally:
         await tx.close()

@@ -9,7 +9,7 @@ import pytest
 from deploy import verify
 from deploy.local.ports import free_port
 from deploy.verify.notebook import Notebook
-from deploy.verify.stream import Stranger, read_record, read_stream
+from deploy.verify.stream import ForeignRecord, read_record, read_stream
 from tests.verify.world import HEALTHY, LIFECYCLE, NOTICES, SUBMISSIONS, Said, World
 
 DOSSIER = UUID("0198e3a0-0000-7000-8000-000000000001")
@@ -40,7 +40,7 @@ def test_a_heartbeat_is_no_event_of_a_dossier() -> None:
 def test_a_record_without_one_of_its_headers_is_a_stranger(name: str) -> None:
     topic, key, headers, value = event()
     del headers[name]
-    with pytest.raises(Stranger, match=f"no {name}"):
+    with pytest.raises(ForeignRecord, match=f"no {name}"):
         read_record(topic, key, headers.items(), value)
 
 
@@ -65,7 +65,7 @@ def test_a_record_without_one_of_its_headers_is_a_stranger(name: str) -> None:
 def test_a_record_with_a_header_that_is_not_ours_is_a_stranger(name: str, value: bytes) -> None:
     topic, key, headers, body = event()
     headers[name] = value
-    with pytest.raises(Stranger):
+    with pytest.raises(ForeignRecord):
         read_record(topic, key, headers.items(), body)
 
 
@@ -80,7 +80,7 @@ def test_a_record_with_another_key_no_key_no_value_or_a_header_twice_is_a_strang
         ("somebody.elses.v1", key, said, value),
     ]
     for record in strange:
-        with pytest.raises(Stranger):
+        with pytest.raises(ForeignRecord):
             read_record(*record)
 
 

@@ -28,6 +28,7 @@ from shared.http.openapi import takes
 from shared.http.problems import Problem, not_found
 from shared.outbox.publish import stage
 from shared.privacy.tracking import is_tracking_secret, tracking_secret
+from shared.refusals import Complaints
 from shared.service import Background, Listening, Service
 from shared.submission import rules
 
@@ -124,7 +125,7 @@ def _dossiers(service: Service, acceptance: Acceptance, catalogue: ProcedureCata
                 raise not_yet_known()
             today = office_now.astimezone(VIETNAM).date()
             submission, procedure = rules.accept(body, lambda code: catalogue.find(code, today), office_now)
-        except Problem:
+        except (Problem, Complaints):
             if (earlier := await _accepted_before(service, caller, key, digest(body))) is None:
                 raise
             return answer(earlier, 200)

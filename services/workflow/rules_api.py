@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from datetime import datetime, time
 from typing import Annotated, Any, TypeVar
 
@@ -18,7 +19,8 @@ from shared.clock import VIETNAM
 from shared.http.access import Caller, allow
 from shared.http.body import dumps, read_object
 from shared.http.openapi import takes
-from shared.http.problems import Problem, bad_cursor, broken_rule, not_found, read_strictly
+from shared.http.problems import Problem, bad_cursor, not_found, read_strictly
+from shared.refusals import Complaints, broken_rule
 from shared.service import Service
 from shared.submission.rules import ProcedureRules, accept
 
@@ -218,8 +220,8 @@ def _check_example(procedure: Procedure, office_now: datetime) -> None:
     day = max(first_day, office_now) if procedure.valid_to is None else first_day
     try:
         accept(procedure.example, lambda _: rules, day)
-    except Problem as refused:
-        rows = [{**row, "field": f"example/{row['field']}"} for row in refused.errors or []]
+    except Complaints as refused:
+        rows = [{**asdict(row), "field": f"example/{row.field}"} for row in refused.complaints]
         raise Problem(
             422,
             "invalid",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from shared.postgres.pool import is_transient
+from shared.refusals import RULE, Complaints, Refused
 
 Form = TypeVar("Form", bound=BaseModel)
 TITLES = {
@@ -111,14 +112,7 @@ SENTENCES = {
     "literal_error": ("không thuộc các giá trị cho phép", "is none of the allowed values"),
     "invalid": ("thiếu hoặc không hợp lệ", "is missing or not valid"),
 }
-RULE = "rule"
-"""The type of a complaint that brings sentences of its own."""
 MAX_ROWS = 20
-
-
-def broken_rule(vi: str, en: str) -> PydanticCustomError:
-    """What a model's validator raises to be read as it is, in both languages. It quotes nothing of a person's."""
-    return PydanticCustomError(RULE, "{en}", {"vi": vi, "en": en})
 
 
 def about(field: str, code: str) -> dict[str, Any]:
@@ -154,6 +148,15 @@ def install(app: FastAPI) -> None:
     async def problem(_: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
         return error.response()
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        return Problem(409 if error.conflict else 422, error.code, vi=error.vi, en=error.en).response()
+
+    async def complaints(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Complaints)
+        rows = [asdict(row) for row in error.complaints]
+        return Problem(422, error.code, vi=error.vi, en=error.en, errors=rows).response()
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -195,6 +198,8 @@ def install(app: FastAPI) -> None:
         raise error
 
     app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(Complaints, complaints)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(ClientDisconnect, gone)

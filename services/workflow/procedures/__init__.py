@@ -23,7 +23,7 @@ from typing import Any, Literal
 import jsonschema
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from shared.http.problems import broken_rule
+from shared.refusals import broken_rule
 
 Stage = Literal["appraisal", "consultation", "approval", "issuing", "return"]
 """What an officer does after reception; the other stages come by themselves."""

@@ -11,11 +11,12 @@ import structlog
 
 from services.workflow import lifecycle, store
 from services.workflow.catalogue import ProcedureCatalogue, lock_mode, set_mode
-from services.workflow.lifecycle import Decision, Dossier, Refused, Task
+from services.workflow.lifecycle import Decision, Dossier, Task
 from services.workflow.store import UnitOfWork
 from services.workflow.stuck import Stuck
 from shared.http.access import Caller
 from shared.http.problems import Problem, not_found
+from shared.refusals import Refused
 from shared.service import Service
 
 if TYPE_CHECKING:

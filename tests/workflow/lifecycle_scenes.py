@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from services.workflow.procedures import Procedure, shipped
 from shared.clock import VIETNAM
 from shared.contract import events
 from shared.contract.events import Fact, LifecycleFact, NoticeWanted
+from shared.refusals import Refused
 
 CALENDAR = WorkingCalendar()
 AGENCY = "H44.XXX"
@@ -77,7 +77,8 @@ class Centre:
     timers: dict[str, datetime] = field(default_factory=dict)
     codes: Counter[date] = field(default_factory=Counter)
     in_force: Procedure | None = None
-    _ids: Any = field(default_factory=lambda: count(1))
+    ids: int = 0
+    """How many ids the rules took."""
 
     def moment(self) -> DecisionContext:
         return DecisionContext(
@@ -85,10 +86,14 @@ class Centre:
             office=self.now,
             calendar=CALENDAR,
             in_force=lambda *_: self.in_force or self.procedure,
-            new_id=lambda: UUID(int=next(self._ids)),
+            new_id=self._id,
             code_for=self._code,
             take_blank=self._blank,
         )
+
+    def _id(self) -> UUID:
+        self.ids += 1
+        return UUID(int=self.ids)
 
     def _code(self, agency: str, office: datetime) -> str:
         self.codes[office.date()] += 1
@@ -204,14 +209,20 @@ class Centre:
     def pass_days(self, days: int) -> None:
         self.now += timedelta(days=days)
 
+    @property
+    def resources(self) -> tuple[int, int, Counter[date]]:
+        """What the rules may use up: ids taken, blanks left, codes given."""
+        return self.ids, self.blanks, self.codes.copy()
+
     def _decide(self, act: Callable[[Dossier], Decision]) -> list[str]:
         if self.round_trip:
             self.dossier = Dossier.from_json(self.dossier.to_json())
-        before = self.dossier.to_json()
+        before, resources = self.dossier.to_json(), self.resources
         try:
             return self._take(act(self.dossier))
-        except lifecycle.Refused:
-            assert orjson.loads(self.dossier.to_json()) == orjson.loads(before), "a refused command changed something"
+        except Refused:
+            assert orjson.loads(self.dossier.to_json()) == orjson.loads(before), "a refused command changed the dossier"
+            assert self.resources == resources, "a refused command used something up"
             raise
 
     def _take(self, made: Decision) -> list[str]:

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.workflow import lifecycle
-from services.workflow.lifecycle import Dossier, Refused, Task
+from services.workflow.lifecycle import Dossier, Task
 from shared.contract.events import LIFECYCLE, LifecycleFact
 from shared.contract.stages import MACHINE
+from shared.refusals import Refused
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES, LAND, Centre, rules, steps
 
 PROCEDURES = [

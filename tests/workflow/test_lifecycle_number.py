@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from services.workflow.lifecycle import Refused
 from shared.contract import events
+from shared.refusals import Refused
 from tests.workflow.lifecycle_scenes import BIRTH, LAND, Centre, at, rules, steps
 
 

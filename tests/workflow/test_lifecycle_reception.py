@@ -6,9 +6,10 @@ from datetime import date
 
 import pytest
 
-from services.workflow.lifecycle import OUTCOMES, Refused
+from services.workflow.lifecycle import OUTCOMES
 from services.workflow.procedures import shipped
 from shared.contract import events
+from shared.refusals import Refused
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES, LAND, Centre, at, rules
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from services.workflow import lifecycle
-from services.workflow.lifecycle import Refused
 from shared.contract import events
+from shared.refusals import Refused
 from tests.workflow.lifecycle_scenes import BIRTH, LAND, Centre, at, rules, steps
 
 DEATH = "1.000656"

@@ -28,12 +28,12 @@ from services.workflow.lifecycle.state import (
     DecisionContext,
     Dossier,
     EmittedEvent,
-    Refused,
     Task,
 )
 from services.workflow.procedures import Procedure
 from shared.contract import events
 from shared.contract.events import Fact
+from shared.refusals import Refused
 
 __all__ = [
     "ENDED",
@@ -44,7 +44,6 @@ __all__ = [
     "Dossier",
     "EmittedEvent",
     "Outcome",
-    "Refused",
     "Task",
     "begin",
     "complete",
@@ -111,7 +110,9 @@ def start(
     pen = DecisionBuilder(dossier, procedure, moment)
     _check(task, version)
     if task.state == "started" and task.holder != holder:
-        raise Refused("held-by-another", "Việc này đã có người nhận.", "Somebody else has taken this up.")
+        raise Refused(
+            "held-by-another", "Việc này đã có người nhận.", "Somebody else has taken this up.", conflict=True
+        )
     task.state, task.holder = "started", holder
     task.started_at, task.started_office_at = moment.wall, moment.office
     pen.change_task(task)
@@ -151,6 +152,7 @@ def complete(
                 "procedure-record-only",
                 "Thủ tục đang chỉ ghi nhận, chưa tiếp nhận hồ sơ.",
                 "The procedure records submissions and receives none now.",
+                conflict=True,
             )
         case "reception", "accept":
             pen.close_task(task, outcome)
@@ -184,20 +186,21 @@ def set_result(dossier: Dossier, procedure: Procedure, result: dict[str, Any]) -
     was handed over.
     """
     if dossier.received_at is None:
-        raise Refused("not-received", "Hồ sơ chưa được tiếp nhận.", "The dossier has not been received.")
+        raise Refused("not-received", "Hồ sơ chưa được tiếp nhận.", "The dossier has not been received.", conflict=True)
     before = dossier.result or {}
     after = {**before, **result}
     different = {name for name in after if after[name] != before.get(name)}
     hands = (before.get("signature"), after.get("signature"))
     is_scan = hands == ("wet", "wet_scanned") and different == {"signature", "sha256"}
     if dossier.ended and different and not (is_scan and dossier.state == RETURNED):
-        raise Refused("already-ended", "Hồ sơ đã kết thúc.", "The dossier has come to its end.")
+        raise Refused("already-ended", "Hồ sơ đã kết thúc.", "The dossier has come to its end.", conflict=True)
     replaced = {name for name in different if before.get(name) is not None and name != "book"}
     if replaced and not is_scan and steps.is_signed(dossier, procedure):
         raise Refused(
             "already-signed",
             "Kết quả đã ký, không sửa được; chỉ được bổ sung bản quét của bản ký tay (wet_scanned, sha256).",
             "The result is signed; only the scan of a wet signature may be added (wet_scanned, sha256).",
+            conflict=True,
         )
     dossier.result = after
 
@@ -210,4 +213,6 @@ def _check(task: Task, version: int) -> None:
 
 
 def stale_version() -> Refused:
-    return Refused("stale-version", "Việc này vừa có người cập nhật.", "Somebody was faster: the version is stale.")
+    return Refused(
+        "stale-version", "Việc này vừa có người cập nhật.", "Somebody was faster: the version is stale.", conflict=True
+    )

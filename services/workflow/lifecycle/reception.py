@@ -7,7 +7,7 @@ from typing import Any
 
 from services.workflow.lifecycle import state, steps
 from services.workflow.lifecycle.decision_builder import DecisionBuilder
-from services.workflow.lifecycle.state import Dossier, Refused, Task
+from services.workflow.lifecycle.state import Dossier, Task
 from shared.clock import VIETNAM
 from shared.contract.events import (
     ClockPaused,
@@ -24,6 +24,7 @@ from shared.contract.events import (
     SupplementSubmitted,
     WithdrawalRequested,
 )
+from shared.refusals import Refused
 
 RECEPTION_HOURS = 8.0
 """Working hours to answer what was filed online (decree 45/2020, mark C)."""
@@ -150,6 +151,7 @@ def ask_supplement(pen: DecisionBuilder, task: Task, outcome: str, components: A
             "supplement-already-asked",
             "Chỉ được yêu cầu bổ sung một lần.",
             "A supplement may be asked for only once.",
+            conflict=True,
         )
     codes = _known_components(pen, components)
     pen.close_task(task, outcome)

@@ -14,6 +14,7 @@ from shared.contract.events import (
     IdNumberRefused,
     IdNumberStillPending,
 )
+from shared.refusals import Refused
 
 REGISTRY_TASK_HOURS = 4.0
 MISSHAPEN = frozenset({"length", "not-digits"})
@@ -126,10 +127,11 @@ def on_hold_over(pen: DecisionBuilder) -> None:
 
 def take_up_doubt(pen: DecisionBuilder, task: Task, outcome: str) -> None:
     if outcome == "ask_again" and pen.dossier.number_state != "refused":
-        raise state.Refused(
+        raise Refused(
             "request-still-open",
             "Yêu cầu trước chưa bị từ chối nên chưa được gửi yêu cầu mới.",
             "The earlier request has not been rejected, so no new one may be made.",
+            conflict=True,
         )
     pen.close_task(task, outcome)
     if outcome == "ask_again":

@@ -49,14 +49,6 @@ AWAITED = frozenset({"wanted", "delayed", "duplicate", "refused", "misshapen"})
 """Number states in which there is no number yet that anybody may enter."""
 
 
-class Refused(Exception):
-    """A command that cannot be done now, with a stable code and a sentence in both languages."""
-
-    def __init__(self, code: str, vi: str, en: str) -> None:
-        super().__init__(code)
-        self.code, self.vi, self.en = code, vi, en
-
-
 @dataclass(slots=True)
 class Task:
     """One stay of a dossier in a stage. `role` is None where a machine is awaited; then nobody can complete it.

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.workflow.lifecycle import state
 from services.workflow.lifecycle.decision_builder import DecisionBuilder
-from services.workflow.lifecycle.state import AWAITED, Dossier, Refused, Task
+from services.workflow.lifecycle.state import AWAITED, Dossier, Task
 from services.workflow.procedures import Procedure, Step
 from shared.contract.events import (
     ClockPaused,
@@ -23,6 +23,7 @@ from shared.contract.events import (
     StepReturned,
     StepStarted,
 )
+from shared.refusals import Refused
 
 PAYMENT_HOURS = 40.0
 MAX_CHARACTERS = {"number": 60, "book": 60, "signed_by": 120, "signed_as": 4, "signature": 20}
@@ -137,7 +138,7 @@ def answered(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], 
 
 def sign(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
     if pen.procedure.four_eyes and holder == pen.dossier.appraised_by:
-        raise Refused("four-eyes", "Người thẩm định không được ký.", "Who appraised it may not sign it.")
+        raise Refused("four-eyes", "Người thẩm định không được ký.", "Who appraised it may not sign it.", conflict=True)
     _set_signature(pen, fields, holder)
     _finish(pen, task, outcome)
     go_on(pen)
@@ -148,7 +149,7 @@ def issue(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any]
     if pen.procedure.blank is not None and dossier.blank is None:
         serial = pen.moment.take_blank(pen.procedure.blank)
         if serial is None:
-            raise Refused("no-blank", "Hết phôi, chưa phát hành được.", "There is no blank in stock.")
+            raise Refused("no-blank", "Hết phôi, chưa phát hành được.", "There is no blank in stock.", conflict=True)
         dossier.blank = serial
     result = dossier.result or {}
     dossier.result = {
@@ -197,7 +198,9 @@ FORWARD = {
 def refuse(pen: DecisionBuilder, task: Task) -> None:
     """A reasoned letter, inside the processing time (decree 61/2018 art. 19(8)); not the same as not accepting."""
     if pen.dossier.state == state.RESOLVED:
-        raise Refused("already-ended", "Hồ sơ đã giải quyết xong.", "The dossier has been decided already.")
+        raise Refused(
+            "already-ended", "Hồ sơ đã giải quyết xong.", "The dossier has been decided already.", conflict=True
+        )
     pen.drop_number()
     _finish(pen, task, "refuse")
     pen.close_all("refused")
@@ -210,7 +213,9 @@ def refuse(pen: DecisionBuilder, task: Task) -> None:
 def send_back(pen: DecisionBuilder, task: Task) -> None:
     """A step back, as leaders do every day."""
     if pen.dossier.step < 1:
-        raise Refused("no-step-before", "Không có bước trước để trả lại.", "There is no step before this one.")
+        raise Refused(
+            "no-step-before", "Không có bước trước để trả lại.", "There is no step before this one.", conflict=True
+        )
     pen.close_task(task, "send_back")
     pen.dossier.step -= 1
     before = current_step(pen)

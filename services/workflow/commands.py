@@ -46,18 +46,15 @@ async def complete(
     """End a task with an outcome. Raises Problem 403, 404, 409, 422; then nothing was stored."""
 
     def act(work: UnitOfWork, dossier: Dossier, task: Task) -> Decision:
-        return lifecycle.complete(
-            dossier,
-            work.procedure(dossier),
-            task,
-            work.moment,
+        completion = lifecycle.Completion(
             outcome=outcome,
             version=version,
             holder=caller.officer,
             note=note,
-            fields=fields,
+            fields=fields or {},
             open_for_reception=work.modes.get(dossier.procedure_code) != "record_only",
         )
+        return lifecycle.complete(dossier, work.procedure(dossier), task, work.moment, completion)
 
     return await _on_task(service, caller, task_id, version, act)
 
@@ -66,8 +63,7 @@ async def start(service: Service, caller: Caller, task_id: UUID, *, version: int
     """Take a task up: it has a holder from now on, and a new version."""
 
     def act(work: UnitOfWork, dossier: Dossier, task: Task) -> Decision:
-        procedure = work.procedure(dossier)
-        return lifecycle.start(dossier, procedure, task, work.moment, version=version, holder=caller.officer)
+        return lifecycle.start(dossier, task, work.moment, version=version, holder=caller.officer)
 
     return await _on_task(service, caller, task_id, version, act)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from services.workflow import commands
-from services.workflow.lifecycle import Dossier
+from services.workflow.lifecycle import Dossier, signing
 from shared.contract.events import LIFECYCLE
 from shared.http.access import ROLES, Caller, allow
 from shared.http.body import dumps, read_object
@@ -25,11 +25,11 @@ class Result(BaseModel):
     """The result of a dossier, as an object."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-    number: str = Field(min_length=1, max_length=60)
-    book: str | None = Field(default=None, min_length=1, max_length=60)
-    signed_by: str = Field(min_length=1, max_length=120)
-    signed_as: str = Field(pattern=r"^(TM\.|KT\.|TL\.|TUQ\.)$")
-    signature: str = Field(pattern=r"^(digital|wet|wet_scanned)$")
+    number: str = Field(min_length=1, max_length=signing.MAX_CHARACTERS["number"])
+    book: str | None = Field(default=None, min_length=1, max_length=signing.MAX_CHARACTERS["book"])
+    signed_by: str = Field(min_length=1, max_length=signing.MAX_CHARACTERS["signed_by"])
+    signed_as: str = Field(pattern=signing.CAPACITY_PATTERN)
+    signature: str = Field(pattern=signing.KIND_PATTERN)
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 

@@ -155,12 +155,14 @@ class Centre:
         """End the human task in `stage`; forward unless told otherwise. Raises Refused."""
         task = self.task(stage)
         code = outcome or next(o.code for o in lifecycle.OUTCOMES[task.kind] if o.forward)
-        said = {"version": task.version, "holder": task.role, **said}
+        completion = lifecycle.Completion(
+            **{"outcome": code, "version": task.version, "holder": task.role, "fields": {}, **said}
+        )
 
         def act(dossier: Dossier) -> Decision:
             same = dossier.find_task(task.task_id)
             assert same is not None
-            return lifecycle.complete(dossier, self.rules, same, self.moment(), outcome=code, **said)
+            return lifecycle.complete(dossier, self.rules, same, self.moment(), completion)
 
         return self._decide(act)
 

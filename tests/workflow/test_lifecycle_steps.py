@@ -238,32 +238,36 @@ def test_a_command_that_cannot_be_done_says_why_in_both_languages(outcome: str, 
 def test_a_task_that_was_taken_up_has_a_holder_and_a_new_version() -> None:
     centre = received()
     task = centre.task("appraisal")
-    made = lifecycle.start(centre.dossier, centre.rules, task, centre.moment(), version=1, holder="minh")
+    made = lifecycle.start(centre.dossier, task, centre.moment(), version=1, holder="minh")
     assert made.told == []
     assert made.tasks == {task.task_id: task}
     assert (task.version, task.state, task.holder) == (2, "started", "minh")
     with pytest.raises(Refused, match="held-by-another"):
-        lifecycle.start(centre.dossier, centre.rules, task, centre.moment(), version=2, holder="hoa")
+        lifecycle.start(centre.dossier, task, centre.moment(), version=2, holder="hoa")
     with pytest.raises(Refused, match="stale-version"):
         centre.complete("appraisal", version=1)
     centre.complete("appraisal")
+
+
+def test_every_outcome_of_every_kind_of_task_has_its_rule() -> None:
+    wanted = {(kind, outcome.code) for kind, outcomes in lifecycle.OUTCOMES.items() for outcome in outcomes}
+    assert lifecycle.COMPLETIONS.keys() == wanted
 
 
 def test_nobody_completes_what_a_machine_is_awaited_for() -> None:
     centre = received(BIRTH)
     awaited = centre.dossier.standing_in("id_number", machine=True)
     assert awaited is not None
+    found = lifecycle.Completion(outcome="found", version=1, holder="minh")
     with pytest.raises(Refused, match="machine-task"):
-        lifecycle.complete(
-            centre.dossier, centre.rules, awaited, centre.moment(), outcome="found", version=1, holder="minh"
-        )
+        lifecycle.complete(centre.dossier, centre.rules, awaited, centre.moment(), found)
 
 
 def test_a_closed_task_says_when_it_was_entered_taken_up_and_left() -> None:
     centre = received()
     task = centre.task("appraisal")
     centre.now = at("2025-08-27T09:10")
-    lifecycle.start(centre.dossier, centre.rules, task, centre.moment(), version=1, holder="minh")
+    lifecycle.start(centre.dossier, task, centre.moment(), version=1, holder="minh")
     centre.now = at("2025-08-27T09:30")
     centre.complete("appraisal", holder="minh")
     closed = next(row for row in centre.closed if row.stage == "appraisal")

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from services.workflow.clock.deadlines import due
-from services.workflow.lifecycle.state import Decision, DecisionContext, Dossier, EmittedEvent, Task
+from services.workflow.lifecycle.state import Completion, Decision, DecisionContext, Dossier, EmittedEvent, Task
 from services.workflow.procedures import Procedure
 from shared.contract.events import (
     Fact,
@@ -160,22 +160,18 @@ class DecisionBuilder:
         self.dossier.tasks.remove(task)
         self.made.tasks[task.task_id] = task
 
-    def write_note(self, task: Task, outcome: str, holder: str, note: str | None) -> None:
+    def write_note(self, task: Task, completion: Completion) -> None:
         """The reason, for whoever takes the dossier up next and for the letter to the citizen."""
-        if note and note.strip():
+        if completion.note and completion.note.strip():
             self.dossier.notes.append(
                 {
                     "stage": task.stage,
-                    "outcome": outcome,
-                    "by": holder,
+                    "outcome": completion.outcome,
+                    "by": completion.holder,
                     "office_at": self.moment.office.isoformat(),
-                    "note": note.strip(),
+                    "note": completion.note.strip(),
                 }
             )
-
-    def change_task(self, task: Task) -> None:
-        task.version += 1
-        self.made.tasks[task.task_id] = task
 
     def close_all(self, outcome: str, *, but_number: bool = False) -> None:
         """The dossier has come to its end; a number that is still awaited may go on being awaited."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from services.workflow.lifecycle import state, steps
 from services.workflow.lifecycle.decision_builder import DecisionBuilder
-from services.workflow.lifecycle.state import Dossier, Task
+from services.workflow.lifecycle.state import Completion, Dossier, Task
 from shared.clock import VIETNAM
 from shared.contract.events import (
     ClockPaused,
@@ -102,6 +102,18 @@ def _tell_waiting(pen: DecisionBuilder, kind: str) -> None:
     pen.notify(StepStarted, kind)
 
 
+def accept(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
+    if not completion.open_for_reception:
+        raise Refused(
+            "procedure-record-only",
+            "Thủ tục đang chỉ ghi nhận, chưa tiếp nhận hồ sơ.",
+            "The procedure records submissions and receives none now.",
+            conflict=True,
+        )
+    pen.close_task(task, completion.outcome)
+    receive(pen, pen.moment.office)
+
+
 def receive(pen: DecisionBuilder, at: datetime) -> None:
     """Code, due date and the version of the rules in force that day; none of them changes again but the due date.
 
@@ -135,15 +147,16 @@ def receive(pen: DecisionBuilder, at: datetime) -> None:
         steps.go_on(pen)
 
 
-def not_accept(pen: DecisionBuilder) -> None:
+def not_accept(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
     """Not received at all (form 03): no code, no clock."""
+    pen.close_task(task, completion.outcome)
     pen.close_all("not_accepted")
     pen.dossier.state = state.NOT_ACCEPTED
     pen.tell(DossierNotAccepted, status=3, reason="not_accepted")
     pen.notify(DossierNotAccepted)
 
 
-def ask_supplement(pen: DecisionBuilder, task: Task, outcome: str, components: Any) -> None:
+def ask_supplement(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
     """Once, completely, in writing (decree 61/2018 art. 15(3), 17, 19(4)); the clock stands until it comes."""
     dossier = pen.dossier
     if dossier.supplements >= pen.procedure.supplement_allowed:
@@ -153,8 +166,8 @@ def ask_supplement(pen: DecisionBuilder, task: Task, outcome: str, components: A
             "A supplement may be asked for only once.",
             conflict=True,
         )
-    codes = _known_components(pen, components)
-    pen.close_task(task, outcome)
+    codes = _known_components(pen, completion.fields.get("components"))
+    pen.close_task(task, completion.outcome)
     dossier.supplements += 1
     dossier.state = state.SUPPLEMENT_REQUESTED
     pen.tell(SupplementRequested, status=5, components=codes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.workflow.lifecycle import state, steps
 from services.workflow.lifecycle.decision_builder import DecisionBuilder
-from services.workflow.lifecycle.state import Task
+from services.workflow.lifecycle.state import Completion, Task
 from shared.contract.events import (
     IdCheckAnswered,
     IdNumberDelayed,
@@ -102,21 +102,24 @@ def on_check_answered(pen: DecisionBuilder, fact: IdCheckAnswered) -> None:
     _free_approval(pen)
 
 
-def confirm_identity(pen: DecisionBuilder, task: Task, outcome: str) -> None:
-    pen.close_task(task, outcome)
+def confirm_identity(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
+    pen.close_task(task, completion.outcome)
     pen.dossier.check_state = "confirmed"
     _free_approval(pen)
 
 
-def decide_hold(pen: DecisionBuilder, task: Task, outcome: str) -> None:
-    """The signatory's decision at the set hour."""
-    pen.close_task(task, outcome)
-    if outcome == "return_without_number":
-        pen.dossier.number_waived = True
-        steps.open_step(pen)
-    else:
-        pen.dossier.hold_until = pen.next_hold_time()
-        pen.set_timer("number_hold", pen.dossier.hold_until)
+def return_without_number(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
+    """The signatory's decision at the set hour: return the result now, the number comes later."""
+    pen.close_task(task, completion.outcome)
+    pen.dossier.number_waived = True
+    steps.open_step(pen)
+
+
+def wait_for_number(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
+    """The signatory's decision at the set hour: hold the return until the same hour of the next working day."""
+    pen.close_task(task, completion.outcome)
+    pen.dossier.hold_until = pen.next_hold_time()
+    pen.set_timer("number_hold", pen.dossier.hold_until)
 
 
 def on_hold_over(pen: DecisionBuilder) -> None:
@@ -125,27 +128,27 @@ def on_hold_over(pen: DecisionBuilder) -> None:
         steps.open_step(pen)
 
 
-def take_up_doubt(pen: DecisionBuilder, task: Task, outcome: str) -> None:
-    if outcome == "ask_again" and pen.dossier.number_state != "refused":
+def ask_again(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
+    if pen.dossier.number_state != "refused":
         raise Refused(
             "request-still-open",
             "Yêu cầu trước chưa bị từ chối nên chưa được gửi yêu cầu mới.",
             "The earlier request has not been rejected, so no new one may be made.",
             conflict=True,
         )
-    pen.close_task(task, outcome)
-    if outcome == "ask_again":
-        pen.ask_number()
+    pen.close_task(task, completion.outcome)
+    pen.ask_number()
 
 
-def take_up_misshapen(pen: DecisionBuilder, task: Task, outcome: str) -> None:
+def accept_misshapen(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
     """The registry has said which number it is: from now on it is a number like any other."""
-    pen.close_task(task, outcome)
+    pen.close_task(task, completion.outcome)
     _is_issued(pen)
 
 
-def settle_late_number(pen: DecisionBuilder, task: Task, outcome: str) -> None:
-    pen.close_task(task, outcome)
+def note(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
+    """Somebody has looked at it; nothing else follows."""
+    pen.close_task(task, completion.outcome)
 
 
 def _is_held(pen: DecisionBuilder) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import date, datetime
 from operator import attrgetter
@@ -215,6 +215,21 @@ class DecisionContext:
     """The next dossier code of an agency on that day."""
     take_blank: Callable[[str], int | None]
     """The next serial number of a kind of blank, or None when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How an officer ends a task."""
+
+    outcome: str
+    version: int
+    """The task's version that the officer has seen."""
+    holder: str
+    note: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """What comes with the outcome (`Outcome.fields`), as sent."""
+    open_for_reception: bool = True
+    """Whether the procedure's intake mode allows reception now."""
 
 
 class EmittedEvent(NamedTuple):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from services.workflow.lifecycle import state
+from services.workflow.lifecycle import signing, state
 from services.workflow.lifecycle.decision_builder import DecisionBuilder
-from services.workflow.lifecycle.state import AWAITED, Dossier, Task
-from services.workflow.procedures import Procedure, Step
+from services.workflow.lifecycle.state import AWAITED, Completion, Task
+from services.workflow.procedures import Step
 from shared.contract.events import (
     ClockPaused,
     ClockResumed,
@@ -18,7 +16,6 @@ from shared.contract.events import (
     PaymentMade,
     PaymentRequired,
     ResultReturned,
-    ResultSigned,
     StepCompleted,
     StepReturned,
     StepStarted,
@@ -26,8 +23,6 @@ from shared.contract.events import (
 from shared.refusals import Refused
 
 PAYMENT_HOURS = 40.0
-MAX_CHARACTERS = {"number": 60, "book": 60, "signed_by": 120, "signed_as": 4, "signature": 20}
-"""Of the words that come with an outcome; the same as of a result that is put."""
 
 
 def current_step(pen: DecisionBuilder) -> Step | None:
@@ -67,13 +62,6 @@ def open_step(pen: DecisionBuilder) -> None:
         pen.notify(DossierResolved, "ready_without_number" if without else None)
 
 
-def is_signed(dossier: Dossier, procedure: Procedure) -> bool:
-    """Whether ResultSigned was told and not taken back by sending it back to the signatory."""
-    if procedure.same_visit:
-        return dossier.state == state.RETURNED
-    return any(step.stage == "approval" for step in procedure.steps[: max(dossier.step, 0)])
-
-
 def check_holds(pen: DecisionBuilder) -> bool:
     """Approval waits for the identity check only where the procedure says so."""
     return pen.procedure.identity_check == "required" and pen.dossier.check_state in ("wanted", "mismatch")
@@ -91,24 +79,14 @@ def number_holds(pen: DecisionBuilder) -> bool:
     return True
 
 
-def complete(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
-    """A step's task ends with one of its outcomes."""
-    if outcome == "refuse":
-        refuse(pen, task)
-    elif outcome == "send_back":
-        send_back(pen, task)
-    else:
-        FORWARD[task.kind](pen, task, outcome, fields, holder)
-
-
 def _finish(pen: DecisionBuilder, task: Task, outcome: str) -> None:
     pen.close_task(task, outcome)
     pen.tell(StepCompleted, stage=task.stage, task_id=task.task_id, outcome=outcome)
 
 
-def agree(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], holder: str) -> None:
-    pen.dossier.appraised_by = holder
-    _finish(pen, task, outcome)
+def agree(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
+    pen.dossier.appraised_by = completion.holder
+    _finish(pen, task, completion.outcome)
     if pen.procedure.financial_obligation and not pen.dossier.paid:
         pen.pause()
         pen.dossier.state = state.PAYMENT_REQUIRED
@@ -120,8 +98,8 @@ def agree(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], hol
         go_on(pen)
 
 
-def paid(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
-    pen.close_task(task, outcome)
+def take_payment(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
+    pen.close_task(task, completion.outcome)
     pen.resume()
     pen.dossier.paid = True
     pen.dossier.state = state.IN_PROGRESS
@@ -130,72 +108,63 @@ def paid(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], __: 
     go_on(pen)
 
 
-def answered(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
+def take_opinion(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
     pen.tell(ConsultationAnswered)
-    _finish(pen, task, outcome)
+    _finish(pen, task, completion.outcome)
     go_on(pen)
 
 
-def sign(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
-    if pen.procedure.four_eyes and holder == pen.dossier.appraised_by:
+def sign(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
+    if pen.procedure.four_eyes and completion.holder == pen.dossier.appraised_by:
         raise Refused("four-eyes", "Người thẩm định không được ký.", "Who appraised it may not sign it.", conflict=True)
-    _set_signature(pen, fields, holder)
-    _finish(pen, task, outcome)
+    signature = signing.read_signature(pen.dossier, pen.procedure, completion.fields, completion.holder)
+    signing.sign(pen, signature)
+    _finish(pen, task, completion.outcome)
     go_on(pen)
 
 
-def issue(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], _: str) -> None:
+def issue(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
     dossier = pen.dossier
-    if pen.procedure.blank is not None and dossier.blank is None:
-        serial = pen.moment.take_blank(pen.procedure.blank)
-        if serial is None:
-            raise Refused("no-blank", "Hết phôi, chưa phát hành được.", "There is no blank in stock.", conflict=True)
-        dossier.blank = serial
-    result = dossier.result or {}
-    dossier.result = {
-        **result,
-        "number": _word(fields, "number") or result.get("number"),
-        "book": _word(fields, "book") or result.get("book"),
-        "blank": dossier.blank,
-    }
-    _finish(pen, task, outcome)
+    entry = signing.read_entry(dossier, completion.fields)
+    # The last thing that can refuse: nobody else may have the blank that was taken.
+    blank = _take_blank(pen)
+    signing.enter(dossier, entry)
+    dossier.blank = blank
+    dossier.result = {**(dossier.result or {}), "blank": blank}
+    _finish(pen, task, completion.outcome)
     go_on(pen)
 
 
-def hand_over(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
+def _take_blank(pen: DecisionBuilder) -> int | None:
+    """The dossier's blank: the one it has, else the next from the stock; None where the procedure uses none."""
+    if pen.procedure.blank is None or pen.dossier.blank is not None:
+        return pen.dossier.blank
+    serial = pen.moment.take_blank(pen.procedure.blank)
+    if serial is None:
+        raise Refused("no-blank", "Hết phôi, chưa phát hành được.", "There is no blank in stock.", conflict=True)
+    return serial
+
+
+def hand_over(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
     if pen.dossier.state != state.RESOLVED:
         _resolve(pen)
-    _finish(pen, task, outcome)
+    _finish(pen, task, completion.outcome)
     _return(pen)
 
 
-def hand_over_at_once(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
+def hand_over_at_once(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
     """Same visit: signed, resolved and returned in one act."""
-    _set_signature(pen, fields, holder)
-    result = pen.dossier.result or {}
-    pen.dossier.result = {
-        **result,
-        "number": _word(fields, "number") or result.get("number"),
-        "book": _word(fields, "book") or result.get("book"),
-    }
-    pen.close_task(task, outcome)
+    signature = signing.read_signature(pen.dossier, pen.procedure, completion.fields, completion.holder)
+    entry = signing.read_entry(pen.dossier, completion.fields)
+    signing.sign(pen, signature)
+    signing.enter(pen.dossier, entry)
+    pen.close_task(task, completion.outcome)
     _resolve(pen)
     _return(pen)
     pen.notify(ResultReturned)
 
 
-FORWARD = {
-    "same_visit": hand_over_at_once,
-    "appraisal": agree,
-    "financial_obligation": paid,
-    "consultation": answered,
-    "approval": sign,
-    "issuing": issue,
-    "return": hand_over,
-}
-
-
-def refuse(pen: DecisionBuilder, task: Task) -> None:
+def refuse(pen: DecisionBuilder, task: Task, _: Completion) -> None:
     """A reasoned letter, inside the processing time (decree 61/2018 art. 19(8)); not the same as not accepting."""
     if pen.dossier.state == state.RESOLVED:
         raise Refused(
@@ -210,7 +179,7 @@ def refuse(pen: DecisionBuilder, task: Task) -> None:
     pen.set_timer("number_hold", None)
 
 
-def send_back(pen: DecisionBuilder, task: Task) -> None:
+def send_back(pen: DecisionBuilder, task: Task, _: Completion) -> None:
     """A step back, as leaders do every day."""
     if pen.dossier.step < 1:
         raise Refused(
@@ -221,7 +190,7 @@ def send_back(pen: DecisionBuilder, task: Task) -> None:
     before = current_step(pen)
     assert before is not None
     if before.stage == "approval":
-        _void_signature(pen)
+        signing.void_signature(pen.dossier)
     pen.tell(StepReturned, stage=task.stage, task_id=task.task_id, outcome="send_back", back_to=before.stage)
     open_step(pen)
 
@@ -240,39 +209,3 @@ def _return(pen: DecisionBuilder) -> None:
     pen.close_all("ended", but_number=without)
     pen.tell(ResultReturned, status=10, without_number=without)
     pen.set_timer("number_hold", None)
-
-
-def _set_signature(pen: DecisionBuilder, fields: dict[str, Any], holder: str) -> None:
-    """What was said with the outcome, else what was set on the result before, else the procedure's default."""
-    result = pen.dossier.result or {}
-    capacity = _word(fields, "signed_as") or result.get("signed_as") or pen.procedure.signed_as
-    signature = _word(fields, "signature") or result.get("signature") or "digital"
-    if capacity not in ("TM.", "KT.", "TL.", "TUQ."):
-        raise Refused("bad-field", "Thẩm quyền ký không hợp lệ.", "signed_as must be TM., KT., TL. or TUQ.")
-    if signature not in ("digital", "wet", "wet_scanned"):
-        raise Refused("bad-field", "Hình thức ký không hợp lệ.", "signature must be digital, wet or wet_scanned.")
-    pen.dossier.result = {
-        **result,
-        "signed_by": _word(fields, "signed_by") or result.get("signed_by") or holder,
-        "signed_as": capacity,
-        "signature": signature,
-    }
-    pen.tell(ResultSigned, signed_as=capacity, signature=signature)
-
-
-def _void_signature(pen: DecisionBuilder) -> None:
-    signature = ("signed_by", "signed_as", "signature", "sha256")
-    pen.dossier.result = {name: value for name, value in (pen.dossier.result or {}).items() if name not in signature}
-
-
-def _word(fields: dict[str, Any], name: str) -> str | None:
-    """What was said, or None. Raises Refused for what is no text or too long: nobody signs under half a name."""
-    value = fields.get(name)
-    if value is None:
-        return None
-    most = MAX_CHARACTERS[name]
-    if not isinstance(value, str) or len(value.strip()) > most:
-        raise Refused(
-            "bad-field", f"`{name}` phải là chữ, dài nhất {most}.", f"`{name}` must be text of at most {most}."
-        )
-    return value.strip() or None

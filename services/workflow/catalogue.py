@@ -19,6 +19,7 @@ from shared.contract.events import ProcedurePublished
 from shared.outbox.publish import stage
 from shared.postgres.pool import NotReady
 from shared.service import Service
+from shared.submission.versions import version_in_force
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Tx
@@ -57,14 +58,14 @@ class ProcedureCatalogue:
     def in_force(self, code: str, day: date) -> Procedure | None:
         """The version that stands on a day, with its intake mode; None before the first has begun."""
         if (code, day) not in self._shown:
-            found = standing(self.versions(code), day)
+            found = version_in_force(self.versions(code), day)
             begun = found is not None and found.valid_from <= day
             self._shown[code, day] = self.with_mode(found) if found is not None and begun else None
         return self._shown[code, day]
 
     def current(self, code: str) -> Procedure | None:
         """The version that stands today, with its intake mode; before the first has begun, that one."""
-        found = standing(self.versions(code), self._today())
+        found = version_in_force(self.versions(code), self._today())
         return self.with_mode(found) if found is not None else None
 
     def version(self, code: str, version: int) -> Procedure | None:
@@ -129,17 +130,6 @@ class ProcedureCatalogue:
 
 def office_day(service: Service) -> date:
     return service.office.now().astimezone(VIETNAM).date()
-
-
-def standing(versions: Iterable[Procedure], day: date) -> Procedure | None:
-    """The highest version that has begun; before any has, the one that begins first. None of none.
-
-    A version replaces every lower one from its first day on, also after its own last day: else a procedure that was
-    closed by a version with a last day would be opened again by the version before.
-    """
-    rows = sorted(versions, key=lambda row: row.version, reverse=True)
-    begun = [row for row in rows if row.valid_from <= day]
-    return begun[0] if begun else min(rows, key=lambda row: row.valid_from, default=None)
 
 
 async def seed(service: Service) -> None:
@@ -215,7 +205,7 @@ async def put_procedure(service: Service, procedure: Procedure) -> Procedure:
 def _find_same(versions: Iterable[Procedure], procedure: Procedure, day: date) -> Procedure | None:
     """Among what stands and what is to come, the version that says the same already."""
     rows = list(versions)
-    now = standing(rows, day)
+    now = version_in_force(rows, day)
     still = [row for row in rows if now is not None and row.version >= now.version]
     return next((row for row in still if row.same_rules(procedure)), None)
 
@@ -262,7 +252,7 @@ async def _publish(tx: Tx, procedure: Procedure, before: Iterable[Procedure], da
     )
     log.info("procedure published", code=procedure.code, version=procedure.version)
     events = [await _tell(tx, procedure)]
-    now = standing([*before, procedure], day)
+    now = version_in_force([*before, procedure], day)
     if now is not None and now.version != procedure.version:
         events.append(await _tell(tx, now))
     return events

@@ -92,17 +92,6 @@ def catalogue(*versions: dict[str, Any]) -> ProcedureCatalogue:
     return found
 
 
-@pytest.mark.parametrize(
-    ("day", "version"), [("2025-06-30", 1), ("2025-07-01", 1), ("2025-08-31", 1), ("2025-09-01", 2), ("2026-01-01", 3)]
-)
-def test_a_version_published_early_stands_from_its_first_day_on(day: str, version: int) -> None:
-    known = catalogue({}, {"valid_from": "2025-09-01"}, {"valid_from": "2026-01-01"})
-    found = known.find("1.001193", date.fromisoformat(day))
-    assert found is not None
-    assert found.version == version
-    assert len(known) == 1
-
-
 def test_a_procedure_closed_by_a_version_with_a_last_day_is_not_opened_again_by_the_one_before() -> None:
     found = catalogue({}, {"valid_to": "2025-08-31"}).find("1.001193", date(2025, 9, 1))
     assert found is not None

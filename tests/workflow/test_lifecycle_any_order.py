@@ -76,7 +76,7 @@ def happen(centre: Centre, what: str, number: int, choice: int | None) -> None:
             task = centre.human_tasks[number % len(centre.human_tasks)]
             outcomes = lifecycle.OUTCOMES[task.kind]
             chosen = next(o for o in outcomes if o.forward) if choice is None else outcomes[choice % len(outcomes)]
-            same_stage = centre.dossier.standing_in(task.stage, machine=False)
+            same_stage = centre.dossier.find_open_task(task.stage, machine=False)
             try:
                 if same_stage is task:
                     centre.complete(task.stage, chosen.code, note="lý do", holder=f"person {number}")
@@ -96,11 +96,11 @@ def happen(centre: Centre, what: str, number: int, choice: int | None) -> None:
 
 def check(centre: Centre) -> None:
     sequences: dict[str, list[int]] = defaultdict(list)
-    for telling in centre.told:
-        sequences[type(telling.fact).topic].append(telling.sequence)
+    for event in centre.emitted:
+        sequences[type(event.fact).topic].append(event.sequence)
     for topic, numbers in sequences.items():
         assert numbers == list(range(1, len(numbers) + 1)), f"a gap on {topic}"
-    assert len({telling.ce_id for telling in centre.told}) == len(centre.told)
+    assert len({event.ce_id for event in centre.emitted}) == len(centre.emitted)
     assert len(sequences[LIFECYCLE]) == centre.dossier.lifecycle_sequence
 
     before: int | None = None
@@ -109,7 +109,7 @@ def check(centre: Centre) -> None:
         before = status
     assert before == centre.dossier.national_status
 
-    facts = [telling.fact for telling in centre.told if isinstance(telling.fact, LifecycleFact)]
+    facts = [event.fact for event in centre.emitted if isinstance(event.fact, LifecycleFact)]
     codes = [fact.dossier_code for fact in facts if hasattr(fact, "dossier_code")]
     assert len(codes) <= 1
     assert centre.dossier.dossier_code == (codes[0] if codes else None)
@@ -188,5 +188,5 @@ def test_a_state_that_was_stored_and_loaded_decides_the_same(
         centre.submit(**how)
         for what, number, choice in story:
             happen(centre, what, number, choice)
-    assert kept.told == stored.told
+    assert kept.emitted == stored.emitted
     assert kept.dossier == Dossier.from_json(stored.dossier.to_json())

@@ -83,7 +83,7 @@ def test_not_accepted_is_an_end_without_a_code_and_needs_a_reason() -> None:
     assert centre.notices == ["not_accepted"]
     assert not centre.codes
     assert centre.dossier.notes[0]["note"] == "Không đúng thẩm quyền"
-    assert "thẩm quyền" not in "".join(telling.fact.model_dump_json() for telling in centre.told)
+    assert "thẩm quyền" not in "".join(event.fact.model_dump_json() for event in centre.emitted)
 
 
 def test_a_supplement_asked_before_reception_starts_no_clock_and_gives_no_code() -> None:

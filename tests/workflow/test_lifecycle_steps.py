@@ -153,8 +153,8 @@ def test_a_payment_is_awaited_after_appraisal_and_moves_the_due_day() -> None:
     assert centre.complete("financial_obligation")[:2] == ["PaymentMade", "ClockResumed"]
     assert centre.statuses == [1, 2, 4, 6, 4]
     # 28 and 29 August, 3 and 4 September; 1 and 2 September are holidays.
-    assert centre.dossier.due_at == centre.moment().calendar.end_of(
-        centre.moment().calendar.working_day_after(before.date(), 4)
+    assert centre.dossier.due_at == centre.context().calendar.end_of(
+        centre.context().calendar.working_day_after(before.date(), 4)
     )
     assert centre.last(events.ClockResumed).due_at == centre.dossier.due_at
 
@@ -238,12 +238,12 @@ def test_a_command_that_cannot_be_done_says_why_in_both_languages(outcome: str, 
 def test_a_task_that_was_taken_up_has_a_holder_and_a_new_version() -> None:
     centre = received()
     task = centre.task("appraisal")
-    made = lifecycle.start(centre.dossier, task, centre.moment(), version=1, holder="minh")
-    assert made.told == []
-    assert made.tasks == {task.task_id: task}
+    decision = lifecycle.start(centre.dossier, task, centre.context(), version=1, holder="minh")
+    assert decision.events == []
+    assert decision.tasks == {task.task_id: task}
     assert (task.version, task.state, task.holder) == (2, "started", "minh")
     with pytest.raises(Refused, match="held-by-another"):
-        lifecycle.start(centre.dossier, task, centre.moment(), version=2, holder="hoa")
+        lifecycle.start(centre.dossier, task, centre.context(), version=2, holder="hoa")
     with pytest.raises(Refused, match="stale-version"):
         centre.complete("appraisal", version=1)
     centre.complete("appraisal")
@@ -256,18 +256,18 @@ def test_every_outcome_of_every_kind_of_task_has_its_rule() -> None:
 
 def test_nobody_completes_what_a_machine_is_awaited_for() -> None:
     centre = received(BIRTH)
-    awaited = centre.dossier.standing_in("id_number", machine=True)
+    awaited = centre.dossier.find_open_task("id_number", machine=True)
     assert awaited is not None
     found = lifecycle.Completion(outcome="found", version=1, holder="minh")
     with pytest.raises(Refused, match="machine-task"):
-        lifecycle.complete(centre.dossier, centre.rules, awaited, centre.moment(), found)
+        lifecycle.complete(centre.dossier, centre.rules, awaited, centre.context(), found)
 
 
 def test_a_closed_task_says_when_it_was_entered_taken_up_and_left() -> None:
     centre = received()
     task = centre.task("appraisal")
     centre.now = at("2025-08-27T09:10")
-    lifecycle.start(centre.dossier, task, centre.moment(), version=1, holder="minh")
+    lifecycle.start(centre.dossier, task, centre.context(), version=1, holder="minh")
     centre.now = at("2025-08-27T09:30")
     centre.complete("appraisal", holder="minh")
     closed = next(row for row in centre.closed if row.stage == "appraisal")

@@ -109,33 +109,33 @@ def submitted(
     dossier: Dossier,
     procedure: Procedure,
     fact: events.DossierSubmitted,
-    moment: DecisionContext,
+    context: DecisionContext,
     *,
     open_for_reception: bool,
 ) -> Decision:
     """The first decision about a dossier: `begin` made it."""
-    pen = DecisionBuilder(dossier, procedure, moment)
-    reception.on_submitted(pen, fact, open_for_reception=open_for_reception)
-    return pen.made
+    builder = DecisionBuilder(dossier, procedure, context)
+    reception.on_submitted(builder, fact, open_for_reception=open_for_reception)
+    return builder.decision
 
 
-def decide(dossier: Dossier, procedure: Procedure, fact: Fact, moment: DecisionContext) -> Decision:
+def decide(dossier: Dossier, procedure: Procedure, fact: Fact, context: DecisionContext) -> Decision:
     """What a fact from intake or idlookup means for a known dossier. KeyError for a fact that is not decided here."""
-    pen = DecisionBuilder(dossier, procedure, moment)
-    FACTS[type(fact)](pen, fact)
-    return pen.made
+    builder = DecisionBuilder(dossier, procedure, context)
+    FACTS[type(fact)](builder, fact)
+    return builder.decision
 
 
-def opened(dossier: Dossier, procedure: Procedure, moment: DecisionContext) -> Decision:
-    pen = DecisionBuilder(dossier, procedure, moment)
-    reception.on_opened(pen)
-    return pen.made
+def opened(dossier: Dossier, procedure: Procedure, context: DecisionContext) -> Decision:
+    builder = DecisionBuilder(dossier, procedure, context)
+    reception.on_opened(builder)
+    return builder.decision
 
 
-def hold_over(dossier: Dossier, procedure: Procedure, moment: DecisionContext) -> Decision:
-    pen = DecisionBuilder(dossier, procedure, moment)
-    registry.on_hold_over(pen)
-    return pen.made
+def hold_over(dossier: Dossier, procedure: Procedure, context: DecisionContext) -> Decision:
+    builder = DecisionBuilder(dossier, procedure, context)
+    registry.on_hold_over(builder)
+    return builder.decision
 
 
 def start(dossier: Dossier, task: Task, context: DecisionContext, *, version: int, holder: str) -> Decision:
@@ -152,7 +152,7 @@ def start(dossier: Dossier, task: Task, context: DecisionContext, *, version: in
 
 
 def complete(
-    dossier: Dossier, procedure: Procedure, task: Task, moment: DecisionContext, completion: Completion
+    dossier: Dossier, procedure: Procedure, task: Task, context: DecisionContext, completion: Completion
 ) -> Decision:
     """An officer ends a task with one of its outcomes. Raises Refused; then nothing has changed.
 
@@ -160,11 +160,11 @@ def complete(
     """
     _check_task(task, completion.version)
     _check_outcome(task, completion)
-    pen = DecisionBuilder(dossier, procedure, moment)
-    COMPLETIONS[task.kind, completion.outcome](pen, task, completion)
+    builder = DecisionBuilder(dossier, procedure, context)
+    COMPLETIONS[task.kind, completion.outcome](builder, task, completion)
     task.completed_by = completion.holder
-    pen.write_note(task, completion)
-    return pen.made
+    builder.add_note(task, completion)
+    return builder.decision
 
 
 def _check_task(task: Task, version: int) -> None:

@@ -62,9 +62,9 @@ def read_entry(dossier: Dossier, fields: Mapping[str, Any]) -> RegisterEntry:
     )
 
 
-def sign(pen: DecisionBuilder, signature: Signature) -> None:
-    pen.dossier.result = {**(pen.dossier.result or {}), **signature._asdict()}
-    pen.tell(ResultSigned, signed_as=signature.signed_as, signature=signature.signature)
+def sign(builder: DecisionBuilder, signature: Signature) -> None:
+    builder.dossier.result = {**(builder.dossier.result or {}), **signature._asdict()}
+    builder.emit(ResultSigned, signed_as=signature.signed_as, signature=signature.signature)
 
 
 def enter(dossier: Dossier, entry: RegisterEntry) -> None:

@@ -136,7 +136,7 @@ class Dossier:
     def find_task(self, task_id: UUID) -> Task | None:
         return next((task for task in self.tasks if task.task_id == task_id), None)
 
-    def standing_in(self, stage: str, *, machine: bool | None = None) -> Task | None:
+    def find_open_task(self, stage: str, *, machine: bool | None = None) -> Task | None:
         for task in self.tasks:
             if task.stage == stage and (machine is None or (task.role is None) == machine):
                 return task
@@ -244,6 +244,6 @@ class EmittedEvent(NamedTuple):
 class Decision:
     """What follows: facts in order, tasks that are new, changed or closed, and timers (office time; None: no more)."""
 
-    told: list[EmittedEvent] = field(default_factory=list)
+    events: list[EmittedEvent] = field(default_factory=list)
     tasks: dict[UUID, Task] = field(default_factory=dict)
     timers: dict[str, datetime | None] = field(default_factory=dict)

@@ -25,187 +25,187 @@ from shared.refusals import Refused
 PAYMENT_HOURS = 40.0
 
 
-def current_step(pen: DecisionBuilder) -> Step | None:
-    steps = pen.procedure.steps
-    return steps[pen.dossier.step] if 0 <= pen.dossier.step < len(steps) else None
+def current_step(builder: DecisionBuilder) -> Step | None:
+    steps = builder.procedure.steps
+    return steps[builder.dossier.step] if 0 <= builder.dossier.step < len(steps) else None
 
 
-def go_on(pen: DecisionBuilder) -> None:
+def go_on(builder: DecisionBuilder) -> None:
     """To the next step; with nothing left but the return, it is resolved."""
-    pen.dossier.step += 1
-    step = current_step(pen)
-    if step is not None and step.stage == "return" and pen.dossier.step > 0:
-        _resolve(pen)
-    open_step(pen)
+    builder.dossier.step += 1
+    step = current_step(builder)
+    if step is not None and step.stage == "return" and builder.dossier.step > 0:
+        _resolve(builder)
+    open_step(builder)
 
 
-def open_step(pen: DecisionBuilder) -> None:
+def open_step(builder: DecisionBuilder) -> None:
     """Open the current step's task, unless something it may not go without is still awaited."""
-    step = current_step(pen)
+    step = current_step(builder)
     if step is None:
         return
-    if step.stage == "approval" and check_holds(pen):
+    if step.stage == "approval" and check_holds(builder):
         return
-    if step.stage == "return" and number_holds(pen):
+    if step.stage == "return" and number_holds(builder):
         return
-    needs = f"blanks:{pen.procedure.blank}" if step.stage == "issuing" and pen.procedure.blank else None
-    task = pen.open_task(step.stage, step.stage, step.role, hours=step.working_hours, needs=needs)
-    first = pen.dossier.national_status == 2
-    if pen.dossier.state == state.RECEIVED:
-        pen.dossier.state = state.IN_PROGRESS
-    pen.tell(StepStarted, status=4 if first else None, stage=step.stage, task_id=task.task_id)
+    needs = f"blanks:{builder.procedure.blank}" if step.stage == "issuing" and builder.procedure.blank else None
+    task = builder.open_task(step.stage, step.stage, step.role, hours=step.working_hours, needs=needs)
+    first = builder.dossier.national_status == 2
+    if builder.dossier.state == state.RECEIVED:
+        builder.dossier.state = state.IN_PROGRESS
+    builder.emit(StepStarted, status=4 if first else None, stage=step.stage, task_id=task.task_id)
     if step.stage == "consultation":
-        pen.tell(ConsultationAsked, answer_due_at=task.due_at)
-    if step.stage == "return" and pen.dossier.state == state.RESOLVED:
+        builder.emit(ConsultationAsked, answer_due_at=task.due_at)
+    if step.stage == "return" and builder.dossier.state == state.RESOLVED:
         # Only now: while it is held for the number nobody should come for it.
-        without = pen.dossier.number_state in AWAITED
-        pen.notify(DossierResolved, "ready_without_number" if without else None)
+        without = builder.dossier.number_state in AWAITED
+        builder.notify(DossierResolved, "ready_without_number" if without else None)
 
 
-def check_holds(pen: DecisionBuilder) -> bool:
+def check_holds(builder: DecisionBuilder) -> bool:
     """Approval waits for the identity check only where the procedure says so."""
-    return pen.procedure.identity_check == "required" and pen.dossier.check_state in ("wanted", "mismatch")
+    return builder.procedure.identity_check == "required" and builder.dossier.check_state in ("wanted", "mismatch")
 
 
-def number_holds(pen: DecisionBuilder) -> bool:
+def number_holds(builder: DecisionBuilder) -> bool:
     """The return waits for the number until the set hour; then the signatory decides, never the clock by itself."""
-    dossier = pen.dossier
+    dossier = builder.dossier
     if dossier.number_state not in AWAITED or dossier.number_waived:
         return False
-    if dossier.hold_until is not None and pen.moment.office < dossier.hold_until:
-        pen.set_timer("number_hold", dossier.hold_until)
+    if dossier.hold_until is not None and builder.context.office < dossier.hold_until:
+        builder.set_timer("number_hold", dossier.hold_until)
     elif not any(task.kind == "number_held" for task in dossier.tasks):
-        pen.open_task("id_number", "number_held", "signatory", hours=1.0)
+        builder.open_task("id_number", "number_held", "signatory", hours=1.0)
     return True
 
 
-def _finish(pen: DecisionBuilder, task: Task, outcome: str) -> None:
-    pen.close_task(task, outcome)
-    pen.tell(StepCompleted, stage=task.stage, task_id=task.task_id, outcome=outcome)
+def _finish(builder: DecisionBuilder, task: Task, outcome: str) -> None:
+    builder.close_task(task, outcome)
+    builder.emit(StepCompleted, stage=task.stage, task_id=task.task_id, outcome=outcome)
 
 
-def agree(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
-    pen.dossier.appraised_by = completion.holder
-    _finish(pen, task, completion.outcome)
-    if pen.procedure.financial_obligation and not pen.dossier.paid:
-        pen.pause()
-        pen.dossier.state = state.PAYMENT_REQUIRED
-        pen.tell(PaymentRequired, status=6)
-        pen.tell(ClockPaused, reason="financial_obligation")
-        pen.notify(PaymentRequired)
-        pen.open_task("financial_obligation", "financial_obligation", "counter", hours=PAYMENT_HOURS)
+def agree(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    builder.dossier.appraised_by = completion.holder
+    _finish(builder, task, completion.outcome)
+    if builder.procedure.financial_obligation and not builder.dossier.paid:
+        builder.pause_clock()
+        builder.dossier.state = state.PAYMENT_REQUIRED
+        builder.emit(PaymentRequired, status=6)
+        builder.emit(ClockPaused, reason="financial_obligation")
+        builder.notify(PaymentRequired)
+        builder.open_task("financial_obligation", "financial_obligation", "counter", hours=PAYMENT_HOURS)
     else:
-        go_on(pen)
+        go_on(builder)
 
 
-def take_payment(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
-    pen.close_task(task, completion.outcome)
-    pen.resume()
-    pen.dossier.paid = True
-    pen.dossier.state = state.IN_PROGRESS
-    pen.tell(PaymentMade, status=4)
-    pen.tell(ClockResumed, reason="financial_obligation", due_at=pen.dossier.due_at)
-    go_on(pen)
+def take_payment(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    builder.close_task(task, completion.outcome)
+    builder.resume_clock()
+    builder.dossier.paid = True
+    builder.dossier.state = state.IN_PROGRESS
+    builder.emit(PaymentMade, status=4)
+    builder.emit(ClockResumed, reason="financial_obligation", due_at=builder.dossier.due_at)
+    go_on(builder)
 
 
-def take_opinion(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
-    pen.tell(ConsultationAnswered)
-    _finish(pen, task, completion.outcome)
-    go_on(pen)
+def take_opinion(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    builder.emit(ConsultationAnswered)
+    _finish(builder, task, completion.outcome)
+    go_on(builder)
 
 
-def sign(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
-    if pen.procedure.four_eyes and completion.holder == pen.dossier.appraised_by:
+def sign(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    if builder.procedure.four_eyes and completion.holder == builder.dossier.appraised_by:
         raise Refused("four-eyes", "Người thẩm định không được ký.", "Who appraised it may not sign it.", conflict=True)
-    signature = signing.read_signature(pen.dossier, pen.procedure, completion.fields, completion.holder)
-    signing.sign(pen, signature)
-    _finish(pen, task, completion.outcome)
-    go_on(pen)
+    signature = signing.read_signature(builder.dossier, builder.procedure, completion.fields, completion.holder)
+    signing.sign(builder, signature)
+    _finish(builder, task, completion.outcome)
+    go_on(builder)
 
 
-def issue(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
-    dossier = pen.dossier
+def issue(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    dossier = builder.dossier
     entry = signing.read_entry(dossier, completion.fields)
     # The last thing that can refuse: nobody else may have the blank that was taken.
-    blank = _take_blank(pen)
+    blank = _take_blank(builder)
     signing.enter(dossier, entry)
     dossier.blank = blank
     dossier.result = {**(dossier.result or {}), "blank": blank}
-    _finish(pen, task, completion.outcome)
-    go_on(pen)
+    _finish(builder, task, completion.outcome)
+    go_on(builder)
 
 
-def _take_blank(pen: DecisionBuilder) -> int | None:
+def _take_blank(builder: DecisionBuilder) -> int | None:
     """The dossier's blank: the one it has, else the next from the stock; None where the procedure uses none."""
-    if pen.procedure.blank is None or pen.dossier.blank is not None:
-        return pen.dossier.blank
-    serial = pen.moment.take_blank(pen.procedure.blank)
+    if builder.procedure.blank is None or builder.dossier.blank is not None:
+        return builder.dossier.blank
+    serial = builder.context.take_blank(builder.procedure.blank)
     if serial is None:
         raise Refused("no-blank", "Hết phôi, chưa phát hành được.", "There is no blank in stock.", conflict=True)
     return serial
 
 
-def hand_over(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
-    if pen.dossier.state != state.RESOLVED:
-        _resolve(pen)
-    _finish(pen, task, completion.outcome)
-    _return(pen)
+def hand_over(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    if builder.dossier.state != state.RESOLVED:
+        _resolve(builder)
+    _finish(builder, task, completion.outcome)
+    _return(builder)
 
 
-def hand_over_at_once(pen: DecisionBuilder, task: Task, completion: Completion) -> None:
+def hand_over_at_once(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
     """Same visit: signed, resolved and returned in one act."""
-    signature = signing.read_signature(pen.dossier, pen.procedure, completion.fields, completion.holder)
-    entry = signing.read_entry(pen.dossier, completion.fields)
-    signing.sign(pen, signature)
-    signing.enter(pen.dossier, entry)
-    pen.close_task(task, completion.outcome)
-    _resolve(pen)
-    _return(pen)
-    pen.notify(ResultReturned)
+    signature = signing.read_signature(builder.dossier, builder.procedure, completion.fields, completion.holder)
+    entry = signing.read_entry(builder.dossier, completion.fields)
+    signing.sign(builder, signature)
+    signing.enter(builder.dossier, entry)
+    builder.close_task(task, completion.outcome)
+    _resolve(builder)
+    _return(builder)
+    builder.notify(ResultReturned)
 
 
-def refuse(pen: DecisionBuilder, task: Task, _: Completion) -> None:
+def refuse(builder: DecisionBuilder, task: Task, _: Completion) -> None:
     """A reasoned letter, inside the processing time (decree 61/2018 art. 19(8)); not the same as not accepting."""
-    if pen.dossier.state == state.RESOLVED:
+    if builder.dossier.state == state.RESOLVED:
         raise Refused(
             "already-ended", "Hồ sơ đã giải quyết xong.", "The dossier has been decided already.", conflict=True
         )
-    pen.drop_number()
-    _finish(pen, task, "refuse")
-    pen.close_all("refused")
-    pen.dossier.state = state.REFUSED
-    pen.tell(DossierRefused, status=pen.procedure.refusal_status, reason="refused")
-    pen.notify(DossierRefused)
-    pen.set_timer("number_hold", None)
+    builder.drop_number_request()
+    _finish(builder, task, "refuse")
+    builder.close_all_tasks("refused")
+    builder.dossier.state = state.REFUSED
+    builder.emit(DossierRefused, status=builder.procedure.refusal_status, reason="refused")
+    builder.notify(DossierRefused)
+    builder.set_timer("number_hold", None)
 
 
-def send_back(pen: DecisionBuilder, task: Task, _: Completion) -> None:
+def send_back(builder: DecisionBuilder, task: Task, _: Completion) -> None:
     """A step back, as leaders do every day."""
-    if pen.dossier.step < 1:
+    if builder.dossier.step < 1:
         raise Refused(
             "no-step-before", "Không có bước trước để trả lại.", "There is no step before this one.", conflict=True
         )
-    pen.close_task(task, "send_back")
-    pen.dossier.step -= 1
-    before = current_step(pen)
+    builder.close_task(task, "send_back")
+    builder.dossier.step -= 1
+    before = current_step(builder)
     assert before is not None
     if before.stage == "approval":
-        signing.void_signature(pen.dossier)
-    pen.tell(StepReturned, stage=task.stage, task_id=task.task_id, outcome="send_back", back_to=before.stage)
-    open_step(pen)
+        signing.void_signature(builder.dossier)
+    builder.emit(StepReturned, stage=task.stage, task_id=task.task_id, outcome="send_back", back_to=before.stage)
+    open_step(builder)
 
 
-def _resolve(pen: DecisionBuilder) -> None:
+def _resolve(builder: DecisionBuilder) -> None:
     """Decided: the result has a number, the dossier's own code where nobody gave it another."""
-    result = pen.dossier.result or {}
-    pen.dossier.result = {**result, "number": result.get("number") or pen.dossier.dossier_code}
-    pen.dossier.state = state.RESOLVED
-    pen.tell(DossierResolved, status=9)
+    result = builder.dossier.result or {}
+    builder.dossier.result = {**result, "number": result.get("number") or builder.dossier.dossier_code}
+    builder.dossier.state = state.RESOLVED
+    builder.emit(DossierResolved, status=9)
 
 
-def _return(pen: DecisionBuilder) -> None:
-    without = pen.dossier.number_state in AWAITED
-    pen.dossier.state = state.RETURNED
-    pen.close_all("ended", but_number=without)
-    pen.tell(ResultReturned, status=10, without_number=without)
-    pen.set_timer("number_hold", None)
+def _return(builder: DecisionBuilder) -> None:
+    without = builder.dossier.number_state in AWAITED
+    builder.dossier.state = state.RETURNED
+    builder.close_all_tasks("ended", but_number=without)
+    builder.emit(ResultReturned, status=10, without_number=without)
+    builder.set_timer("number_hold", None)

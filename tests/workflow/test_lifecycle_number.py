@@ -261,7 +261,7 @@ def test_a_clock_does_not_restart_from_before_the_supplement_was_asked_for() -> 
     centre.now = at("2025-08-27T15:30")
     centre.complete("appraisal", "ask_supplement", note="x")
     centre.receive(events.SupplementSubmitted(office_at=at("2025-08-27T14:50"), components=()))
-    assert centre.dossier.due_at == at("2025-08-28T17:00")
+    assert centre.dossier.due_office_at == at("2025-08-28T17:00")
 
 
 def test_an_identity_check_beside_blocks_nothing() -> None:
@@ -319,5 +319,5 @@ def test_a_payment_that_moves_the_due_day_moves_the_hour_with_it() -> None:
     centre.complete("appraisal")
     centre.pass_days(1)
     centre.complete("financial_obligation")
-    assert centre.dossier.due_at == at("2025-08-28T17:00")
+    assert centre.dossier.due_office_at == at("2025-08-28T17:00")
     assert centre.dossier.hold_until == at("2025-08-28T16:30")

@@ -81,7 +81,7 @@ class DecisionBuilder:
             cause=cause.__name__,
             dossier_code=dossier.dossier_code,
             national_status=dossier.national_status,
-            due_at=dossier.due_at,
+            due_at=dossier.due_office_at,
             receiving_agency=dossier.agency,
             sealed_contact=dossier.sealed_contact,
         )
@@ -116,7 +116,7 @@ class DecisionBuilder:
             )
         )
         dossier.number_state = "wanted"
-        dossier.number_asked_at = self.context.office
+        dossier.number_asked_office_at = self.context.office
         self.open_task("id_number", "awaited", None)
         if not dossier.ended:
             self.emit(IdNumberRequested)
@@ -135,7 +135,7 @@ class DecisionBuilder:
         self, stage: str, kind: str, role: str | None, *, hours: float | None = None, needs: str | None = None
     ) -> Task:
         """A stay in a stage. Its due time is its own target, or the law's, whichever comes first."""
-        context, target = self.context, self.dossier.due_at
+        context, target = self.context, self.dossier.due_office_at
         if hours is not None:
             own = context.calendar.add_working_seconds(context.office, hours * 3600)
             target = own if target is None else min(own, target)
@@ -146,7 +146,7 @@ class DecisionBuilder:
             role=role,
             entered_at=context.wall,
             entered_office_at=context.office,
-            due_at=target,
+            due_office_at=target,
             needs=needs,
         )
         self.dossier.tasks.append(task)
@@ -195,17 +195,17 @@ class DecisionBuilder:
         return self.hold_time(datetime.combine(following, self.context.office.timetz()))
 
     def pause_clock(self) -> None:
-        self.dossier.paused_at = self.context.office
+        self.dossier.paused_office_at = self.context.office
 
     def resume_clock(self) -> None:
         """The due day moves on by the working days that were paused."""
         dossier = self.dossier
-        if dossier.paused_at is not None and dossier.due_at is not None:
-            calendar, day, paused = self.context.calendar, dossier.paused_at.date(), 0
+        if dossier.paused_office_at is not None and dossier.due_office_at is not None:
+            calendar, day, paused = self.context.calendar, dossier.paused_office_at.date(), 0
             while day < self.context.office.date():
                 day += timedelta(days=1)
                 paused += calendar.is_working_day(day)
-            dossier.due_at = calendar.end_of(calendar.working_day_after(dossier.due_at.date(), paused))
+            dossier.due_office_at = calendar.end_of(calendar.working_day_after(dossier.due_office_at.date(), paused))
             if dossier.hold_until is not None:
-                dossier.hold_until = self.hold_time(dossier.due_at)
-        dossier.paused_at = None
+                dossier.hold_until = self.hold_time(dossier.due_office_at)
+        dossier.paused_office_at = None

@@ -42,7 +42,7 @@ def begin(fact: DossierSubmitted, dossier_id: Any, trace_id: Any, group: str) ->
         agency=fact.receiving_agency,
         channel=fact.channel,
         at_once=counter and at_counter,
-        recorded_at=fact.office_at,
+        recorded_office_at=fact.office_at,
         trace_id=trace_id,
         sealed_contact=fact.sealed_contact,
         sealed_person=fact.sealed_person,
@@ -125,11 +125,11 @@ def receive(builder: DecisionBuilder, at: datetime) -> None:
         builder.procedure = in_force
         dossier.procedure_version = in_force.version
     dossier.dossier_code = context.code_for(dossier.agency, at)
-    dossier.received_at = at
-    dossier.due_at = builder.due_from(at)
+    dossier.received_office_at = at
+    dossier.due_office_at = builder.due_from(at)
     dossier.fee = builder.procedure.fee.amount(dossier.copies, dossier.pages)
     dossier.state = state.RECEIVED
-    builder.emit(DossierReceived, status=2, dossier_code=dossier.dossier_code, due_at=dossier.due_at)
+    builder.emit(DossierReceived, status=2, dossier_code=dossier.dossier_code, due_at=dossier.due_office_at)
     if not builder.procedure.same_visit:
         builder.notify(DossierReceived)
     if builder.procedure.identity_check != "none" and dossier.has_personal_id:
@@ -137,7 +137,7 @@ def receive(builder: DecisionBuilder, at: datetime) -> None:
     else:
         dossier.sealed_person = ""  # the registry will not be asked: what nobody needs is not kept
     if builder.procedure.id_number:
-        dossier.hold_until = builder.hold_time(dossier.due_at)
+        dossier.hold_until = builder.hold_time(dossier.due_office_at)
         builder.request_number()
     else:
         dossier.sealed_subject = ""
@@ -171,7 +171,7 @@ def ask_supplement(builder: DecisionBuilder, task: Task, completion: Completion)
     dossier.supplements += 1
     dossier.state = state.SUPPLEMENT_REQUESTED
     builder.emit(SupplementRequested, status=5, components=codes)
-    if dossier.received_at is not None:
+    if dossier.received_office_at is not None:
         builder.pause_clock()
         builder.emit(ClockPaused, reason="supplement")
     builder.notify(SupplementRequested)
@@ -199,16 +199,16 @@ def on_supplement(builder: DecisionBuilder, fact: SupplementSubmitted) -> None:
     if dossier.state != state.SUPPLEMENT_REQUESTED:
         _decline(builder, "supplement", "not-asked" if not dossier.ended else "already-ended")
         return
-    if dossier.received_at is None:
+    if dossier.received_office_at is None:
         _await_reception(builder)
         _tell_waiting(builder, "supplement_received")
         return
-    dossier.due_at = builder.due_from(max(fact.office_at, dossier.paused_at or fact.office_at))
-    dossier.paused_at = None
+    dossier.due_office_at = builder.due_from(max(fact.office_at, dossier.paused_office_at or fact.office_at))
+    dossier.paused_office_at = None
     if dossier.hold_until is not None:
-        dossier.hold_until = builder.hold_time(dossier.due_at)
+        dossier.hold_until = builder.hold_time(dossier.due_office_at)
     dossier.state = state.IN_PROGRESS
-    builder.emit(ClockRestarted, status=4, reason="supplement", due_at=dossier.due_at)
+    builder.emit(ClockRestarted, status=4, reason="supplement", due_at=dossier.due_office_at)
     builder.notify(ClockRestarted)
     steps.open_step(builder)
 

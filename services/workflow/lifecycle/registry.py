@@ -58,7 +58,7 @@ def on_still_pending(builder: DecisionBuilder, fact: IdNumberStillPending) -> No
     dossier = builder.dossier
     if fact.request_key == dossier.number_key and dossier.number_state == "wanted" and not dossier.ended:
         dossier.number_state = "delayed"
-        builder.emit(IdNumberDelayed, since=dossier.number_asked_at or builder.context.office)
+        builder.emit(IdNumberDelayed, since=dossier.number_asked_office_at or builder.context.office)
 
 
 def on_duplicate_suspected(builder: DecisionBuilder, fact: IdNumberDuplicateSuspected) -> None:

@@ -91,7 +91,7 @@ def set_result(dossier: Dossier, procedure: Procedure, result: dict[str, Any]) -
     is allowed is the scan of a wet signature (`wet` becomes `wet_scanned`, with its `sha256`); it may come even after
     the hand-over.
     """
-    if dossier.received_at is None:
+    if dossier.received_office_at is None:
         raise Refused("not-received", "Hồ sơ chưa được tiếp nhận.", "The dossier has not been received.", conflict=True)
     before = dossier.result or {}
     after = {**before, **result}

@@ -55,7 +55,7 @@ def open_step(builder: DecisionBuilder) -> None:
         builder.dossier.state = state.IN_PROGRESS
     builder.emit(StepStarted, status=4 if first else None, stage=step.stage, task_id=task.task_id)
     if step.stage == "consultation":
-        builder.emit(ConsultationAsked, answer_due_at=task.due_at)
+        builder.emit(ConsultationAsked, answer_due_at=task.due_office_at)
     if step.stage == "return" and builder.dossier.state == state.RESOLVED:
         # Only now: while it is held for the number nobody should come for it.
         without = builder.dossier.number_state in AWAITED
@@ -104,7 +104,7 @@ def take_payment(builder: DecisionBuilder, task: Task, completion: Completion) -
     builder.dossier.paid = True
     builder.dossier.state = state.IN_PROGRESS
     builder.emit(PaymentMade, status=4)
-    builder.emit(ClockResumed, reason="financial_obligation", due_at=builder.dossier.due_at)
+    builder.emit(ClockResumed, reason="financial_obligation", due_at=builder.dossier.due_office_at)
     go_on(builder)
 
 

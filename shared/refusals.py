@@ -1,13 +1,19 @@
 """How a rule says no: `Refused` for one reason, `Complaints` for everything wrong with what was sent.
 
-Rules raise these and know nothing of HTTP; `shared.http.problems` turns them into problem+json. Sentences are in
-Vietnamese and English and never repeat what was sent, because it may be somebody's name or number.
+Rules raise these and know nothing of HTTP; `shared.http.problems` turns them into problem+json. A validator of a
+pydantic model raises `broken_rule`. Sentences are in Vietnamese and English and never repeat what was sent, because it
+may be somebody's name or number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from pydantic_core import PydanticCustomError
+
+RULE = "rule"
+"""The pydantic error type of `broken_rule`; also the `code` of its row in a problem."""
 
 
 class Refused(Exception):
@@ -38,3 +44,8 @@ class Complaints(Exception):
     def __init__(self, code: str, vi: str, en: str, complaints: Sequence[Complaint]) -> None:
         super().__init__(code)
         self.code, self.vi, self.en, self.complaints = code, vi, en, tuple(complaints)
+
+
+def broken_rule(vi: str, en: str) -> PydanticCustomError:
+    """The error that a validator raises to explain itself in both languages."""
+    return PydanticCustomError(RULE, "{en}", {"vi": vi, "en": en})

@@ -179,16 +179,16 @@ async def _save(tx: Tx, dossier: Dossier, made: Decision, stored: Container[UUID
     tables.save_tasks(writes, tasks, stored)
     await writes.run(tx)
     await _append(
-        tx, dossier.dossier_id, dossier.trace_id, [(told.sequence, told.ce_id, told.fact) for told in made.told]
+        tx, dossier.dossier_id, dossier.trace_id, [(event.sequence, event.ce_id, event.fact) for event in made.events]
     )
-    for told in made.told:
-        if isinstance(told.fact, NoticeWanted):
+    for event in made.events:
+        if isinstance(event.fact, NoticeWanted):
             await tx.execute(
                 "insert into notices_awaited (notice_id, dossier_id) values ($1::uuid, $2::uuid)",
-                told.ce_id,
+                event.ce_id,
                 dossier.dossier_id,
             )
-    return [Said.of(dossier.dossier_id, told.ce_id, dossier.trace_id, told.fact) for told in made.told]
+    return [Said.of(dossier.dossier_id, event.ce_id, dossier.trace_id, event.fact) for event in made.events]
 
 
 async def _tell_once(tx: Tx, said: Said, fact: Fact) -> list[Said]:

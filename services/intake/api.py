@@ -23,6 +23,7 @@ from shared.http.idempotency import Key, KeyedRoute
 from shared.http.openapi import describe
 from shared.http.problems import Problem
 from shared.privacy.tracking import tracking_secret
+from shared.refusals import Complaints
 from shared.service import Part
 from shared.submission import rules
 
@@ -72,7 +73,7 @@ def _dossiers(app: IntakeApp) -> APIRouter:
                 raise not_yet_known()
             today = office_now.astimezone(VIETNAM).date()
             submission, procedure = rules.accept(body, lambda code: app.catalogue.find(code, today), office_now)
-        except Problem:
+        except (Problem, Complaints):
             if (earlier := await _accepted_before(app, caller, key, digest(body))) is None:
                 raise
             return answer(earlier, 200)

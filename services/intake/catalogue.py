@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.intake import store
 from shared.submission.rules import ProcedureRules
+from shared.submission.versions import version_in_force
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
@@ -24,10 +25,8 @@ class ProcedureCatalogue:
         return len(self._rules)
 
     def find(self, code: str, day: date) -> ProcedureRules | None:
-        """The highest version that has begun on that day, or before any has, the one that begins first."""
-        rows = sorted(self._rules.get(code, {}).values(), key=lambda rules: rules.version, reverse=True)
-        begun = next((rules for rules in rows if rules.valid_from <= day), None)
-        return begun or min(rows, key=lambda rules: rules.valid_from, default=None)
+        """The rules of a code that are in force on a day (`version_in_force`); None for an unknown code."""
+        return version_in_force(self._rules.get(code, {}).values(), day)
 
     async def refresh(self, pool: Pool) -> None:
         """Read versions that are new; compile those alone."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
 from services.workflow.clock.calendar import CalendarRules, WorkingCalendar
 from services.workflow.procedures import Procedure
 from shared.postgres.transient import NotReady
+from shared.submission.versions import version_in_force
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Tx
@@ -47,14 +48,14 @@ class ProcedureCatalogue:
     def in_force(self, code: str, day: date) -> Procedure | None:
         """The version that stands on a day, with its intake mode; None before the first has begun."""
         if (code, day) not in self._shown:
-            found = standing(self.versions(code), day)
+            found = version_in_force(self.versions(code), day)
             begun = found is not None and found.valid_from <= day
             self._shown[code, day] = self.with_mode(found) if found is not None and begun else None
         return self._shown[code, day]
 
     def current(self, code: str) -> Procedure | None:
         """The version that stands today, with its intake mode; before the first has begun, that one."""
-        found = standing(self.versions(code), self._today())
+        found = version_in_force(self.versions(code), self._today())
         return self.with_mode(found) if found is not None else None
 
     def version(self, code: str, version: int) -> Procedure | None:
@@ -115,14 +116,3 @@ class ProcedureCatalogue:
             self._calendar_rules = rules
         self._refreshed = time.monotonic()
         self._loaded = bool(self._versions)
-
-
-def standing(versions: Iterable[Procedure], day: date) -> Procedure | None:
-    """The highest version that has begun; before any has, the one that begins first. None of none.
-
-    A version replaces every lower one from its first day on, also after its own last day: else a procedure that was
-    closed by a version with a last day would be opened again by the version before.
-    """
-    rows = sorted(versions, key=lambda row: row.version, reverse=True)
-    begun = [row for row in rows if row.valid_from <= day]
-    return begun[0] if begun else min(rows, key=lambda row: row.valid_from, default=None)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from services.workflow import lifecycle, store
 from services.workflow.app import WorkflowApp
-from services.workflow.lifecycle import Decision, Dossier, Refused, Task
+from services.workflow.lifecycle import Completion, Decision, Dossier, Task
+from services.workflow.models import TaskCompletion
 from services.workflow.store import Needs, UnitOfWork
 from shared.http.access import Caller
 from shared.http.openapi import Problems
@@ -35,45 +35,31 @@ COMPLETE_PROBLEMS: Problems = {
 """Problem codes of each command, for the OpenAPI document."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """How a task is to end: one of its outcomes, for the version of it that the officer saw."""
-
-    outcome: str
-    version: int
-    note: str | None = None
-    fields: dict[str, Any] | None = None
-
-
 Act = Callable[[UnitOfWork, Dossier, Task], Decision]
 
 
-async def complete(app: WorkflowApp, caller: Caller, task_id: UUID, completion: Completion) -> dict[str, Any]:
-    """End a task with an outcome. Raises Problem 403, 404, 409, 422; then nothing was stored."""
+async def complete(app: WorkflowApp, caller: Caller, task_id: UUID, asked: TaskCompletion) -> dict[str, Any]:
+    """End a task with an outcome. Raises Refused, and Problem 403, 404, 409; then nothing was stored."""
 
     def act(unit: UnitOfWork, dossier: Dossier, task: Task) -> Decision:
-        return lifecycle.complete(
-            dossier,
-            unit.procedure(dossier),
-            task,
-            unit.context,
-            outcome=completion.outcome,
-            version=completion.version,
+        completion = Completion(
+            outcome=asked.outcome,
+            version=asked.version,
             holder=caller.officer,
-            note=completion.note,
-            fields=completion.fields,
+            note=asked.note,
+            fields=asked.fields or {},
             open_for_reception=unit.modes.get(dossier.procedure_code) != "record_only",
         )
+        return lifecycle.complete(dossier, unit.procedure(dossier), task, unit.context, completion)
 
-    return await _on_task(app, caller, task_id, completion.version, act)
+    return await _on_task(app, caller, task_id, asked.version, act)
 
 
 async def start(app: WorkflowApp, caller: Caller, task_id: UUID, *, version: int) -> dict[str, Any]:
-    """Take a task up: from now on it has a holder, and a new version. Raises Problem 403, 404, 409."""
+    """Take a task up: from now on it has a holder, and a new version. Raises Refused, and Problem 403, 404, 409."""
 
     def act(unit: UnitOfWork, dossier: Dossier, task: Task) -> Decision:
-        procedure = unit.procedure(dossier)
-        return lifecycle.start(dossier, procedure, task, unit.context, version=version, holder=caller.officer)
+        return lifecycle.start(dossier, task, unit.context, version=version, holder=caller.officer)
 
     return await _on_task(app, caller, task_id, version, act)
 
@@ -94,14 +80,11 @@ async def _on_task(app: WorkflowApp, caller: Caller, task_id: UUID, version: int
         task = dossier.find_task(task_id)
         if task is None:
             if version != await transaction.tx.fetchval("select version from tasks where task_id = $1", task_id):
-                raise _problem(lifecycle.stale_version())
+                raise lifecycle.stale_version()
             raise Problem(
                 409, "task-already-completed", vi="Việc này đã được xử lý xong.", en="This task was completed already."
             )
-        try:
-            unit.remember(dossier, act(unit, dossier, task))
-        except Refused as refused:
-            raise _problem(refused) from refused
+        unit.remember(dossier, act(unit, dossier, task))
         await unit.save_with(transaction)
     return {
         "task_id": task_id,
@@ -123,22 +106,14 @@ def _needs_of(row: Any) -> Needs:
     )
 
 
-def _problem(refused: Refused) -> Problem:
-    status = 409 if refused.code in CONFLICTS else 422
-    return Problem(status, refused.code, vi=refused.vi, en=refused.en)
-
-
 async def put_result(app: WorkflowApp, dossier_id: UUID, result: dict[str, Any]) -> dict[str, Any]:
-    """Set the result as an object. Raises Problem 404, 409, 422."""
+    """Set the result as an object. Raises Refused, and Problem 404."""
     async with app.outbox.transaction() as transaction:
         unit = await store.open_unit(transaction.tx, app, [dossier_id])
         dossier = unit.dossiers.get(dossier_id)
         if dossier is None:
             raise not_found("Không có hồ sơ này.", "There is no such dossier.", "unknown-dossier")
-        try:
-            lifecycle.set_result(dossier, unit.procedure(dossier), result)
-        except Refused as refused:
-            raise _problem(refused) from refused
+        lifecycle.set_result(dossier, unit.procedure(dossier), result)
         unit.remember(dossier, Decision())
         await unit.save_with(transaction)
     return dossier.result or {}

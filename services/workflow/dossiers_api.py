@@ -40,7 +40,7 @@ def router(app: WorkflowApp) -> APIRouter:
             "procedure_version": dossier.procedure_version,
             "state": dossier.state,
             "national_status": dossier.national_status,
-            "due_at": dossier.due_at,
+            "due_at": dossier.due_office_at,
             "fee": dossier.fee,
             "result": dossier.result,
             "clocks": _clocks(dossier),
@@ -85,7 +85,7 @@ def router(app: WorkflowApp) -> APIRouter:
             "dossier_code": dossier.dossier_code,
             "state": dossier.state,
             "status": dossier.national_status,
-            "due_at": dossier.due_at,
+            "due_at": dossier.due_office_at,
             "timeline": await _timeline(app, dossier.dossier_id),
         }
 
@@ -127,15 +127,15 @@ async def _timeline(app: WorkflowApp, dossier_id: UUID) -> list[dict[str, Any]]:
 
 
 def _clocks(dossier: Dossier) -> list[dict[str, Any]]:
-    if dossier.received_at is None:
+    if dossier.received_office_at is None:
         return []
     return [
         {
             "kind": "statutory",
-            "started_at": dossier.received_at,
-            "due_at": dossier.due_at,
-            "paused_since": dossier.paused_at,
-            "running": dossier.paused_at is None and not dossier.ended,
+            "started_at": dossier.received_office_at,
+            "due_at": dossier.due_office_at,
+            "paused_since": dossier.paused_office_at,
+            "running": dossier.paused_office_at is None and not dossier.ended,
         }
     ]
 

@@ -9,9 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
+from services.workflow.lifecycle import signing
 from services.workflow.procedures import Procedure
-from shared.http.problems import broken_rule
 from shared.http.times import OfficeTime
+from shared.refusals import broken_rule
 
 MAX_ITEMS = 500
 Version = Annotated[int, Field(ge=1, lt=2**31)]
@@ -114,11 +115,11 @@ class Result(BaseModel):
     """The result of a dossier, as an object."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-    number: str = Field(min_length=1, max_length=60)
-    book: str | None = Field(default=None, min_length=1, max_length=60)
-    signed_by: str = Field(min_length=1, max_length=120)
-    signed_as: str = Field(pattern=r"^(TM\.|KT\.|TL\.|TUQ\.)$")
-    signature: str = Field(pattern=r"^(digital|wet|wet_scanned)$")
+    number: str = Field(min_length=1, max_length=signing.MAX_CHARACTERS["number"])
+    book: str | None = Field(default=None, min_length=1, max_length=signing.MAX_CHARACTERS["book"])
+    signed_by: str = Field(min_length=1, max_length=signing.MAX_CHARACTERS["signed_by"])
+    signed_as: str = Field(pattern=signing.CAPACITY_PATTERN)
+    signature: str = Field(pattern=signing.KIND_PATTERN)
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from services.workflow.app import WorkflowApp
-from services.workflow.catalogue import REFRESH_S, standing
+from services.workflow.catalogue import REFRESH_S
 from services.workflow.clock.calendar import CalendarRules
 from services.workflow.procedures import Procedure, shipped
 from shared.contract.envelope import Outgoing, new_id
 from shared.contract.events import ProcedurePublished
+from shared.submission.versions import version_in_force
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Tx
@@ -101,7 +102,7 @@ async def _refresh(app: WorkflowApp) -> None:
 def _find_same(versions: Iterable[Procedure], procedure: Procedure, day: date) -> Procedure | None:
     """Among what stands and what is to come, the version that says the same already."""
     rows = list(versions)
-    now = standing(rows, day)
+    now = version_in_force(rows, day)
     still = [row for row in rows if now is not None and row.version >= now.version]
     return next((row for row in still if row.same_rules(procedure)), None)
 
@@ -141,7 +142,7 @@ async def _publish(tx: Tx, procedure: Procedure, before: Iterable[Procedure], da
     )
     log.info("procedure published", code=procedure.code, version=procedure.version)
     events = [await _event(tx, procedure)]
-    now = standing([*before, procedure], day)
+    now = version_in_force([*before, procedure], day)
     if now is not None and now.version != procedure.version:
         events.append(await _event(tx, now))
     return events

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime, time
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from shared.http.body import read_model
 from shared.http.cursor import Count, Cursor, Text, page
 from shared.http.openapi import Problems, describe
 from shared.http.problems import Problem, not_found
+from shared.refusals import Complaints
 from shared.submission.rules import ProcedureRules, accept
 
 UNKNOWN: Problems = {404: ["unknown-procedure"]}
@@ -160,8 +162,8 @@ def _check_example(procedure: Procedure, office_now: datetime) -> None:
     day = max(first_day, office_now) if procedure.valid_to is None else first_day
     try:
         accept(procedure.example, lambda _: rules, day)
-    except Problem as refused:
-        rows = [{**row, "field": f"example/{row['field']}"} for row in refused.errors or []]
+    except Complaints as refused:
+        rows = [{**asdict(row), "field": f"example/{row.field}"} for row in refused.complaints]
         raise Problem(
             422,
             "invalid",

@@ -63,9 +63,9 @@ class UnitOfWork:
         self.codes.save(writes)
         self.blanks.save(writes)
         told = [
-            Outgoing(dossier.dossier_id, telling.sequence, telling.fact, telling.ce_id, dossier.trace_id)
+            Outgoing(dossier.dossier_id, event.sequence, event.fact, event.ce_id, dossier.trace_id)
             for dossier, made in decisions
-            for telling in made.told
+            for event in made.events
         ]
         self._save_notices(writes, told)
         self.moved = list(tasks.values())

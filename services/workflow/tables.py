@@ -48,9 +48,9 @@ def _add_dossiers(writes: Writes, rows: Sequence[Dossier]) -> None:
                 row.agency,
                 row.state,
                 row.national_status,
-                row.due_at,
+                row.due_office_at,
                 row.lifecycle_sequence,
-                row.recorded_at,
+                row.recorded_office_at,
                 row.trace_id,
                 row.to_json(),
             )
@@ -75,7 +75,7 @@ def _change_dossiers(writes: Writes, rows: Sequence[Dossier]) -> None:
         [row.procedure_version for row in rows],
         [row.state for row in rows],
         [row.national_status for row in rows],
-        [row.due_at for row in rows],
+        [row.due_office_at for row in rows],
         [row.lifecycle_sequence for row in rows],
         [row.to_json() for row in rows],
     )
@@ -132,7 +132,7 @@ def _add_open_tasks(writes: Writes, rows: Sequence[tuple[Dossier, Task]]) -> Non
                 task.state,
                 task.needs,
                 SHOWN[task.kind],
-                task.due_at,
+                task.due_office_at,
                 task.entered_at,
                 task.entered_office_at,
             )
@@ -175,7 +175,7 @@ def _save_any_tasks(writes: Writes, rows: Sequence[Waits]) -> None:
         [task.holder for task in tasks],
         [task.needs for task in tasks],
         [SHOWN[task.kind] for task in tasks],
-        [task.due_at for task in tasks],
+        [task.due_office_at for task in tasks],
         [task.entered_at for task in tasks],
         [task.entered_office_at for task in tasks],
         [task.started_at for task in tasks],

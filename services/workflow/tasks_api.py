@@ -12,7 +12,6 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from services.workflow import commands
 from services.workflow.app import WorkflowApp
-from services.workflow.commands import Completion
 from services.workflow.models import BulkCompletion, BulkState, TaskCompletion, TaskPage, TaskStart, TaskState
 from shared.contract.stages import STAGES
 from shared.http.access import Caller, allow
@@ -20,6 +19,7 @@ from shared.http.body import read_model
 from shared.http.cursor import Cursor, Timestamp, page
 from shared.http.openapi import describe
 from shared.http.problems import Problem
+from shared.refusals import Refused
 
 OFFICERS = ("counter", "specialist", "signatory", "records_clerk", "centre_director")
 Officer = Annotated[Caller, Depends(allow(*OFFICERS))]
@@ -90,7 +90,7 @@ def router(app: WorkflowApp) -> APIRouter:
     async def complete_task(request: Request, caller: Officer, task_id: UUID) -> dict[str, Any]:
         """End a task with one of its outcomes."""
         completion = await read_model(request, TaskCompletion)
-        return await commands.complete(app, caller, task_id, Completion(**dict(completion)))
+        return await commands.complete(app, caller, task_id, completion)
 
     @routes.post(
         "/complete",
@@ -103,11 +103,11 @@ def router(app: WorkflowApp) -> APIRouter:
         bulk = await read_model(request, BulkCompletion)
         states: list[dict[str, Any]] = []
         for item in bulk.items:
-            completion = Completion(item.outcome, item.version, item.note, item.fields)
             try:
-                await commands.complete(app, caller, item.task_id, completion)
+                await commands.complete(app, caller, item.task_id, item)
                 states.append({"task_id": item.task_id, "status": 200})
-            except Problem as problem:
+            except (Problem, Refused) as refusal:
+                problem = refusal if isinstance(refusal, Problem) else Problem.of(refusal)
                 states.append({"task_id": item.task_id, "status": problem.status, "code": problem.code})
         return {"items": states}
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from shared.postgres.transient import is_transient
+from shared.refusals import RULE, Complaints, Refused
 
 Form = TypeVar("Form", bound=BaseModel)
 TITLES = {
@@ -63,6 +64,13 @@ class Problem(Exception):
     ) -> None:
         super().__init__(code)
         self.status, self.code, self.vi, self.en, self.errors, self.more = status, code, vi, en, errors, more
+
+    @classmethod
+    def of(cls, refusal: Refused | Complaints) -> Problem:
+        """What a rule refused, as HTTP says it: 409 where the present state forbids it, else 422."""
+        status = 409 if isinstance(refusal, Refused) and refusal.conflict else 422
+        rows = [asdict(row) for row in refusal.complaints] if isinstance(refusal, Complaints) else None
+        return cls(status, refusal.code, vi=refusal.vi, en=refusal.en, errors=rows)
 
     def response(self) -> Response:
         body: dict[str, Any] = {
@@ -142,14 +150,7 @@ SENTENCES = {
     "literal_error": ("không thuộc các giá trị cho phép", "is none of the allowed values"),
     "invalid": ("thiếu hoặc không hợp lệ", "is missing or not valid"),
 }
-RULE = "rule"
-"""The type of a complaint that brings sentences of its own."""
 MAX_ROWS = 20
-
-
-def broken_rule(vi: str, en: str) -> PydanticCustomError:
-    """What a model's validator raises to be read as it is, in both languages. It quotes nothing of a person's."""
-    return PydanticCustomError(RULE, "{en}", {"vi": vi, "en": en})
 
 
 def about(field: str, code: str) -> dict[str, Any]:
@@ -192,6 +193,14 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, Problem)
         return error.response()
 
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        return Problem.of(error).response()
+
+    async def complaints(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Complaints)
+        return Problem.of(error).response()
+
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         rows = error.errors()[:MAX_ROWS]
@@ -232,6 +241,8 @@ def install(app: FastAPI) -> None:
         raise error
 
     app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(Complaints, complaints)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(ClientDisconnect, gone)

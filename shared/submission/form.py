@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
+
+from shared.refusals import Complaint
 
 MAX_COMPLAINTS = 20
 MAX_VALUES = 2_000
@@ -31,19 +32,6 @@ PHONE = re.compile(r"(?:\+84|0084|84|0)([35789][0-9]{8}|2[0-9]{9})")
 EMAIL = re.compile(
     r"[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """One thing that is wrong. `field` names the place, parts joined by `/`; `code` is stable."""
-
-    field: str
-    code: str
-    vi: str
-    en: str
-
-    def row(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 SENTENCES: dict[str, tuple[str, str]] = {

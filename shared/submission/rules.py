@@ -10,11 +10,10 @@ from datetime import date, datetime
 from typing import Any
 
 from shared.clock import VIETNAM
-from shared.http.problems import Problem
+from shared.refusals import Complaint, Complaints
 from shared.submission.form import (
     MAX_COMPLAINTS,
     AssistedBy,
-    Complaint,
     Component,
     Submission,
     Supplement,
@@ -42,7 +41,7 @@ __all__ = [
 def accept(
     body: Mapping[str, Any], find: Callable[[str], ProcedureRules | None], office_now: datetime
 ) -> tuple[Submission, dict[str, Any]]:
-    """The submission and its procedure's document. Raises Problem 422 with all complaints.
+    """The submission and its procedure's document. Raises Complaints.
 
     `find` gives the rules of a procedure code now in force, or none.
     """
@@ -72,7 +71,7 @@ def check(submission: Submission, procedure: Mapping[str, Any], office_now: date
 
 
 def read_supplement(body: Mapping[str, Any]) -> Supplement:
-    """What a citizen hands in later. Raises Problem 422."""
+    """What a citizen hands in later. Raises Complaints."""
     body, complaints = clean(body)
     given = read(Supplement, body)
     if isinstance(given, list):
@@ -83,7 +82,7 @@ def read_supplement(body: Mapping[str, Any]) -> Supplement:
 
 
 def check_supplement(given: Supplement, procedure: ProcedureRules, known: Collection[str]) -> None:
-    """Whether what is handed in later belongs to the procedure, or to the dossier as submitted. Raises Problem 422."""
+    """Whether what is handed in later belongs to the procedure, or to the dossier as submitted. Raises Complaints."""
     complaints = [
         complaint(f"components/{place}/code", "unknown-component")
         for place, component in enumerate(given.components)
@@ -94,7 +93,7 @@ def check_supplement(given: Supplement, procedure: ProcedureRules, known: Collec
 
 
 def read_withdrawal(body: Mapping[str, Any]) -> Withdrawal:
-    """Why a citizen withdraws. Raises Problem 422."""
+    """Why a citizen withdraws. Raises Complaints."""
     body, complaints = clean(body)
     given = read(Withdrawal, body)
     if isinstance(given, list):
@@ -199,13 +198,12 @@ def _unknown_procedure() -> Complaint:
     return Complaint("procedure_code", "unknown-procedure", "Không có thủ tục này.", "There is no such procedure.")
 
 
-def _refused(complaints: Sequence[Complaint]) -> Problem:
-    """One problem for all complaints; about the procedure itself its code says so, else `invalid-submission`."""
+def _refused(complaints: Sequence[Complaint]) -> Complaints:
+    """All complaints as one. What is wrong with the procedure itself names the whole, else `invalid-submission`."""
     first = next((row for row in complaints if row.field == "procedure_code" and "procedure" in row.code), None)
-    return Problem(
-        422,
+    return Complaints(
         first.code if first else "invalid-submission",
-        vi=first.vi if first else "Hồ sơ chưa hợp lệ; chưa lưu gì. Xem từng mục trong errors.",
-        en=first.en if first else "The submission is not valid; nothing was stored. See errors.",
-        errors=[row.row() for row in complaints[:MAX_COMPLAINTS]],
+        first.vi if first else "Hồ sơ chưa hợp lệ; chưa lưu gì. Xem từng mục trong errors.",
+        first.en if first else "The submission is not valid; nothing was stored. See errors.",
+        complaints[:MAX_COMPLAINTS],
     )

@@ -13,7 +13,8 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError
 
-from shared.submission.form import MAX_COMPLAINTS, Complaint, complaint, read_date, shown
+from shared.refusals import Complaint
+from shared.submission.form import MAX_COMPLAINTS, complaint, read_date, shown
 
 OLDEST = timedelta(days=round(130 * 365.2425))
 DECORATION = frozenset({"title", "description", "$schema", "$comment", "examples", "x-date", "x-order"})

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Header, Query
 from shared.http import problems
 from shared.http.problems import Problem, not_found
 from shared.postgres.transient import NotReady
+from shared.refusals import Complaint, Complaints, Refused
 
 SECRET = "079123456789"
 RAISED: dict[str, Exception] = {
@@ -26,6 +27,9 @@ RAISED: dict[str, Exception] = {
     "disk": asyncpg.DiskFullError(SECRET),
     "conflict": asyncpg.UniqueViolationError(SECRET),
     "bug": KeyError(SECRET),
+    "refused": Refused("bad-field", "Sai trường.", "A field is wrong."),
+    "refused-now": Refused("four-eyes", "Không được ký.", "May not sign.", conflict=True),
+    "complaints": Complaints("invalid-submission", "Sai.", "Wrong.", [Complaint("a/b", "missing", "còn thiếu", "no")]),
 }
 
 
@@ -66,6 +70,27 @@ async def test_a_problem_says_code_and_sentence_in_both_languages(client: httpx2
         "detail_en": "Somebody was faster.",
         "version": 4,
     }
+
+
+@pytest.mark.parametrize(("name", "status"), [("refused", 422), ("refused-now", 409)])
+async def test_a_rules_refusal_is_422_and_409_where_the_present_state_forbids_it(
+    client: httpx2.AsyncClient, name: str, status: int
+) -> None:
+    answer, refused = await client.get(f"/raise/{name}"), RAISED[name]
+    assert isinstance(refused, Refused)
+    said = answer.json()
+    assert (answer.status_code, said["code"], said["detail"], said["detail_en"]) == (
+        status,
+        refused.code,
+        refused.vi,
+        refused.en,
+    )
+
+
+async def test_a_rules_complaints_are_422_with_a_row_each(client: httpx2.AsyncClient) -> None:
+    answer = await client.get("/raise/complaints")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-submission")
+    assert answer.json()["errors"] == [{"field": "a/b", "code": "missing", "vi": "còn thiếu", "en": "no"}]
 
 
 @pytest.mark.parametrize("name", ["down", "notready", "deadlock", "timeout", "disk"])

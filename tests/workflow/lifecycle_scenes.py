@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from services.workflow.procedures import Procedure, shipped
 from shared.clock import VIETNAM
 from shared.contract import events
 from shared.contract.events import Fact, LifecycleFact, NoticeWanted
+from shared.refusals import Refused
 
 CALENDAR = WorkingCalendar()
 AGENCY = "H44.XXX"
@@ -64,7 +64,7 @@ def submission(procedure: Procedure, **changed: Any) -> events.DossierSubmitted:
 
 @dataclass
 class Centre:
-    """One dossier and everything that was said about it. `now` is office time and moves when told to."""
+    """One dossier and every event about it. `now` is office time; a scene moves it."""
 
     procedure: Procedure
     now: datetime = NINE
@@ -72,23 +72,28 @@ class Centre:
     round_trip: bool = False
     """Store and load the state as JSON before every decision, as the service does."""
     dossier: Dossier = field(init=False)
-    told: list[EmittedEvent] = field(default_factory=list)
+    emitted: list[EmittedEvent] = field(default_factory=list)
     closed: list[Task] = field(default_factory=list)
     timers: dict[str, datetime] = field(default_factory=dict)
     codes: Counter[date] = field(default_factory=Counter)
     in_force: Procedure | None = None
-    _ids: Any = field(default_factory=lambda: count(1))
+    ids: int = 0
+    """How many ids the rules took."""
 
-    def moment(self) -> DecisionContext:
+    def context(self) -> DecisionContext:
         return DecisionContext(
             wall=WALL0 + (self.now - NINE),
             office=self.now,
             calendar=CALENDAR,
             in_force=lambda *_: self.in_force or self.procedure,
-            new_id=lambda: UUID(int=next(self._ids)),
+            new_id=self._id,
             code_for=self._code,
             take_blank=self._blank,
         )
+
+    def _id(self) -> UUID:
+        self.ids += 1
+        return UUID(int=self.ids)
 
     def _code(self, agency: str, office: datetime) -> str:
         self.codes[office.date()] += 1
@@ -105,57 +110,59 @@ class Centre:
         self.dossier = lifecycle.begin(fact, UUID(int=7), UUID(int=8), self.procedure.group)
         return self._take(
             lifecycle.submitted(
-                self.dossier, self.procedure, fact, self.moment(), open_for_reception=open_for_reception
+                self.dossier, self.procedure, fact, self.context(), open_for_reception=open_for_reception
             )
         )
 
-    def hear(self, fact: Fact) -> list[str]:
+    def receive(self, fact: Fact) -> list[str]:
         """A fact from intake or idlookup."""
-        return self._decide(lambda dossier: lifecycle.decide(dossier, self.rules, fact, self.moment()))
+        return self._decide(lambda dossier: lifecycle.decide(dossier, self.rules, fact, self.context()))
 
     def supplement(self) -> list[str]:
-        return self.hear(events.SupplementSubmitted(office_at=self.now, components=()))
+        return self.receive(events.SupplementSubmitted(office_at=self.now, components=()))
 
     def withdraw(self) -> list[str]:
-        return self.hear(events.WithdrawalRequested(office_at=self.now, sealed_reason="reason"))
+        return self.receive(events.WithdrawalRequested(office_at=self.now, sealed_reason="reason"))
 
     def found(self, key: UUID | None = None, *warnings: str) -> list[str]:
         key = key or self.number_key
-        return self.hear(events.IdNumberFound(request_key=key, sealed_number="sealed", warnings=warnings))
+        return self.receive(events.IdNumberFound(request_key=key, sealed_number="sealed", warnings=warnings))
 
     def misshapen(self) -> list[str]:
         return self.found(None, "length")
 
     def delayed(self) -> list[str]:
-        return self.hear(events.IdNumberStillPending(request_key=self.number_key, since=self.now))
+        return self.receive(events.IdNumberStillPending(request_key=self.number_key, since=self.now))
 
     def doubted(self) -> list[str]:
-        return self.hear(events.IdNumberDuplicateSuspected(request_key=self.number_key))
+        return self.receive(events.IdNumberDuplicateSuspected(request_key=self.number_key))
 
     def rejected(self) -> list[str]:
-        return self.hear(events.IdNumberRefused(request_key=self.number_key, reason="rejected"))
+        return self.receive(events.IdNumberRefused(request_key=self.number_key, reason="rejected"))
 
     def checked(self, answer: str) -> list[str]:
-        return self.hear(events.IdCheckAnswered(request_key=self.dossier.check_key or UUID(int=0), answer=answer))
+        return self.receive(events.IdCheckAnswered(request_key=self.dossier.check_key or UUID(int=0), answer=answer))
 
     def hour_comes(self) -> list[str]:
         """The number's hour: time passes to it and its timer fires."""
         self.now = max(self.now, self.timers.pop("number_hold"))
-        return self._decide(lambda dossier: lifecycle.hold_over(dossier, self.rules, self.moment()))
+        return self._decide(lambda dossier: lifecycle.hold_over(dossier, self.rules, self.context()))
 
     def open_procedure(self) -> list[str]:
-        return self._decide(lambda dossier: lifecycle.opened(dossier, self.rules, self.moment()))
+        return self._decide(lambda dossier: lifecycle.opened(dossier, self.rules, self.context()))
 
     def complete(self, stage: str, outcome: str | None = None, **said: Any) -> list[str]:
         """End the human task in `stage`; forward unless told otherwise. Raises Refused."""
         task = self.task(stage)
         code = outcome or next(o.code for o in lifecycle.OUTCOMES[task.kind] if o.forward)
-        said = {"version": task.version, "holder": task.role, **said}
+        completion = lifecycle.Completion(
+            **{"outcome": code, "version": task.version, "holder": task.role, "fields": {}, **said}
+        )
 
         def act(dossier: Dossier) -> Decision:
             same = dossier.find_task(task.task_id)
             assert same is not None
-            return lifecycle.complete(dossier, self.rules, same, self.moment(), outcome=code, **said)
+            return lifecycle.complete(dossier, self.rules, same, self.context(), completion)
 
         return self._decide(act)
 
@@ -164,7 +171,7 @@ class Centre:
             self.complete(stage)
 
     def task(self, stage: str) -> Task:
-        task = self.dossier.standing_in(stage, machine=False)
+        task = self.dossier.find_open_task(stage, machine=False)
         assert task is not None, f"no officer's task in {stage}, but {self.open_stages}"
         return task
 
@@ -187,38 +194,44 @@ class Centre:
 
     @property
     def public(self) -> list[str]:
-        return [type(t.fact).__name__ for t in self.told if isinstance(t.fact, LifecycleFact)]
+        return [type(event.fact).__name__ for event in self.emitted if isinstance(event.fact, LifecycleFact)]
 
     @property
     def statuses(self) -> list[int]:
-        facts = [t.fact for t in self.told if isinstance(t.fact, LifecycleFact)]
+        facts = [event.fact for event in self.emitted if isinstance(event.fact, LifecycleFact)]
         return [fact.national_status for fact in facts if fact.national_status is not None]
 
     @property
     def notices(self) -> list[str]:
-        return [t.fact.kind for t in self.told if isinstance(t.fact, NoticeWanted)]
+        return [event.fact.kind for event in self.emitted if isinstance(event.fact, NoticeWanted)]
 
     def last(self, kind: type[Fact]) -> Any:
-        return next(telling.fact for telling in reversed(self.told) if isinstance(telling.fact, kind))
+        return next(event.fact for event in reversed(self.emitted) if isinstance(event.fact, kind))
 
     def pass_days(self, days: int) -> None:
         self.now += timedelta(days=days)
 
+    @property
+    def resources(self) -> tuple[int, int, Counter[date]]:
+        """What the rules may use up: ids taken, blanks left, codes given."""
+        return self.ids, self.blanks, self.codes.copy()
+
     def _decide(self, act: Callable[[Dossier], Decision]) -> list[str]:
         if self.round_trip:
             self.dossier = Dossier.from_json(self.dossier.to_json())
-        before = self.dossier.to_json()
+        before, resources = self.dossier.to_json(), self.resources
         try:
             return self._take(act(self.dossier))
-        except lifecycle.Refused:
-            assert orjson.loads(self.dossier.to_json()) == orjson.loads(before), "a refused command changed something"
+        except Refused:
+            assert orjson.loads(self.dossier.to_json()) == orjson.loads(before), "a refused command changed the dossier"
+            assert self.resources == resources, "a refused command used something up"
             raise
 
-    def _take(self, made: Decision) -> list[str]:
-        self.told += made.told
-        self.closed += [task for task in made.tasks.values() if task.state == "closed"]
-        for kind, when in made.timers.items():
+    def _take(self, decision: Decision) -> list[str]:
+        self.emitted += decision.events
+        self.closed += [task for task in decision.tasks.values() if task.state == "closed"]
+        for kind, when in decision.timers.items():
             self.timers.pop(kind, None)
             if when is not None:
                 self.timers[kind] = when
-        return [type(telling.fact).__name__ for telling in made.told]
+        return [type(event.fact).__name__ for event in decision.events]

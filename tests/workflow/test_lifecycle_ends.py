@@ -112,22 +112,22 @@ def test_a_same_visit_can_be_withdrawn_or_refused_before_it_is_handed_over() -> 
 def test_a_stored_file_decides_nothing() -> None:
     centre = received()
     stored = events.ComponentStored(office_at=centre.now, component_code="to_khai", sha256="0" * 64, size=1)
-    assert centre.hear(stored) == []
+    assert centre.receive(stored) == []
 
 
 def test_every_public_fact_carries_its_rules_and_no_person() -> None:
     for end in ENDS.values():
         centre = end()
-        for telling in centre.told:
-            if isinstance(telling.fact, events.LifecycleFact):
-                assert telling.fact.procedure_code == LINKED_DEATH
-                assert telling.fact.receiving_agency == "H44.XXX"
-                assert not any(name.startswith("sealed") for name in type(telling.fact).model_fields)
+        for event in centre.emitted:
+            if isinstance(event.fact, events.LifecycleFact):
+                assert event.fact.procedure_code == LINKED_DEATH
+                assert event.fact.receiving_agency == "H44.XXX"
+                assert not any(name.startswith("sealed") for name in type(event.fact).model_fields)
 
 
 def test_every_notice_has_the_sealed_contact_the_code_and_the_status() -> None:
     centre = returned()
-    notices = [telling.fact for telling in centre.told if isinstance(telling.fact, events.NoticeWanted)]
+    notices = [event.fact for event in centre.emitted if isinstance(event.fact, events.NoticeWanted)]
     assert [(n.kind, n.cause, n.national_status) for n in notices] == [
         ("received", "DossierReceived", 2),
         ("ready", "DossierResolved", 9),

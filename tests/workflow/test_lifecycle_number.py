@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from services.workflow.lifecycle import Refused
 from shared.contract import events
+from shared.refusals import Refused
 from tests.workflow.lifecycle_scenes import BIRTH, LAND, Centre, at, rules, steps
 
 
@@ -34,7 +34,7 @@ def returned_without_number() -> Centre:
 def test_the_number_is_asked_for_at_reception_beside_the_first_step() -> None:
     centre = birth()
     wanted = centre.last(events.IdNumberWanted)
-    assert next(t.ce_id for t in centre.told if t.fact is wanted) == centre.number_key
+    assert next(event.ce_id for event in centre.emitted if event.fact is wanted) == centre.number_key
     assert wanted.sealed_subject == "subject"
     assert "IdNumberRequested" in centre.public
     assert centre.open_stages == [("identity_check", None), ("id_number", None), ("appraisal", "specialist")]
@@ -189,7 +189,7 @@ def test_only_after_a_rejection_may_a_request_with_a_new_key_be_made() -> None:
     centre = birth()
     first = centre.number_key
     centre.rejected()
-    assert centre.dossier.standing_in("id_number", machine=True) is None
+    assert centre.dossier.find_open_task("id_number", machine=True) is None
     assert [(task.stage, task.role) for task in centre.human_tasks][-1] == ("id_number", "specialist")
     centre.complete("id_number", "ask_again")
     assert centre.number_key != first
@@ -251,7 +251,7 @@ def test_a_clock_restarts_from_when_the_supplement_was_handed_in_however_late_it
     centre = birth()
     centre.complete("appraisal", "ask_supplement", note="x")
     centre.now = at("2025-08-29T16:00")
-    centre.hear(events.SupplementSubmitted(office_at=at(handed_in), components=()))
+    centre.receive(events.SupplementSubmitted(office_at=at(handed_in), components=()))
     assert centre.last(events.ClockRestarted).due_at == at(due)
     assert centre.dossier.hold_until == at(due).replace(hour=16, minute=30)
 
@@ -260,8 +260,8 @@ def test_a_clock_does_not_restart_from_before_the_supplement_was_asked_for() -> 
     centre = birth()
     centre.now = at("2025-08-27T15:30")
     centre.complete("appraisal", "ask_supplement", note="x")
-    centre.hear(events.SupplementSubmitted(office_at=at("2025-08-27T14:50"), components=()))
-    assert centre.dossier.due_at == at("2025-08-28T17:00")
+    centre.receive(events.SupplementSubmitted(office_at=at("2025-08-27T14:50"), components=()))
+    assert centre.dossier.due_office_at == at("2025-08-28T17:00")
 
 
 def test_an_identity_check_beside_blocks_nothing() -> None:
@@ -319,5 +319,5 @@ def test_a_payment_that_moves_the_due_day_moves_the_hour_with_it() -> None:
     centre.complete("appraisal")
     centre.pass_days(1)
     centre.complete("financial_obligation")
-    assert centre.dossier.due_at == at("2025-08-28T17:00")
+    assert centre.dossier.due_office_at == at("2025-08-28T17:00")
     assert centre.dossier.hold_until == at("2025-08-28T16:30")

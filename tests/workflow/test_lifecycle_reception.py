@@ -6,9 +6,10 @@ from datetime import date
 
 import pytest
 
-from services.workflow.lifecycle import OUTCOMES, Refused
+from services.workflow.lifecycle import OUTCOMES
 from services.workflow.procedures import shipped
 from shared.contract import events
+from shared.refusals import Refused
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES, LAND, Centre, at, rules
 
 
@@ -38,7 +39,7 @@ def test_only_what_an_officer_files_at_the_counter_is_received_at_once(
         assert centre.public == ["DossierRecorded"]
         assert centre.last(events.DossierRecorded).waiting_for == "reception"
         assert centre.open_stages == [("reception", "counter")]
-        assert (centre.dossier.dossier_code, centre.dossier.due_at) == (None, None)
+        assert (centre.dossier.dossier_code, centre.dossier.due_office_at) == (None, None)
 
 
 def test_reception_gives_code_due_date_and_the_rules_then_in_force() -> None:
@@ -58,8 +59,8 @@ def test_reception_gives_code_due_date_and_the_rules_then_in_force() -> None:
 def test_what_was_filed_before_three_and_read_after_is_received_when_it_was_filed() -> None:
     centre = Centre(rules(BIRTH), now=at("2025-08-27T15:20"))
     centre.submit(office_at=at("2025-08-27T14:50"))
-    assert centre.dossier.received_at == at("2025-08-27T14:50")
-    assert centre.dossier.due_at == at("2025-08-27T17:00")
+    assert centre.dossier.received_office_at == at("2025-08-27T14:50")
+    assert centre.dossier.due_office_at == at("2025-08-27T17:00")
 
 
 def test_what_waited_at_reception_is_received_when_the_officer_accepts_it() -> None:
@@ -67,7 +68,7 @@ def test_what_waited_at_reception_is_received_when_the_officer_accepts_it() -> N
     centre.submit(caller_role="system", channel="online")
     centre.now = at("2025-08-27T15:20")
     centre.complete("reception")
-    assert centre.dossier.due_at == at("2025-08-28T17:00")
+    assert centre.dossier.due_office_at == at("2025-08-28T17:00")
 
 
 def test_not_accepted_is_an_end_without_a_code_and_needs_a_reason() -> None:
@@ -82,7 +83,7 @@ def test_not_accepted_is_an_end_without_a_code_and_needs_a_reason() -> None:
     assert centre.notices == ["not_accepted"]
     assert not centre.codes
     assert centre.dossier.notes[0]["note"] == "Không đúng thẩm quyền"
-    assert "thẩm quyền" not in "".join(telling.fact.model_dump_json() for telling in centre.told)
+    assert "thẩm quyền" not in "".join(event.fact.model_dump_json() for event in centre.emitted)
 
 
 def test_a_supplement_asked_before_reception_starts_no_clock_and_gives_no_code() -> None:
@@ -140,7 +141,7 @@ def test_record_only_is_recorded_and_not_received() -> None:
     assert centre.public == ["DossierRecorded"]
     assert centre.last(events.DossierRecorded).waiting_for == "record_only"
     assert (centre.dossier.state, centre.dossier.tasks) == ("recorded", [])
-    assert (centre.dossier.due_at, centre.dossier.dossier_code) == (None, None)
+    assert (centre.dossier.due_office_at, centre.dossier.dossier_code) == (None, None)
     assert centre.notices == ["recorded"]
 
 
@@ -149,7 +150,7 @@ def test_opening_a_procedure_receives_what_was_recorded_on_that_day() -> None:
     centre.submit(open_for_reception=False)
     centre.now = at("2025-09-03T08:00")
     centre.open_procedure()
-    assert centre.dossier.received_at == at("2025-09-03T08:00")
+    assert centre.dossier.received_office_at == at("2025-09-03T08:00")
     assert centre.dossier.dossier_code == "H44.XXX-250903-0001"
     assert centre.open_procedure() == []
     centre.forward("appraisal", "approval", "issuing", "return")

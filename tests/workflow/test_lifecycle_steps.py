@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from services.workflow import lifecycle
-from services.workflow.lifecycle import Refused
 from shared.contract import events
+from shared.refusals import Refused
 from tests.workflow.lifecycle_scenes import BIRTH, LAND, Centre, at, rules, steps
 
 DEATH = "1.000656"
@@ -43,11 +43,11 @@ def test_the_citizen_hears_that_it_is_ready_before_it_is_handed_over() -> None:
 
 def test_a_task_is_due_by_its_own_target_but_never_after_the_law() -> None:
     centre = received(steps=steps("appraisal", "return"), time={"working_days": 3})
-    assert centre.task("appraisal").due_at == at("2025-08-27T15:00"), "4 working hours, 2 hours of lunch"
+    assert centre.task("appraisal").due_office_at == at("2025-08-27T15:00"), "4 working hours, 2 hours of lunch"
     centre = received(DEATH)
     centre.now = at("2025-08-27T16:00")
     centre.complete("appraisal")
-    assert centre.task("approval").due_at == centre.dossier.due_at == at("2025-08-27T17:00")
+    assert centre.task("approval").due_office_at == centre.dossier.due_office_at == at("2025-08-27T17:00")
 
 
 def test_a_step_sent_back_comes_again_and_goes_on_from_there() -> None:
@@ -106,7 +106,7 @@ def test_nothing_is_refused_once_it_is_resolved() -> None:
 
 def test_one_supplement_stops_the_clock_and_the_time_starts_again() -> None:
     centre = received()
-    first_due = centre.dossier.due_at
+    first_due = centre.dossier.due_office_at
     said = centre.complete("appraisal", "ask_supplement", note="Thiếu giấy")
     assert said == ["SupplementRequested", "ClockPaused", "NoticeWanted"]
     assert centre.human_tasks == []
@@ -116,7 +116,7 @@ def test_one_supplement_stops_the_clock_and_the_time_starts_again() -> None:
     assert restarted.due_at == at("2025-09-08T17:00")
     assert first_due is not None
     assert restarted.due_at > first_due
-    assert (centre.dossier.paused_at, centre.dossier.due_at) == (None, restarted.due_at)
+    assert (centre.dossier.paused_office_at, centre.dossier.due_office_at) == (None, restarted.due_at)
     with pytest.raises(Refused, match="supplement-already-asked"):
         centre.complete("appraisal", "ask_supplement", note="Lại thiếu")
     centre.forward("appraisal", "approval", "issuing", "return")
@@ -144,7 +144,7 @@ def test_a_supplement_nobody_asked_for_is_declined_and_the_citizen_told() -> Non
 def test_a_payment_is_awaited_after_appraisal_and_moves_the_due_day() -> None:
     centre = received(LAND, blanks=1)
     centre.checked("match")
-    before = centre.dossier.due_at
+    before = centre.dossier.due_office_at
     assert before is not None
     said = centre.complete("appraisal")
     assert said == ["StepCompleted", "PaymentRequired", "ClockPaused", "NoticeWanted"]
@@ -153,10 +153,10 @@ def test_a_payment_is_awaited_after_appraisal_and_moves_the_due_day() -> None:
     assert centre.complete("financial_obligation")[:2] == ["PaymentMade", "ClockResumed"]
     assert centre.statuses == [1, 2, 4, 6, 4]
     # 28 and 29 August, 3 and 4 September; 1 and 2 September are holidays.
-    assert centre.dossier.due_at == centre.moment().calendar.end_of(
-        centre.moment().calendar.working_day_after(before.date(), 4)
+    assert centre.dossier.due_office_at == centre.context().calendar.end_of(
+        centre.context().calendar.working_day_after(before.date(), 4)
     )
-    assert centre.last(events.ClockResumed).due_at == centre.dossier.due_at
+    assert centre.last(events.ClockResumed).due_at == centre.dossier.due_office_at
 
 
 def test_who_has_paid_does_not_pay_again_when_a_step_is_sent_back() -> None:
@@ -173,7 +173,7 @@ def test_a_consultation_is_asked_and_answered() -> None:
     centre = received(LAND)
     centre.checked("match")
     centre.forward("appraisal", "financial_obligation")
-    assert centre.last(events.ConsultationAsked).answer_due_at == centre.task("consultation").due_at
+    assert centre.last(events.ConsultationAsked).answer_due_at == centre.task("consultation").due_office_at
     assert centre.complete("consultation")[:2] == ["ConsultationAnswered", "StepCompleted"]
 
 
@@ -238,32 +238,36 @@ def test_a_command_that_cannot_be_done_says_why_in_both_languages(outcome: str, 
 def test_a_task_that_was_taken_up_has_a_holder_and_a_new_version() -> None:
     centre = received()
     task = centre.task("appraisal")
-    made = lifecycle.start(centre.dossier, centre.rules, task, centre.moment(), version=1, holder="minh")
-    assert made.told == []
-    assert made.tasks == {task.task_id: task}
+    decision = lifecycle.start(centre.dossier, task, centre.context(), version=1, holder="minh")
+    assert decision.events == []
+    assert decision.tasks == {task.task_id: task}
     assert (task.version, task.state, task.holder) == (2, "started", "minh")
     with pytest.raises(Refused, match="held-by-another"):
-        lifecycle.start(centre.dossier, centre.rules, task, centre.moment(), version=2, holder="hoa")
+        lifecycle.start(centre.dossier, task, centre.context(), version=2, holder="hoa")
     with pytest.raises(Refused, match="stale-version"):
         centre.complete("appraisal", version=1)
     centre.complete("appraisal")
 
 
+def test_every_outcome_of_every_kind_of_task_has_its_rule() -> None:
+    wanted = {(kind, outcome.code) for kind, outcomes in lifecycle.OUTCOMES.items() for outcome in outcomes}
+    assert lifecycle.COMPLETIONS.keys() == wanted
+
+
 def test_nobody_completes_what_a_machine_is_awaited_for() -> None:
     centre = received(BIRTH)
-    awaited = centre.dossier.standing_in("id_number", machine=True)
+    awaited = centre.dossier.find_open_task("id_number", machine=True)
     assert awaited is not None
+    found = lifecycle.Completion(outcome="found", version=1, holder="minh")
     with pytest.raises(Refused, match="machine-task"):
-        lifecycle.complete(
-            centre.dossier, centre.rules, awaited, centre.moment(), outcome="found", version=1, holder="minh"
-        )
+        lifecycle.complete(centre.dossier, centre.rules, awaited, centre.context(), found)
 
 
 def test_a_closed_task_says_when_it_was_entered_taken_up_and_left() -> None:
     centre = received()
     task = centre.task("appraisal")
     centre.now = at("2025-08-27T09:10")
-    lifecycle.start(centre.dossier, centre.rules, task, centre.moment(), version=1, holder="minh")
+    lifecycle.start(centre.dossier, task, centre.context(), version=1, holder="minh")
     centre.now = at("2025-08-27T09:30")
     centre.complete("appraisal", holder="minh")
     closed = next(row for row in centre.closed if row.stage == "appraisal")

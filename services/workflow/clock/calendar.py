@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from services.workflow.clock.holidays import FIRST_YEAR, LAST_YEAR, HolidayYear, holiday_year
 from shared.clock import VIETNAM
-from shared.http.problems import broken_rule
+from shared.refusals import broken_rule
 
 MICRO = 1_000_000
 REMEMBERED = 1_000

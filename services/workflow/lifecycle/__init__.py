@@ -17,34 +17,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.workflow.lifecycle import reception, registry, steps
+from services.workflow.lifecycle import reception, registry, signing, steps
 from services.workflow.lifecycle.decision_builder import DecisionBuilder
 from services.workflow.lifecycle.outcomes import OUTCOMES, Outcome, find_outcome
 from services.workflow.lifecycle.state import (
     ENDED,
-    RETURNED,
     STATES,
+    Completion,
     Decision,
     DecisionContext,
     Dossier,
     EmittedEvent,
-    Refused,
     Task,
 )
 from services.workflow.procedures import Procedure
 from shared.contract import events
 from shared.contract.events import Fact
+from shared.refusals import Refused
 
 __all__ = [
+    "COMPLETIONS",
     "ENDED",
     "OUTCOMES",
     "STATES",
+    "Completion",
     "Decision",
     "DecisionContext",
     "Dossier",
     "EmittedEvent",
     "Outcome",
-    "Refused",
     "Task",
     "begin",
     "complete",
@@ -58,6 +59,7 @@ __all__ = [
 ]  # fmt: skip
 
 begin = reception.begin
+set_result = signing.set_result
 
 FACTS: dict[type[Fact], Callable[[DecisionBuilder, Any], None]] = {
     events.ComponentStored: reception.on_component_stored,
@@ -70,144 +72,121 @@ FACTS: dict[type[Fact], Callable[[DecisionBuilder, Any], None]] = {
     events.IdCheckAnswered: registry.on_check_answered,
 }
 
+COMPLETIONS: dict[tuple[str, str], Callable[[DecisionBuilder, Task, Completion], None]] = {
+    ("reception", "accept"): reception.accept,
+    ("reception", "ask_supplement"): reception.ask_supplement,
+    ("reception", "not_accepted"): reception.not_accept,
+    ("same_visit", "hand_over"): steps.hand_over_at_once,
+    ("same_visit", "refuse"): steps.refuse,
+    ("appraisal", "agree"): steps.agree,
+    ("appraisal", "ask_supplement"): reception.ask_supplement,
+    ("appraisal", "refuse"): steps.refuse,
+    ("financial_obligation", "paid"): steps.take_payment,
+    ("financial_obligation", "refuse"): steps.refuse,
+    ("consultation", "answered"): steps.take_opinion,
+    ("consultation", "send_back"): steps.send_back,
+    ("consultation", "refuse"): steps.refuse,
+    ("approval", "sign"): steps.sign,
+    ("approval", "send_back"): steps.send_back,
+    ("approval", "refuse"): steps.refuse,
+    ("issuing", "issue"): steps.issue,
+    ("issuing", "send_back"): steps.send_back,
+    ("return", "hand_over"): steps.hand_over,
+    ("identity_mismatch", "confirmed"): registry.confirm_identity,
+    ("identity_mismatch", "refuse"): steps.refuse,
+    ("number_held", "return_without_number"): registry.return_without_number,
+    ("number_held", "wait"): registry.wait_for_number,
+    ("number_doubtful", "noted"): registry.note,
+    ("number_doubtful", "ask_again"): registry.ask_again,
+    ("number_misshapen", "checked"): registry.accept_misshapen,
+    ("number_late", "entered"): registry.note,
+    ("number_late", "entered_reissued"): registry.note,
+}
+"""(kind of task, outcome) -> the rule for it; `outcomes.OUTCOMES` has their labels."""
+
 
 def submitted(
     dossier: Dossier,
     procedure: Procedure,
     fact: events.DossierSubmitted,
-    moment: DecisionContext,
+    context: DecisionContext,
     *,
     open_for_reception: bool,
 ) -> Decision:
     """The first decision about a dossier: `begin` made it."""
-    pen = DecisionBuilder(dossier, procedure, moment)
-    reception.on_submitted(pen, fact, open_for_reception=open_for_reception)
-    return pen.made
+    builder = DecisionBuilder(dossier, procedure, context)
+    reception.on_submitted(builder, fact, open_for_reception=open_for_reception)
+    return builder.decision
 
 
-def decide(dossier: Dossier, procedure: Procedure, fact: Fact, moment: DecisionContext) -> Decision:
+def decide(dossier: Dossier, procedure: Procedure, fact: Fact, context: DecisionContext) -> Decision:
     """What a fact from intake or idlookup means for a known dossier. KeyError for a fact that is not decided here."""
-    pen = DecisionBuilder(dossier, procedure, moment)
-    FACTS[type(fact)](pen, fact)
-    return pen.made
+    builder = DecisionBuilder(dossier, procedure, context)
+    FACTS[type(fact)](builder, fact)
+    return builder.decision
 
 
-def opened(dossier: Dossier, procedure: Procedure, moment: DecisionContext) -> Decision:
-    pen = DecisionBuilder(dossier, procedure, moment)
-    reception.on_opened(pen)
-    return pen.made
+def opened(dossier: Dossier, procedure: Procedure, context: DecisionContext) -> Decision:
+    builder = DecisionBuilder(dossier, procedure, context)
+    reception.on_opened(builder)
+    return builder.decision
 
 
-def hold_over(dossier: Dossier, procedure: Procedure, moment: DecisionContext) -> Decision:
-    pen = DecisionBuilder(dossier, procedure, moment)
-    registry.on_hold_over(pen)
-    return pen.made
+def hold_over(dossier: Dossier, procedure: Procedure, context: DecisionContext) -> Decision:
+    builder = DecisionBuilder(dossier, procedure, context)
+    registry.on_hold_over(builder)
+    return builder.decision
 
 
-def start(
-    dossier: Dossier, procedure: Procedure, task: Task, moment: DecisionContext, *, version: int, holder: str
-) -> Decision:
-    """Somebody takes a task up. Raises Refused."""
-    pen = DecisionBuilder(dossier, procedure, moment)
-    _check(task, version)
+def start(dossier: Dossier, task: Task, context: DecisionContext, *, version: int, holder: str) -> Decision:
+    """An officer takes a task up: it has a holder from now on. Raises Refused; then nothing has changed."""
+    _check_task(task, version)
     if task.state == "started" and task.holder != holder:
-        raise Refused("held-by-another", "Việc này đã có người nhận.", "Somebody else has taken this up.")
+        raise Refused(
+            "held-by-another", "Việc này đã có người nhận.", "Somebody else has taken this up.", conflict=True
+        )
     task.state, task.holder = "started", holder
-    task.started_at, task.started_office_at = moment.wall, moment.office
-    pen.change_task(task)
-    return pen.made
+    task.started_at, task.started_office_at = context.wall, context.office
+    task.version += 1
+    return Decision(tasks={task.task_id: task})
 
 
 def complete(
-    dossier: Dossier,
-    procedure: Procedure,
-    task: Task,
-    moment: DecisionContext,
-    *,
-    outcome: str,
-    version: int,
-    holder: str,
-    note: str | None = None,
-    fields: dict[str, Any] | None = None,
-    open_for_reception: bool = True,
+    dossier: Dossier, procedure: Procedure, task: Task, context: DecisionContext, completion: Completion
 ) -> Decision:
-    """A task ends with one of its outcomes. Raises Refused; then nothing has changed."""
-    _check(task, version)
-    chosen = find_outcome(task.kind, outcome)
-    if chosen is None:
-        raise Refused("unknown-outcome", "Không có kết quả xử lý này.", "The task has no such outcome.")
-    if chosen.note_required and not (note or "").strip():
-        raise Refused("note-required", "Cần ghi lý do.", "A note is needed.")
-    unknown = set(fields or {}) - set(chosen.fields)
-    if unknown:
-        raise Refused(
-            "unknown-field", "Có trường không dùng cho kết quả này.", "A field does not belong to this outcome."
-        )
-    pen = DecisionBuilder(dossier, procedure, moment)
-    said = fields or {}
-    match task.kind, outcome:
-        case "reception", "accept" if not open_for_reception:
-            raise Refused(
-                "procedure-record-only",
-                "Thủ tục đang chỉ ghi nhận, chưa tiếp nhận hồ sơ.",
-                "The procedure records submissions and receives none now.",
-            )
-        case "reception", "accept":
-            pen.close_task(task, outcome)
-            reception.receive(pen, moment.office)
-        case "reception", "not_accepted":
-            pen.close_task(task, outcome)
-            reception.not_accept(pen)
-        case "reception" | "appraisal", "ask_supplement":
-            reception.ask_supplement(pen, task, outcome, said.get("components"))
-        case "identity_mismatch", "confirmed":
-            registry.confirm_identity(pen, task, outcome)
-        case "number_held", _:
-            registry.decide_hold(pen, task, outcome)
-        case "number_doubtful", _:
-            registry.take_up_doubt(pen, task, outcome)
-        case "number_misshapen", _:
-            registry.take_up_misshapen(pen, task, outcome)
-        case "number_late", _:
-            registry.settle_late_number(pen, task, outcome)
-        case _:
-            steps.complete(pen, task, outcome, said, holder)
-    task.completed_by = holder
-    pen.write_note(task, outcome, holder, note)
-    return pen.made
+    """An officer ends a task with one of its outcomes. Raises Refused; then nothing has changed.
 
-
-def set_result(dossier: Dossier, procedure: Procedure, result: dict[str, Any]) -> None:
-    """The result as an object: number, book, signer and capacity, kind of signature. Raises Refused.
-
-    What was signed stays as it was signed. Only the scan of a paper signed by hand may come later, even after the paper
-    was handed over.
+    Every rule in `COMPLETIONS` raises before its first change; what it uses up (a blank) it takes last.
     """
-    if dossier.received_at is None:
-        raise Refused("not-received", "Hồ sơ chưa được tiếp nhận.", "The dossier has not been received.")
-    before = dossier.result or {}
-    after = {**before, **result}
-    different = {name for name in after if after[name] != before.get(name)}
-    hands = (before.get("signature"), after.get("signature"))
-    is_scan = hands == ("wet", "wet_scanned") and different == {"signature", "sha256"}
-    if dossier.ended and different and not (is_scan and dossier.state == RETURNED):
-        raise Refused("already-ended", "Hồ sơ đã kết thúc.", "The dossier has come to its end.")
-    replaced = {name for name in different if before.get(name) is not None and name != "book"}
-    if replaced and not is_scan and steps.is_signed(dossier, procedure):
-        raise Refused(
-            "already-signed",
-            "Kết quả đã ký, không sửa được; chỉ được bổ sung bản quét của bản ký tay (wet_scanned, sha256).",
-            "The result is signed; only the scan of a wet signature may be added (wet_scanned, sha256).",
-        )
-    dossier.result = after
+    _check_task(task, completion.version)
+    _check_outcome(task, completion)
+    builder = DecisionBuilder(dossier, procedure, context)
+    COMPLETIONS[task.kind, completion.outcome](builder, task, completion)
+    task.completed_by = completion.holder
+    builder.add_note(task, completion)
+    return builder.decision
 
 
-def _check(task: Task, version: int) -> None:
+def _check_task(task: Task, version: int) -> None:
     if task.role is None:
         raise Refused("machine-task", "Khâu này do hệ thống chờ, không xử lý tay.", "A machine is awaited here.")
     if task.version != version:
         raise stale_version()
 
 
+def _check_outcome(task: Task, completion: Completion) -> None:
+    outcome = find_outcome(task.kind, completion.outcome)
+    if outcome is None:
+        raise Refused("unknown-outcome", "Không có kết quả xử lý này.", "The task has no such outcome.")
+    if outcome.note_required and not (completion.note or "").strip():
+        raise Refused("note-required", "Cần ghi lý do.", "A note is needed.")
+    if completion.fields.keys() - set(outcome.fields):
+        raise Refused(
+            "unknown-field", "Có trường không dùng cho kết quả này.", "A field does not belong to this outcome."
+        )
+
+
 def stale_version() -> Refused:
-    return Refused("stale-version", "Việc này vừa có người cập nhật.", "Somebody was faster: the version is stale.")
+    return Refused(
+        "stale-version", "Việc này vừa có người cập nhật.", "Somebody was faster: the version is stale.", conflict=True
+    )

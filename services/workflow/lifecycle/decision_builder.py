@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from services.workflow.clock.deadlines import due
-from services.workflow.lifecycle.state import Decision, DecisionContext, Dossier, EmittedEvent, Task
+from services.workflow.lifecycle.state import Completion, Decision, DecisionContext, Dossier, EmittedEvent, Task
 from services.workflow.procedures import Procedure
 from shared.contract.events import (
     Fact,
@@ -50,25 +50,25 @@ NUMBER_TASKS = ("awaited", "number_doubtful", "number_misshapen")
 class DecisionBuilder:
     """One decision about one dossier, changed in place; `made` is what came of it."""
 
-    def __init__(self, dossier: Dossier, procedure: Procedure, moment: DecisionContext) -> None:
-        self.dossier, self.procedure, self.moment = dossier, procedure, moment
-        self.made = Decision()
+    def __init__(self, dossier: Dossier, procedure: Procedure, context: DecisionContext) -> None:
+        self.dossier, self.procedure, self.context = dossier, procedure, context
+        self.decision = Decision()
 
-    def tell(self, kind: type[LifecycleFact], *, status: int | None = None, **fields: Any) -> None:
+    def emit(self, kind: type[LifecycleFact], *, status: int | None = None, **fields: Any) -> None:
         """A public fact; `status` where it changes the national one."""
         dossier = self.dossier
         if status is not None:
             dossier.national_status = status
         dossier.lifecycle_sequence += 1
         fact = kind(
-            office_at=self.moment.office,
+            office_at=self.context.office,
             procedure_code=dossier.procedure_code,
             procedure_version=dossier.procedure_version,
             receiving_agency=dossier.agency,
             national_status=status,
             **fields,
         )
-        self.made.told.append(EmittedEvent(dossier.lifecycle_sequence, self.moment.new_id(), fact))
+        self.decision.events.append(EmittedEvent(dossier.lifecycle_sequence, self.context.new_id(), fact))
 
     def notify(self, cause: type[LifecycleFact], kind: str | None = None) -> None:
         """Somebody is told of this fact: code and status, nothing else. `kind` where the table's would mislead."""
@@ -76,35 +76,35 @@ class DecisionBuilder:
         dossier = self.dossier
         dossier.notice_sequence += 1
         fact = NoticeWanted(
-            office_at=self.moment.office,
+            office_at=self.context.office,
             kind=kind or NOTICES[cause.__name__],
             cause=cause.__name__,
             dossier_code=dossier.dossier_code,
             national_status=dossier.national_status,
-            due_at=dossier.due_at,
+            due_at=dossier.due_office_at,
             receiving_agency=dossier.agency,
             sealed_contact=dossier.sealed_contact,
         )
-        self.made.told.append(EmittedEvent(dossier.notice_sequence, self.moment.new_id(), fact))
+        self.decision.events.append(EmittedEvent(dossier.notice_sequence, self.context.new_id(), fact))
 
     def _request(self, fact: Fact) -> UUID:
         self.dossier.request_sequence += 1
-        key = self.moment.new_id()
-        self.made.told.append(EmittedEvent(self.dossier.request_sequence, key, fact))
+        key = self.context.new_id()
+        self.decision.events.append(EmittedEvent(self.dossier.request_sequence, key, fact))
         return key
 
-    def ask_check(self) -> None:
+    def request_check(self) -> None:
         """Is this person who they say? Asked beside everything else."""
         dossier = self.dossier
         dossier.check_key = self._request(
             IdCheckWanted(
-                office_at=self.moment.office, procedure_group=dossier.group, sealed_person=dossier.sealed_person
+                office_at=self.context.office, procedure_group=dossier.group, sealed_person=dossier.sealed_person
             )
         )
         dossier.check_state = "wanted"
         self.open_task("identity_check", "awaited", None)
 
-    def ask_number(self) -> None:
+    def request_number(self) -> None:
         """A new request, with a key of its own: never while an older one may still be answered.
 
         After an end it is made quietly: then only the number itself is a public fact.
@@ -112,82 +112,78 @@ class DecisionBuilder:
         dossier = self.dossier
         dossier.number_key = self._request(
             IdNumberWanted(
-                office_at=self.moment.office, procedure_group=dossier.group, sealed_subject=dossier.sealed_subject
+                office_at=self.context.office, procedure_group=dossier.group, sealed_subject=dossier.sealed_subject
             )
         )
         dossier.number_state = "wanted"
-        dossier.number_asked_at = self.moment.office
+        dossier.number_asked_office_at = self.context.office
         self.open_task("id_number", "awaited", None)
         if not dossier.ended:
-            self.tell(IdNumberRequested)
+            self.emit(IdNumberRequested)
 
-    def drop_number(self) -> None:
+    def drop_number_request(self) -> None:
         """Nobody waits for the number any more; one that was issued already is still reported."""
         dossier = self.dossier
         if dossier.number_key is not None and dossier.number_state in ("wanted", "delayed", "duplicate"):
-            self._request(IdNumberNoLongerWanted(office_at=self.moment.office, request_key=dossier.number_key))
+            self._request(IdNumberNoLongerWanted(office_at=self.context.office, request_key=dossier.number_key))
             dossier.number_state = "not_wanted"
         elif dossier.number_state == "misshapen":
             dossier.number_state = "found"
-            self.tell(IdNumberIssued)
+            self.emit(IdNumberIssued)
 
     def open_task(
         self, stage: str, kind: str, role: str | None, *, hours: float | None = None, needs: str | None = None
     ) -> Task:
         """A stay in a stage. Its due time is its own target, or the law's, whichever comes first."""
-        moment, target = self.moment, self.dossier.due_at
+        context, target = self.context, self.dossier.due_office_at
         if hours is not None:
-            own = moment.calendar.add_working_seconds(moment.office, hours * 3600)
+            own = context.calendar.add_working_seconds(context.office, hours * 3600)
             target = own if target is None else min(own, target)
         task = Task(
-            task_id=moment.new_id(),
+            task_id=context.new_id(),
             stage=stage,
             kind=kind,
             role=role,
-            entered_at=moment.wall,
-            entered_office_at=moment.office,
-            due_at=target,
+            entered_at=context.wall,
+            entered_office_at=context.office,
+            due_office_at=target,
             needs=needs,
         )
         self.dossier.tasks.append(task)
-        self.made.tasks[task.task_id] = task
+        self.decision.tasks[task.task_id] = task
         return task
 
     def close_task(self, task: Task, outcome: str) -> None:
         task.state, task.outcome = "closed", outcome
         task.version += 1
-        task.left_at, task.left_office_at = self.moment.wall, self.moment.office
+        task.left_at, task.left_office_at = self.context.wall, self.context.office
         self.dossier.tasks.remove(task)
-        self.made.tasks[task.task_id] = task
+        self.decision.tasks[task.task_id] = task
 
-    def write_note(self, task: Task, outcome: str, holder: str, note: str | None) -> None:
+    def add_note(self, task: Task, completion: Completion) -> None:
         """The reason, for whoever takes the dossier up next and for the letter to the citizen."""
-        if note and note.strip():
+        if completion.note and completion.note.strip():
             self.dossier.notes.append(
                 {
                     "stage": task.stage,
-                    "outcome": outcome,
-                    "by": holder,
-                    "office_at": self.moment.office.isoformat(),
-                    "note": note.strip(),
+                    "outcome": completion.outcome,
+                    "by": completion.holder,
+                    "office_at": self.context.office.isoformat(),
+                    "note": completion.note.strip(),
                 }
             )
 
-    def change_task(self, task: Task) -> None:
-        task.version += 1
-        self.made.tasks[task.task_id] = task
-
-    def close_all(self, outcome: str, *, but_number: bool = False) -> None:
+    def close_all_tasks(self, outcome: str, *, but_number: bool = False) -> None:
         """The dossier has come to its end; a number that is still awaited may go on being awaited."""
         for task in list(self.dossier.tasks):
             if not (but_number and task.kind in NUMBER_TASKS and task.stage == "id_number"):
                 self.close_task(task, outcome)
 
     def set_timer(self, kind: str, at: datetime | None) -> None:
-        self.made.timers[kind] = at
+        self.decision.timers[kind] = at
 
     def due_from(self, start: datetime) -> datetime:
-        return due(self.moment.calendar, start, self.procedure.time)
+        return due(self.context.calendar, start, self.procedure.time)
 
     def hold_time(self, day: datetime) -> datetime:
         """The procedure's hour on that day: until then a missing number holds the return."""
@@ -195,21 +191,21 @@ class DecisionBuilder:
         return day.replace(hour=hour.hour, minute=hour.minute, second=0, microsecond=0)
 
     def next_hold_time(self) -> datetime:
-        following = self.moment.calendar.next_working_day(self.moment.office.date())
-        return self.hold_time(datetime.combine(following, self.moment.office.timetz()))
+        following = self.context.calendar.next_working_day(self.context.office.date())
+        return self.hold_time(datetime.combine(following, self.context.office.timetz()))
 
-    def pause(self) -> None:
-        self.dossier.paused_at = self.moment.office
+    def pause_clock(self) -> None:
+        self.dossier.paused_office_at = self.context.office
 
-    def resume(self) -> None:
+    def resume_clock(self) -> None:
         """The due day moves on by the working days that were paused."""
         dossier = self.dossier
-        if dossier.paused_at is not None and dossier.due_at is not None:
-            calendar, day, paused = self.moment.calendar, dossier.paused_at.date(), 0
-            while day < self.moment.office.date():
+        if dossier.paused_office_at is not None and dossier.due_office_at is not None:
+            calendar, day, paused = self.context.calendar, dossier.paused_office_at.date(), 0
+            while day < self.context.office.date():
                 day += timedelta(days=1)
                 paused += calendar.is_working_day(day)
-            dossier.due_at = calendar.end_of(calendar.working_day_after(dossier.due_at.date(), paused))
+            dossier.due_office_at = calendar.end_of(calendar.working_day_after(dossier.due_office_at.date(), paused))
             if dossier.hold_until is not None:
-                dossier.hold_until = self.hold_time(dossier.due_at)
-        dossier.paused_at = None
+                dossier.hold_until = self.hold_time(dossier.due_office_at)
+        dossier.paused_office_at = None

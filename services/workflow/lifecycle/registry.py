@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.workflow.lifecycle import state, steps
 from services.workflow.lifecycle.decision_builder import DecisionBuilder
-from services.workflow.lifecycle.state import Task
+from services.workflow.lifecycle.state import Completion, Task
 from shared.contract.events import (
     IdCheckAnswered,
     IdNumberDelayed,
@@ -14,159 +14,164 @@ from shared.contract.events import (
     IdNumberRefused,
     IdNumberStillPending,
 )
+from shared.refusals import Refused
 
 REGISTRY_TASK_HOURS = 4.0
 MISSHAPEN = frozenset({"length", "not-digits"})
 """Warnings with which a number is none: nobody may enter it as it is. Others (year, sex) are only looked at."""
 
 
-def on_number_found(pen: DecisionBuilder, fact: IdNumberFound) -> None:
+def on_number_found(builder: DecisionBuilder, fact: IdNumberFound) -> None:
     """Early: the return is free. Late: a task for the records clerk, and the citizen is told; no status changes.
 
     A misshapen one frees nothing until somebody has asked the registry; it may not be asked for again, for the registry
     has issued it. After an end that nobody waits behind it is told as it came.
     """
-    dossier = pen.dossier
+    dossier = builder.dossier
     if fact.request_key != dossier.number_key or dossier.number_state in ("found", "misshapen"):
         return
-    _close(pen, "awaited", "found")
-    _close(pen, "number_doubtful", "found")
+    _close(builder, "awaited", "found")
+    _close(builder, "number_doubtful", "found")
     if MISSHAPEN & set(fact.warnings) and (not dossier.ended or dossier.state == state.RETURNED):
         dossier.number_state = "misshapen"
-        pen.open_task("id_number", "number_misshapen", "specialist", hours=REGISTRY_TASK_HOURS)
+        builder.open_task("id_number", "number_misshapen", "specialist", hours=REGISTRY_TASK_HOURS)
     else:
-        _is_issued(pen)
+        _is_issued(builder)
 
 
-def _is_issued(pen: DecisionBuilder) -> None:
-    dossier = pen.dossier
+def _is_issued(builder: DecisionBuilder) -> None:
+    dossier = builder.dossier
     dossier.number_state = "found"
-    pen.tell(IdNumberIssued)
+    builder.emit(IdNumberIssued)
     if dossier.state == state.RETURNED:
-        pen.open_task("id_number", "number_late", "records_clerk", hours=REGISTRY_TASK_HOURS)
-        pen.notify(IdNumberIssued)
+        builder.open_task("id_number", "number_late", "records_clerk", hours=REGISTRY_TASK_HOURS)
+        builder.notify(IdNumberIssued)
     elif not dossier.ended:
-        held = _close(pen, "number_held", "found")
-        pen.set_timer("number_hold", None)
-        if held or _is_held(pen):
-            steps.open_step(pen)
+        held = _close(builder, "number_held", "found")
+        builder.set_timer("number_hold", None)
+        if held or _is_held(builder):
+            steps.open_step(builder)
 
 
-def on_still_pending(pen: DecisionBuilder, fact: IdNumberStillPending) -> None:
+def on_still_pending(builder: DecisionBuilder, fact: IdNumberStillPending) -> None:
     """Said once: the registry is late."""
-    dossier = pen.dossier
+    dossier = builder.dossier
     if fact.request_key == dossier.number_key and dossier.number_state == "wanted" and not dossier.ended:
         dossier.number_state = "delayed"
-        pen.tell(IdNumberDelayed, since=dossier.number_asked_at or pen.moment.office)
+        builder.emit(IdNumberDelayed, since=dossier.number_asked_office_at or builder.context.office)
 
 
-def on_duplicate_suspected(pen: DecisionBuilder, fact: IdNumberDuplicateSuspected) -> None:
+def on_duplicate_suspected(builder: DecisionBuilder, fact: IdNumberDuplicateSuspected) -> None:
     """The registry thinks this person has a number: somebody has to look. The same request may still succeed.
 
     It may be suspected again after somebody has looked: then somebody has to look again.
     """
-    dossier = pen.dossier
+    dossier = builder.dossier
     still_cared_for = not dossier.ended or dossier.state == state.RETURNED
     awaited = dossier.number_state in ("wanted", "delayed", "duplicate")
     if fact.request_key != dossier.number_key or not awaited or not still_cared_for:
         return
     dossier.number_state = "duplicate"
     if not any(task.kind == "number_doubtful" for task in dossier.tasks):
-        pen.open_task("id_number", "number_doubtful", "specialist", hours=REGISTRY_TASK_HOURS)
+        builder.open_task("id_number", "number_doubtful", "specialist", hours=REGISTRY_TASK_HOURS)
 
 
-def on_number_refused(pen: DecisionBuilder, fact: IdNumberRefused) -> None:
+def on_number_refused(builder: DecisionBuilder, fact: IdNumberRefused) -> None:
     """The registry will not answer this request any more: only now may another be made."""
-    dossier = pen.dossier
+    dossier = builder.dossier
     if fact.request_key != dossier.number_key or dossier.number_state not in state.AWAITED - {"misshapen"}:
         return
-    _close(pen, "awaited", "refused")
+    _close(builder, "awaited", "refused")
     dossier.number_state = "refused"
     if not dossier.ended or dossier.state == state.RETURNED:
-        _close(pen, "number_doubtful", "refused")
-        pen.open_task("id_number", "number_doubtful", "specialist", hours=REGISTRY_TASK_HOURS)
+        _close(builder, "number_doubtful", "refused")
+        builder.open_task("id_number", "number_doubtful", "specialist", hours=REGISTRY_TASK_HOURS)
 
 
-def on_check_answered(pen: DecisionBuilder, fact: IdCheckAnswered) -> None:
+def on_check_answered(builder: DecisionBuilder, fact: IdCheckAnswered) -> None:
     """A match is noted; anything else is a specialist's to look at. It blocks approval only where told to."""
-    dossier = pen.dossier
+    dossier = builder.dossier
     if fact.request_key != dossier.check_key or dossier.check_state != "wanted":
         return
-    _close(pen, "awaited", fact.answer, stage="identity_check")
+    _close(builder, "awaited", fact.answer, stage="identity_check")
     dossier.check_state = "match" if fact.answer == "match" else "mismatch"
     if dossier.ended:
         return
     if dossier.check_state == "mismatch":
-        pen.open_task("identity_check", "identity_mismatch", "specialist", hours=REGISTRY_TASK_HOURS)
-    _free_approval(pen)
+        builder.open_task("identity_check", "identity_mismatch", "specialist", hours=REGISTRY_TASK_HOURS)
+    _free_approval(builder)
 
 
-def confirm_identity(pen: DecisionBuilder, task: Task, outcome: str) -> None:
-    pen.close_task(task, outcome)
-    pen.dossier.check_state = "confirmed"
-    _free_approval(pen)
+def confirm_identity(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    builder.close_task(task, completion.outcome)
+    builder.dossier.check_state = "confirmed"
+    _free_approval(builder)
 
 
-def decide_hold(pen: DecisionBuilder, task: Task, outcome: str) -> None:
-    """The signatory's decision at the set hour."""
-    pen.close_task(task, outcome)
-    if outcome == "return_without_number":
-        pen.dossier.number_waived = True
-        steps.open_step(pen)
-    else:
-        pen.dossier.hold_until = pen.next_hold_time()
-        pen.set_timer("number_hold", pen.dossier.hold_until)
+def return_without_number(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    """The signatory's decision at the set hour: return the result now, the number comes later."""
+    builder.close_task(task, completion.outcome)
+    builder.dossier.number_waived = True
+    steps.open_step(builder)
 
 
-def on_hold_over(pen: DecisionBuilder) -> None:
+def wait_for_number(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    """The signatory's decision at the set hour: hold the return until the same hour of the next working day."""
+    builder.close_task(task, completion.outcome)
+    builder.dossier.hold_until = builder.next_hold_time()
+    builder.set_timer("number_hold", builder.dossier.hold_until)
+
+
+def on_hold_over(builder: DecisionBuilder) -> None:
     """The set hour has come: ask the signatory, if the return is what waits."""
-    if not pen.dossier.ended and _is_held(pen):
-        steps.open_step(pen)
+    if not builder.dossier.ended and _is_held(builder):
+        steps.open_step(builder)
 
 
-def take_up_doubt(pen: DecisionBuilder, task: Task, outcome: str) -> None:
-    if outcome == "ask_again" and pen.dossier.number_state != "refused":
-        raise state.Refused(
+def ask_again(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    if builder.dossier.number_state != "refused":
+        raise Refused(
             "request-still-open",
             "Yêu cầu trước chưa bị từ chối nên chưa được gửi yêu cầu mới.",
             "The earlier request has not been rejected, so no new one may be made.",
+            conflict=True,
         )
-    pen.close_task(task, outcome)
-    if outcome == "ask_again":
-        pen.ask_number()
+    builder.close_task(task, completion.outcome)
+    builder.request_number()
 
 
-def take_up_misshapen(pen: DecisionBuilder, task: Task, outcome: str) -> None:
+def accept_misshapen(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
     """The registry has said which number it is: from now on it is a number like any other."""
-    pen.close_task(task, outcome)
-    _is_issued(pen)
+    builder.close_task(task, completion.outcome)
+    _is_issued(builder)
 
 
-def settle_late_number(pen: DecisionBuilder, task: Task, outcome: str) -> None:
-    pen.close_task(task, outcome)
+def note(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    """Somebody has looked at it; nothing else follows."""
+    builder.close_task(task, completion.outcome)
 
 
-def _is_held(pen: DecisionBuilder) -> bool:
+def _is_held(builder: DecisionBuilder) -> bool:
     """Whether the flow stands at the return with no task for it."""
-    step = steps.current_step(pen)
+    step = steps.current_step(builder)
     return (
         step is not None
         and step.stage == "return"
-        and pen.dossier.state not in (state.SUPPLEMENT_REQUESTED, state.PAYMENT_REQUIRED)
-        and not any(task.kind in ("return", "number_held") for task in pen.dossier.tasks)
+        and builder.dossier.state not in (state.SUPPLEMENT_REQUESTED, state.PAYMENT_REQUIRED)
+        and not any(task.kind in ("return", "number_held") for task in builder.dossier.tasks)
     )
 
 
-def _free_approval(pen: DecisionBuilder) -> None:
-    step = steps.current_step(pen)
+def _free_approval(builder: DecisionBuilder) -> None:
+    step = steps.current_step(builder)
     at_approval = step is not None and step.stage == "approval"
-    under_way = pen.dossier.state in (state.RECEIVED, state.IN_PROGRESS)
-    if at_approval and under_way and pen.dossier.standing_in("approval") is None:
-        steps.open_step(pen)
+    under_way = builder.dossier.state in (state.RECEIVED, state.IN_PROGRESS)
+    if at_approval and under_way and builder.dossier.find_open_task("approval") is None:
+        steps.open_step(builder)
 
 
-def _close(pen: DecisionBuilder, kind: str, outcome: str, *, stage: str = "id_number") -> bool:
-    found = [task for task in pen.dossier.tasks if task.kind == kind and task.stage == stage]
+def _close(builder: DecisionBuilder, kind: str, outcome: str, *, stage: str = "id_number") -> bool:
+    found = [task for task in builder.dossier.tasks if task.kind == kind and task.stage == stage]
     for task in found:
-        pen.close_task(task, outcome)
+        builder.close_task(task, outcome)
     return bool(found)

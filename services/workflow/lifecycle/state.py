@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import date, datetime
 from operator import attrgetter
@@ -49,14 +49,6 @@ AWAITED = frozenset({"wanted", "delayed", "duplicate", "refused", "misshapen"})
 """Number states in which there is no number yet that anybody may enter."""
 
 
-class Refused(Exception):
-    """A command that cannot be done now, with a stable code and a sentence in both languages."""
-
-    def __init__(self, code: str, vi: str, en: str) -> None:
-        super().__init__(code)
-        self.code, self.vi, self.en = code, vi, en
-
-
 @dataclass(slots=True)
 class Task:
     """One stay of a dossier in a stage. `role` is None where a machine is awaited; then nobody can complete it.
@@ -70,7 +62,7 @@ class Task:
     role: str | None
     entered_at: datetime
     entered_office_at: datetime
-    due_at: datetime | None
+    due_office_at: datetime | None
     version: int = 1
     state: str = "open"
     holder: str | None = None
@@ -97,7 +89,7 @@ class Dossier:
     channel: str
     at_once: bool
     """Received without waiting at reception: filed by an officer at the counter."""
-    recorded_at: datetime
+    recorded_office_at: datetime
     trace_id: UUID
     sealed_contact: str
     sealed_person: str
@@ -108,9 +100,9 @@ class Dossier:
     state: str = RECORDED
     national_status: int = 1
     dossier_code: str | None = None
-    received_at: datetime | None = None
-    due_at: datetime | None = None
-    paused_at: datetime | None = None
+    received_office_at: datetime | None = None
+    due_office_at: datetime | None = None
+    paused_office_at: datetime | None = None
     paid: bool = False
     """The financial obligation is met: it is not asked for again when a step is sent back."""
     fee: int | None = None
@@ -128,7 +120,7 @@ class Dossier:
     number_state: str = "none"
     """none, wanted, delayed, duplicate, refused, misshapen, found or not_wanted."""
     number_key: UUID | None = None
-    number_asked_at: datetime | None = None
+    number_asked_office_at: datetime | None = None
     number_waived: bool = False
     hold_until: datetime | None = None
     notes: list[dict[str, Any]] = field(default_factory=list)
@@ -144,69 +136,79 @@ class Dossier:
     def find_task(self, task_id: UUID) -> Task | None:
         return next((task for task in self.tasks if task.task_id == task_id), None)
 
-    def standing_in(self, stage: str, *, machine: bool | None = None) -> Task | None:
+    def find_open_task(self, stage: str, *, machine: bool | None = None) -> Task | None:
         for task in self.tasks:
             if task.stage == stage and (machine is None or (task.role is None) == machine):
                 return task
         return None
 
     def to_json(self) -> bytes:
-        """As stored. What has its default is not written: most has, and PostgreSQL compresses long rows at a price.
+        """The stored form. It has no field that has its default: most have, and a short row costs PostgreSQL less.
 
         So the defaults belong to the stored form: a release that changes one must rewrite the rows.
         """
-        said = _shortened_dossier(self)
-        said["tasks"] = [_shortened_task(task) for task in self.tasks]
-        return orjson.dumps(said, default=str)
+        row = _stored_dossier(self)
+        row["tasks"] = [_stored_task(task) for task in self.tasks]
+        return orjson.dumps(row, default=str)
 
     @classmethod
     def from_json(cls, text: bytes) -> Dossier:
-        said = orjson.loads(text)
-        said["tasks"] = [Task(**_typed(task, TASK_IDS, TASK_TIMES)) for task in said["tasks"]]
-        return cls(**_typed(said, DOSSIER_IDS, DOSSIER_TIMES))
-
-
-class _Shortened:
-    """field -> value of what has not its default. One look for all fields: this is done for each dossier of a batch."""
-
-    def __init__(self, kind: type[Dossier] | type[Task]) -> None:
-        self._names = tuple(at.name for at in fields(kind))
-        # A default, or a mark that no value equals.
-        self._defaults = tuple(
-            at.default_factory() if at.default_factory is not MISSING else at.default for at in fields(kind)
-        )
-        self._values = attrgetter(*self._names)
-
-    def __call__(self, whole: Dossier | Task) -> dict[str, Any]:
-        told = zip(self._names, self._values(whole), self._defaults, strict=True)
-        return {name: value for name, value, default in told if value is not default and value != default}
-
-
-_shortened_task, _shortened_dossier = _Shortened(Task), _Shortened(Dossier)
+        row = orjson.loads(text)
+        row["tasks"] = [Task(**_typed(task, TASK_IDS, TASK_TIMES)) for task in row["tasks"]]
+        return cls(**_typed(row, DOSSIER_IDS, DOSSIER_TIMES))
 
 
 TASK_IDS = ("task_id",)
-TASK_TIMES = (
-    "entered_at",
-    "entered_office_at",
-    "due_at",
-    "started_at",
-    "started_office_at",
-    "left_at",
-    "left_office_at",
-)
+TASK_TIMES = {
+    "entered_at": "entered_at",
+    "entered_office_at": "entered_office_at",
+    "due_at": "due_office_at",
+    "started_at": "started_at",
+    "started_office_at": "started_office_at",
+    "left_at": "left_at",
+    "left_office_at": "left_office_at",
+}
 DOSSIER_IDS = ("dossier_id", "trace_id", "check_key", "number_key")
-DOSSIER_TIMES = ("recorded_at", "received_at", "due_at", "paused_at", "number_asked_at", "hold_until")
+DOSSIER_TIMES = {
+    "recorded_at": "recorded_office_at",
+    "received_at": "received_office_at",
+    "due_at": "due_office_at",
+    "paused_at": "paused_office_at",
+    "number_asked_at": "number_asked_office_at",
+    "hold_until": "hold_until",
+}
+"""Stored name -> field. The stored names stay, because rows have them."""
 
 
-def _typed(said: dict[str, Any], ids: tuple[str, ...], times: tuple[str, ...]) -> dict[str, Any]:
+class _Stored:
+    """stored name -> value, without defaults. Reads all fields at once, because every dossier of a batch is stored."""
+
+    def __init__(self, kind: type[Dossier] | type[Task], times: Mapping[str, str]) -> None:
+        stored_names = {name: stored for stored, name in times.items()}
+        self._names = tuple(stored_names.get(each.name, each.name) for each in fields(kind))
+        # A default, or a mark that no value equals.
+        self._defaults = tuple(
+            each.default_factory() if each.default_factory is not MISSING else each.default for each in fields(kind)
+        )
+        self._values = attrgetter(*(each.name for each in fields(kind)))
+
+    def __call__(self, whole: Dossier | Task) -> dict[str, Any]:
+        rows = zip(self._names, self._values(whole), self._defaults, strict=True)
+        return {name: value for name, value, default in rows if value is not default and value != default}
+
+
+_stored_task, _stored_dossier = _Stored(Task, TASK_TIMES), _Stored(Dossier, DOSSIER_TIMES)
+
+
+def _typed(row: dict[str, Any], ids: tuple[str, ...], times: Mapping[str, str]) -> dict[str, Any]:
     for name in ids:
-        if said.get(name) is not None:
-            said[name] = UUID(said[name])
-    for name in times:
-        if said.get(name) is not None:
-            said[name] = datetime.fromisoformat(said[name])
-    return said
+        if row.get(name) is not None:
+            row[name] = UUID(row[name])
+    for stored, name in times.items():
+        if stored in row:
+            text = row.pop(stored)
+            row[name] = text if text is None else datetime.fromisoformat(text)
+    return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,21 @@ class DecisionContext:
     """The next serial number of a kind of blank, or None when there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How an officer ends a task."""
+
+    outcome: str
+    version: int
+    """The task's version that the officer has seen."""
+    holder: str
+    note: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """What comes with the outcome (`Outcome.fields`), as sent."""
+    open_for_reception: bool = True
+    """Whether the procedure's intake mode allows reception now."""
+
+
 class EmittedEvent(NamedTuple):
     """One fact to tell, in its place."""
 
@@ -237,6 +254,6 @@ class EmittedEvent(NamedTuple):
 class Decision:
     """What follows: facts in order, tasks that are new, changed or closed, and timers (office time; None: no more)."""
 
-    told: list[EmittedEvent] = field(default_factory=list)
+    events: list[EmittedEvent] = field(default_factory=list)
     tasks: dict[UUID, Task] = field(default_factory=dict)
     timers: dict[str, datetime | None] = field(default_factory=dict)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from services.workflow.lifecycle import state
+from services.workflow.lifecycle import signing, state
 from services.workflow.lifecycle.decision_builder import DecisionBuilder
-from services.workflow.lifecycle.state import AWAITED, Dossier, Refused, Task
-from services.workflow.procedures import Procedure, Step
+from services.workflow.lifecycle.state import AWAITED, Completion, Task
+from services.workflow.procedures import Step
 from shared.contract.events import (
     ClockPaused,
     ClockResumed,
@@ -18,256 +16,196 @@ from shared.contract.events import (
     PaymentMade,
     PaymentRequired,
     ResultReturned,
-    ResultSigned,
     StepCompleted,
     StepReturned,
     StepStarted,
 )
+from shared.refusals import Refused
 
 PAYMENT_HOURS = 40.0
-MAX_CHARACTERS = {"number": 60, "book": 60, "signed_by": 120, "signed_as": 4, "signature": 20}
-"""Of the words that come with an outcome; the same as of a result that is put."""
 
 
-def current_step(pen: DecisionBuilder) -> Step | None:
-    steps = pen.procedure.steps
-    return steps[pen.dossier.step] if 0 <= pen.dossier.step < len(steps) else None
+def current_step(builder: DecisionBuilder) -> Step | None:
+    steps = builder.procedure.steps
+    return steps[builder.dossier.step] if 0 <= builder.dossier.step < len(steps) else None
 
 
-def go_on(pen: DecisionBuilder) -> None:
+def go_on(builder: DecisionBuilder) -> None:
     """To the next step; with nothing left but the return, it is resolved."""
-    pen.dossier.step += 1
-    step = current_step(pen)
-    if step is not None and step.stage == "return" and pen.dossier.step > 0:
-        _resolve(pen)
-    open_step(pen)
+    builder.dossier.step += 1
+    step = current_step(builder)
+    if step is not None and step.stage == "return" and builder.dossier.step > 0:
+        _resolve(builder)
+    open_step(builder)
 
 
-def open_step(pen: DecisionBuilder) -> None:
+def open_step(builder: DecisionBuilder) -> None:
     """Open the current step's task, unless something it may not go without is still awaited."""
-    step = current_step(pen)
+    step = current_step(builder)
     if step is None:
         return
-    if step.stage == "approval" and check_holds(pen):
+    if step.stage == "approval" and check_holds(builder):
         return
-    if step.stage == "return" and number_holds(pen):
+    if step.stage == "return" and number_holds(builder):
         return
-    needs = f"blanks:{pen.procedure.blank}" if step.stage == "issuing" and pen.procedure.blank else None
-    task = pen.open_task(step.stage, step.stage, step.role, hours=step.working_hours, needs=needs)
-    first = pen.dossier.national_status == 2
-    if pen.dossier.state == state.RECEIVED:
-        pen.dossier.state = state.IN_PROGRESS
-    pen.tell(StepStarted, status=4 if first else None, stage=step.stage, task_id=task.task_id)
+    needs = f"blanks:{builder.procedure.blank}" if step.stage == "issuing" and builder.procedure.blank else None
+    task = builder.open_task(step.stage, step.stage, step.role, hours=step.working_hours, needs=needs)
+    first = builder.dossier.national_status == 2
+    if builder.dossier.state == state.RECEIVED:
+        builder.dossier.state = state.IN_PROGRESS
+    builder.emit(StepStarted, status=4 if first else None, stage=step.stage, task_id=task.task_id)
     if step.stage == "consultation":
-        pen.tell(ConsultationAsked, answer_due_at=task.due_at)
-    if step.stage == "return" and pen.dossier.state == state.RESOLVED:
+        builder.emit(ConsultationAsked, answer_due_at=task.due_office_at)
+    if step.stage == "return" and builder.dossier.state == state.RESOLVED:
         # Only now: while it is held for the number nobody should come for it.
-        without = pen.dossier.number_state in AWAITED
-        pen.notify(DossierResolved, "ready_without_number" if without else None)
+        without = builder.dossier.number_state in AWAITED
+        builder.notify(DossierResolved, "ready_without_number" if without else None)
 
 
-def is_signed(dossier: Dossier, procedure: Procedure) -> bool:
-    """Whether ResultSigned was told and not taken back by sending it back to the signatory."""
-    if procedure.same_visit:
-        return dossier.state == state.RETURNED
-    return any(step.stage == "approval" for step in procedure.steps[: max(dossier.step, 0)])
-
-
-def check_holds(pen: DecisionBuilder) -> bool:
+def check_holds(builder: DecisionBuilder) -> bool:
     """Approval waits for the identity check only where the procedure says so."""
-    return pen.procedure.identity_check == "required" and pen.dossier.check_state in ("wanted", "mismatch")
+    return builder.procedure.identity_check == "required" and builder.dossier.check_state in ("wanted", "mismatch")
 
 
-def number_holds(pen: DecisionBuilder) -> bool:
+def number_holds(builder: DecisionBuilder) -> bool:
     """The return waits for the number until the set hour; then the signatory decides, never the clock by itself."""
-    dossier = pen.dossier
+    dossier = builder.dossier
     if dossier.number_state not in AWAITED or dossier.number_waived:
         return False
-    if dossier.hold_until is not None and pen.moment.office < dossier.hold_until:
-        pen.set_timer("number_hold", dossier.hold_until)
+    if dossier.hold_until is not None and builder.context.office < dossier.hold_until:
+        builder.set_timer("number_hold", dossier.hold_until)
     elif not any(task.kind == "number_held" for task in dossier.tasks):
-        pen.open_task("id_number", "number_held", "signatory", hours=1.0)
+        builder.open_task("id_number", "number_held", "signatory", hours=1.0)
     return True
 
 
-def complete(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
-    """A step's task ends with one of its outcomes."""
-    if outcome == "refuse":
-        refuse(pen, task)
-    elif outcome == "send_back":
-        send_back(pen, task)
+def _finish(builder: DecisionBuilder, task: Task, outcome: str) -> None:
+    builder.close_task(task, outcome)
+    builder.emit(StepCompleted, stage=task.stage, task_id=task.task_id, outcome=outcome)
+
+
+def agree(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    builder.dossier.appraised_by = completion.holder
+    _finish(builder, task, completion.outcome)
+    if builder.procedure.financial_obligation and not builder.dossier.paid:
+        builder.pause_clock()
+        builder.dossier.state = state.PAYMENT_REQUIRED
+        builder.emit(PaymentRequired, status=6)
+        builder.emit(ClockPaused, reason="financial_obligation")
+        builder.notify(PaymentRequired)
+        builder.open_task("financial_obligation", "financial_obligation", "counter", hours=PAYMENT_HOURS)
     else:
-        FORWARD[task.kind](pen, task, outcome, fields, holder)
+        go_on(builder)
 
 
-def _finish(pen: DecisionBuilder, task: Task, outcome: str) -> None:
-    pen.close_task(task, outcome)
-    pen.tell(StepCompleted, stage=task.stage, task_id=task.task_id, outcome=outcome)
+def take_payment(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    builder.close_task(task, completion.outcome)
+    builder.resume_clock()
+    builder.dossier.paid = True
+    builder.dossier.state = state.IN_PROGRESS
+    builder.emit(PaymentMade, status=4)
+    builder.emit(ClockResumed, reason="financial_obligation", due_at=builder.dossier.due_office_at)
+    go_on(builder)
 
 
-def agree(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], holder: str) -> None:
-    pen.dossier.appraised_by = holder
-    _finish(pen, task, outcome)
-    if pen.procedure.financial_obligation and not pen.dossier.paid:
-        pen.pause()
-        pen.dossier.state = state.PAYMENT_REQUIRED
-        pen.tell(PaymentRequired, status=6)
-        pen.tell(ClockPaused, reason="financial_obligation")
-        pen.notify(PaymentRequired)
-        pen.open_task("financial_obligation", "financial_obligation", "counter", hours=PAYMENT_HOURS)
-    else:
-        go_on(pen)
+def take_opinion(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    builder.emit(ConsultationAnswered)
+    _finish(builder, task, completion.outcome)
+    go_on(builder)
 
 
-def paid(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
-    pen.close_task(task, outcome)
-    pen.resume()
-    pen.dossier.paid = True
-    pen.dossier.state = state.IN_PROGRESS
-    pen.tell(PaymentMade, status=4)
-    pen.tell(ClockResumed, reason="financial_obligation", due_at=pen.dossier.due_at)
-    go_on(pen)
+def sign(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    if builder.procedure.four_eyes and completion.holder == builder.dossier.appraised_by:
+        raise Refused("four-eyes", "Người thẩm định không được ký.", "Who appraised it may not sign it.", conflict=True)
+    signature = signing.read_signature(builder.dossier, builder.procedure, completion.fields, completion.holder)
+    signing.sign(builder, signature)
+    _finish(builder, task, completion.outcome)
+    go_on(builder)
 
 
-def answered(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
-    pen.tell(ConsultationAnswered)
-    _finish(pen, task, outcome)
-    go_on(pen)
+def issue(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    dossier = builder.dossier
+    entry = signing.read_entry(dossier, completion.fields)
+    # The last thing that can refuse: nobody else may have the blank that was taken.
+    blank = _take_blank(builder)
+    signing.enter(dossier, entry)
+    dossier.blank = blank
+    dossier.result = {**(dossier.result or {}), "blank": blank}
+    _finish(builder, task, completion.outcome)
+    go_on(builder)
 
 
-def sign(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
-    if pen.procedure.four_eyes and holder == pen.dossier.appraised_by:
-        raise Refused("four-eyes", "Người thẩm định không được ký.", "Who appraised it may not sign it.")
-    _set_signature(pen, fields, holder)
-    _finish(pen, task, outcome)
-    go_on(pen)
+def _take_blank(builder: DecisionBuilder) -> int | None:
+    """The dossier's blank: the one it has, else the next from the stock; None where the procedure uses none."""
+    if builder.procedure.blank is None or builder.dossier.blank is not None:
+        return builder.dossier.blank
+    serial = builder.context.take_blank(builder.procedure.blank)
+    if serial is None:
+        raise Refused("no-blank", "Hết phôi, chưa phát hành được.", "There is no blank in stock.", conflict=True)
+    return serial
 
 
-def issue(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], _: str) -> None:
-    dossier = pen.dossier
-    if pen.procedure.blank is not None and dossier.blank is None:
-        serial = pen.moment.take_blank(pen.procedure.blank)
-        if serial is None:
-            raise Refused("no-blank", "Hết phôi, chưa phát hành được.", "There is no blank in stock.")
-        dossier.blank = serial
-    result = dossier.result or {}
-    dossier.result = {
-        **result,
-        "number": _word(fields, "number") or result.get("number"),
-        "book": _word(fields, "book") or result.get("book"),
-        "blank": dossier.blank,
-    }
-    _finish(pen, task, outcome)
-    go_on(pen)
+def hand_over(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    if builder.dossier.state != state.RESOLVED:
+        _resolve(builder)
+    _finish(builder, task, completion.outcome)
+    _return(builder)
 
 
-def hand_over(pen: DecisionBuilder, task: Task, outcome: str, _: dict[str, Any], __: str) -> None:
-    if pen.dossier.state != state.RESOLVED:
-        _resolve(pen)
-    _finish(pen, task, outcome)
-    _return(pen)
-
-
-def hand_over_at_once(pen: DecisionBuilder, task: Task, outcome: str, fields: dict[str, Any], holder: str) -> None:
+def hand_over_at_once(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
     """Same visit: signed, resolved and returned in one act."""
-    _set_signature(pen, fields, holder)
-    result = pen.dossier.result or {}
-    pen.dossier.result = {
-        **result,
-        "number": _word(fields, "number") or result.get("number"),
-        "book": _word(fields, "book") or result.get("book"),
-    }
-    pen.close_task(task, outcome)
-    _resolve(pen)
-    _return(pen)
-    pen.notify(ResultReturned)
+    signature = signing.read_signature(builder.dossier, builder.procedure, completion.fields, completion.holder)
+    entry = signing.read_entry(builder.dossier, completion.fields)
+    signing.sign(builder, signature)
+    signing.enter(builder.dossier, entry)
+    builder.close_task(task, completion.outcome)
+    _resolve(builder)
+    _return(builder)
+    builder.notify(ResultReturned)
 
 
-FORWARD = {
-    "same_visit": hand_over_at_once,
-    "appraisal": agree,
-    "financial_obligation": paid,
-    "consultation": answered,
-    "approval": sign,
-    "issuing": issue,
-    "return": hand_over,
-}
-
-
-def refuse(pen: DecisionBuilder, task: Task) -> None:
+def refuse(builder: DecisionBuilder, task: Task, _: Completion) -> None:
     """A reasoned letter, inside the processing time (decree 61/2018 art. 19(8)); not the same as not accepting."""
-    if pen.dossier.state == state.RESOLVED:
-        raise Refused("already-ended", "Hồ sơ đã giải quyết xong.", "The dossier has been decided already.")
-    pen.drop_number()
-    _finish(pen, task, "refuse")
-    pen.close_all("refused")
-    pen.dossier.state = state.REFUSED
-    pen.tell(DossierRefused, status=pen.procedure.refusal_status, reason="refused")
-    pen.notify(DossierRefused)
-    pen.set_timer("number_hold", None)
+    if builder.dossier.state == state.RESOLVED:
+        raise Refused(
+            "already-ended", "Hồ sơ đã giải quyết xong.", "The dossier has been decided already.", conflict=True
+        )
+    builder.drop_number_request()
+    _finish(builder, task, "refuse")
+    builder.close_all_tasks("refused")
+    builder.dossier.state = state.REFUSED
+    builder.emit(DossierRefused, status=builder.procedure.refusal_status, reason="refused")
+    builder.notify(DossierRefused)
+    builder.set_timer("number_hold", None)
 
 
-def send_back(pen: DecisionBuilder, task: Task) -> None:
+def send_back(builder: DecisionBuilder, task: Task, _: Completion) -> None:
     """A step back, as leaders do every day."""
-    if pen.dossier.step < 1:
-        raise Refused("no-step-before", "Không có bước trước để trả lại.", "There is no step before this one.")
-    pen.close_task(task, "send_back")
-    pen.dossier.step -= 1
-    before = current_step(pen)
+    if builder.dossier.step < 1:
+        raise Refused(
+            "no-step-before", "Không có bước trước để trả lại.", "There is no step before this one.", conflict=True
+        )
+    builder.close_task(task, "send_back")
+    builder.dossier.step -= 1
+    before = current_step(builder)
     assert before is not None
     if before.stage == "approval":
-        _void_signature(pen)
-    pen.tell(StepReturned, stage=task.stage, task_id=task.task_id, outcome="send_back", back_to=before.stage)
-    open_step(pen)
+        signing.void_signature(builder.dossier)
+    builder.emit(StepReturned, stage=task.stage, task_id=task.task_id, outcome="send_back", back_to=before.stage)
+    open_step(builder)
 
 
-def _resolve(pen: DecisionBuilder) -> None:
+def _resolve(builder: DecisionBuilder) -> None:
     """Decided: the result has a number, the dossier's own code where nobody gave it another."""
-    result = pen.dossier.result or {}
-    pen.dossier.result = {**result, "number": result.get("number") or pen.dossier.dossier_code}
-    pen.dossier.state = state.RESOLVED
-    pen.tell(DossierResolved, status=9)
+    result = builder.dossier.result or {}
+    builder.dossier.result = {**result, "number": result.get("number") or builder.dossier.dossier_code}
+    builder.dossier.state = state.RESOLVED
+    builder.emit(DossierResolved, status=9)
 
 
-def _return(pen: DecisionBuilder) -> None:
-    without = pen.dossier.number_state in AWAITED
-    pen.dossier.state = state.RETURNED
-    pen.close_all("ended", but_number=without)
-    pen.tell(ResultReturned, status=10, without_number=without)
-    pen.set_timer("number_hold", None)
-
-
-def _set_signature(pen: DecisionBuilder, fields: dict[str, Any], holder: str) -> None:
-    """What was said with the outcome, else what was set on the result before, else the procedure's default."""
-    result = pen.dossier.result or {}
-    capacity = _word(fields, "signed_as") or result.get("signed_as") or pen.procedure.signed_as
-    signature = _word(fields, "signature") or result.get("signature") or "digital"
-    if capacity not in ("TM.", "KT.", "TL.", "TUQ."):
-        raise Refused("bad-field", "Thẩm quyền ký không hợp lệ.", "signed_as must be TM., KT., TL. or TUQ.")
-    if signature not in ("digital", "wet", "wet_scanned"):
-        raise Refused("bad-field", "Hình thức ký không hợp lệ.", "signature must be digital, wet or wet_scanned.")
-    pen.dossier.result = {
-        **result,
-        "signed_by": _word(fields, "signed_by") or result.get("signed_by") or holder,
-        "signed_as": capacity,
-        "signature": signature,
-    }
-    pen.tell(ResultSigned, signed_as=capacity, signature=signature)
-
-
-def _void_signature(pen: DecisionBuilder) -> None:
-    signature = ("signed_by", "signed_as", "signature", "sha256")
-    pen.dossier.result = {name: value for name, value in (pen.dossier.result or {}).items() if name not in signature}
-
-
-def _word(fields: dict[str, Any], name: str) -> str | None:
-    """What was said, or None. Raises Refused for what is no text or too long: nobody signs under half a name."""
-    value = fields.get(name)
-    if value is None:
-        return None
-    most = MAX_CHARACTERS[name]
-    if not isinstance(value, str) or len(value.strip()) > most:
-        raise Refused(
-            "bad-field", f"`{name}` phải là chữ, dài nhất {most}.", f"`{name}` must be text of at most {most}."
-        )
-    return value.strip() or None
+def _return(builder: DecisionBuilder) -> None:
+    without = builder.dossier.number_state in AWAITED
+    builder.dossier.state = state.RETURNED
+    builder.close_all_tasks("ended", but_number=without)
+    builder.emit(ResultReturned, status=10, without_number=without)
+    builder.set_timer("number_hold", None)

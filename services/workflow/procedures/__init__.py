@@ -23,7 +23,7 @@ from typing import Any, Literal
 import jsonschema
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from shared.http.problems import broken_rule
+from shared.refusals import broken_rule
 
 Stage = Literal["appraisal", "consultation", "approval", "issuing", "return"]
 """What an officer does after reception; the other stages come by themselves."""
@@ -34,6 +34,8 @@ GROUPS = ("birth", "certification", "civil_status", "construction", "extract", "
 MAX_MONEY = 1_000_000_000
 """Đồng of one item of a fee."""
 Role = Literal["counter", "specialist", "signatory", "records_clerk", "centre_director"]
+Capacity = Literal["TM.", "KT.", "TL.", "TUQ."]
+"""How a signatory signs: on behalf of the authority (TM.), for its head (KT.), by order (TL.), by delegation (TUQ.)."""
 
 
 class Part(BaseModel):
@@ -129,8 +131,8 @@ class Procedure(Part):
     """Who appraised may not sign."""
     competent_agency: Names | None = None
     """Who decides, where that is not the receiving agency."""
-    signed_as: Literal["TM.", "KT.", "TL.", "TUQ."] = "TM."
-    """Default capacity of the signature on the result (TM., KT., TL., TUQ.)."""
+    signed_as: Capacity = "TM."
+    """Default capacity of the signature on the result."""
     components: tuple[ComponentRule, ...] = ()
     subject_schema: dict[str, Any]
     """JSON Schema 2020-12 of the submission's `subject`."""

@@ -28,7 +28,7 @@ from bench.ground import one
 from bench.workload import submissions
 from deploy.demo.conduct import pss_mb
 from deploy.kafka import KafkaCluster
-from deploy.local.environment import Surroundings
+from deploy.local.environment import Environment
 from deploy.local.keys import Keys
 from deploy.local.ports import free_base, free_port
 from deploy.local.postgres import Postgres
@@ -120,13 +120,13 @@ class Bench:
         self.kafka = KafkaCluster(1, folder / "kafka", free_base(), heap_mb=768)
         clock = OfficeClock.real()
         nowhere = {"registry": "http://127.0.0.1:9", "sms": ""}
-        self._around = Surroundings(Keys(folder / "keys.json"), clock, self.kafka.bootstrap, "apache", nowhere)
+        self._environment = Environment(Keys(folder / "keys.json"), clock, self.kafka.bootstrap, "apache", nowhere)
         self.dsn: dict[str, str] = {}
 
     @asynccontextmanager
     async def running(self, name: str) -> AsyncIterator[subprocess.Popen[bytes]]:
         """A service's process, ended afterwards."""
-        environment = self._around.plain() | self._around.service(name, free_port(), self.dsn[name])
+        environment = self._environment.plain() | self._environment.service(name, free_port(), self.dsn[name])
         command = [sys.executable, "-m", f"services.{name}.main"]
         process = spawn(command, log=self._folder / f"{name}.log", env=environment, cwd=Path(__file__).parents[1])
         try:

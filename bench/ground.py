@@ -39,16 +39,16 @@ class Ground:
     """A started stack. `spent` counts the dossiers handed out, so that no two are alike."""
 
     def __init__(self, stack: Stack) -> None:
-        assert stack.surroundings is not None
+        assert stack.environment is not None
         self.stack = stack
-        self.tokens = stack.surroundings.tokens
+        self.tokens = stack.environment.tokens
         self.dsn: dict[str, str] = stack.endpoints["databases"]
         self.url: dict[str, str] = {name: stack.endpoints[name] for name in (*SERVICES, "registry", "sms")}
         self.kafka: str = stack.endpoints["kafka"]
-        told = stack.surroundings.service("intake", 0, "")
+        told = stack.environment.service("intake", 0, "")
         self.seal_keys = told["HOSO_SEAL_KEYS"]
         self.sealer = Sealer(self.seal_keys)
-        self.clock: OfficeClock = stack.surroundings.clock
+        self.clock: OfficeClock = stack.environment.clock
         said = call.call(self.url["workflow"], "/v1/procedures", query={"limit": 1000}, token=self.tokens["ops"])
         self.examples = {row["code"]: row["example"] for row in said["items"]}
         self.versions = {row["code"]: row["version"] for row in said["items"]}

@@ -129,8 +129,8 @@ def _asker(place: Ground, role: str) -> Asker:
 def _ask_everything(place: Ground, seeding: Seeding, times: int) -> dict[str, float]:
     """The 95th percentile of the waits, in milliseconds, of each question, asked one after the other."""
     chosen = random.Random(1)
-    assert place.stack.surroundings is not None
-    key = place.stack.surroundings.service("workflow", 0, "")["HOSO_SECRET"].encode()
+    assert place.stack.environment is not None
+    key = place.stack.environment.service("workflow", 0, "")["HOSO_SECRET"].encode()
     asker = _asker(place, "specialist")
 
     def agency() -> str:

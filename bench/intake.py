@@ -95,9 +95,9 @@ def _serving(place: Ground, contender: str) -> Iterator[int]:
         "bare_route": ["bench.intake_rivals", "bare"],
         "one_transaction_each": ["bench.intake_rivals", "one-each"],
     }[contender]
-    assert place.stack.surroundings is not None
+    assert place.stack.environment is not None
     port = ports.free_port()
-    env = place.stack.surroundings.service("intake", port, place.dsn["intake"])
+    env = place.stack.environment.service("intake", port, place.dsn["intake"])
     root = Path(__file__).parents[1]
     program = Program(contender, [sys.executable, "-m", *module], port, env, root, place.stack.log(contender))
     program.start()

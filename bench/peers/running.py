@@ -81,8 +81,8 @@ async def running(ground: Ground, peer: Peer) -> AsyncIterator[Running]:
     name = peer.__name__.rpartition(".")[2]
     place = await make_place(ground, name)
     await peer.install(place)
-    assert ground.stack.surroundings is not None
-    env = {**ground.stack.surroundings.plain(), **place.env}
+    assert ground.stack.environment is not None
+    env = {**ground.stack.environment.plain(), **place.env}
     processes = []
     try:
         for worker in peer.WORKERS:

@@ -21,8 +21,8 @@ class Balancer:
 
     def __init__(self, stack: Stack, names: dict[str, tuple[str, ...]]) -> None:
         """`names`: service -> its instances."""
-        assert stack.surroundings is not None
-        self._urls = {name: stack.surroundings.urls[name] for group in names.values() for name in group}
+        assert stack.environment is not None
+        self._urls = {name: stack.environment.urls[name] for group in names.values() for name in group}
         self._names, self._tokens = names, stack.endpoints["tokens"]
         self._turn = {service: itertools.cycle(group) for service, group in names.items()}
         self._http = httpx2.AsyncClient(timeout=30, trust_env=False)

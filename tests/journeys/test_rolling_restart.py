@@ -32,9 +32,9 @@ def program(stack: Stack, name: str) -> Program:
 
 async def until_it_works(stack: Stack, *names: str) -> None:
     """Ready, with the broker: its consumer has partitions or its relay is connected."""
-    assert stack.surroundings is not None
+    assert stack.environment is not None
     for name in names:
-        url = stack.surroundings.urls[name]
+        url = stack.environment.urls[name]
 
         def works(url: str = url) -> bool:
             try:
@@ -48,9 +48,9 @@ async def until_it_works(stack: Stack, *names: str) -> None:
 @contextlib.asynccontextmanager
 async def two_of_each(stack: Stack) -> AsyncIterator[dict[str, tuple[str, ...]]]:
     """Service -> its two instances, which all drain before they stop; one each afterwards, as before."""
-    assert stack.surroundings is not None
-    extra, before = stack.surroundings.extra, {name: program(stack, name).env for name in SERVICES}
-    stack.surroundings.extra = {**extra, **DRAIN}
+    assert stack.environment is not None
+    extra, before = stack.environment.extra, {name: program(stack, name).env for name in SERVICES}
+    stack.environment.extra = {**extra, **DRAIN}
     added = []
     try:
         for name in SERVICES:
@@ -62,7 +62,7 @@ async def two_of_each(stack: Stack) -> AsyncIterator[dict[str, tuple[str, ...]]]
         )
         yield {name: (name, other) for name, other in zip(SERVICES, added, strict=True)}
     finally:
-        stack.surroundings.extra = extra
+        stack.environment.extra = extra
         for name, env in before.items():
             program(stack, name).env = env
         await asyncio.gather(*(asyncio.to_thread(stack.remove_instance, name) for name in added))

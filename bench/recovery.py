@@ -28,7 +28,7 @@ from rich.table import Table
 
 from bench.ground import SERVICES, Stalled, one
 from bench.workload import BIRTH
-from deploy.chaos.crowd import Crowd
+from deploy.chaos.load import LoadGenerator
 from deploy.kafka.cluster import KafkaCluster
 from deploy.local import ports
 from deploy.local.stack import EMBEDDED, Stack
@@ -173,15 +173,15 @@ async def scene(broker: str, console: Console) -> AsyncIterator[Scene]:
             await asyncio.to_thread(stack.start)
             await asyncio.to_thread(stack.wait_ready, 120)
             seen = stack.endpoints
-            crowd = Crowd(seen, SEED, RATE, mix=(BIRTH,))
-            await crowd.learn()
-            filing = asyncio.create_task(crowd.file_until(over))
+            load = LoadGenerator(seen, SEED, RATE, mix=(BIRTH,))
+            await load.learn()
+            filing = asyncio.create_task(load.file_until(over))
             try:
                 yield Scene(stack, kafka, seen, console)
             finally:
                 over.set()
                 await asyncio.gather(filing, return_exceptions=True)
-                await crowd.close()
+                await load.close()
         finally:
             await asyncio.to_thread(stack.stop)
             if kafka is not None:

@@ -93,7 +93,7 @@ class Keeper:
 
     def _watch(self) -> None:
         pause = FIRST_PAUSE_S
-        began = time.monotonic()
+        started = time.monotonic()
         while not self._let_go.wait(CHECK_S):
             if not self._wanted.is_set() or self.runnable.poll() is None:
                 continue
@@ -101,7 +101,7 @@ class Keeper:
                 status = self.runnable.poll()
                 if not self._wanted.is_set() or status is None:
                     continue
-            if time.monotonic() - began > STEADY_S:
+            if time.monotonic() - started > STEADY_S:
                 pause = FIRST_PAUSE_S
             self.deaths += 1
             self._say(f"{self.name}: {_ended(status)}; chạy lại sau / starts again in {pause:g} s")
@@ -116,7 +116,7 @@ class Keeper:
                 except (Trouble, OSError) as error:
                     self._say(f"{self.name}: {error}")
                     continue
-                began = time.monotonic()
+                started = time.monotonic()
             self._on_change()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from bench.backlog import HEARD, SENT, fill, peak_rss_mb, values
+from bench.backlog import APPLIED, SENT, fill, peak_rss_mb, values
 from shared.kafka.settings import KafkaSettings
 from tests.fixtures.databases import MakePool
 from tests.fixtures.services import StartService
@@ -32,7 +32,7 @@ async def test_a_backlog_is_sent_and_read_in_limited_memory(
     sending = peak_rss_mb(intake.pid)
     intake.kill()
     workflow = await start_service("workflow", workflow_dsn, kafka)
-    await wait_until(reach(workflow_pool, HEARD, COUNT // 2), 120, every_s=0.05)
+    await wait_until(reach(workflow_pool, APPLIED, COUNT // 2), 120, every_s=0.05)
     reading = peak_rss_mb(workflow.pid)
     workflow.kill()
     # MB: above what these need with the limits on unsent and unread records, and below what they need without.

@@ -80,7 +80,7 @@ class Town:
         self.examples = {procedure["code"]: procedure["example"] for procedure in page["items"]}
 
     def submission(self, code: str, agency: str, *, online: bool = False) -> dict[str, Any]:
-        """Return the procedure's example for a new synthetic person, submitted by an officer or online by the citizen."""
+        """Return the procedure's example for a new synthetic person, submitted by an officer or online."""
         body, number = copy.deepcopy(self.examples[code]), next(_numbers)
         body["receiving_agency"], body["channel"] = agency, "online" if online else "direct"
         body.pop("assisted_by", None)

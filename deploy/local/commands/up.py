@@ -48,7 +48,7 @@ def up(
     speed: options.Speed = None,
 ) -> None:
     """Chạy toàn bộ hệ thống cho đến khi nhấn Ctrl-C. / Run the whole stack until Ctrl-C."""
-    began = time.monotonic()
+    started = time.monotonic()
     stack = Stack(
         data,
         port_base=port_base,
@@ -63,7 +63,7 @@ def up(
             print(f"Đang khởi động… / Starting… ({stack.data / 'logs'})", flush=True)
             stack.start()
             stack.wait_ready()
-            _announce(stack, broker, time.monotonic() - began)
+            _announce(stack, broker, time.monotonic() - started)
             while True:
                 time.sleep(3600)
     except Stopped:

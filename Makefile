@@ -12,25 +12,19 @@ READY := .venv/installed.lock
 
 help:
 	@printf '%s\n' \
-	  'make demo        một tuần của một xã, kho dân cư bị chậm giữa tuần /' \
-	  '                 a week of one commune; the registry is slow in the middle' \
-	  'make up          chạy hệ thống, Ctrl-C để dừng / run the stack until Ctrl-C' \
+	  'make demo        một tuần của một xã / a week of one commune' \
+	  'make up          chạy hệ thống đến Ctrl-C / run the stack until Ctrl-C' \
 	  'make doctor      kiểm tra máy này / check this machine' \
-	  'make test        mọi kiểm thử chỉ cần gói Python /' \
-	  '                 all tests that need only Python wheels' \
-	  'make test-kafka  kiểm thử chuyển phát trên Apache Kafka thật /' \
-	  '                 delivery tests on a real Apache Kafka (Java >= 17, Maven)' \
-	  'make check       định dạng, kiểu, ranh giới /' \
-	  '                 format, lint, types, import contracts' \
-	  'make chaos       giết mọi thứ khi đang có việc, rồi đối chứng /' \
-	  '                 kill everything under load, then verify (SEED= MINUTES=)' \
-	  'make bench       đo bên cạnh các công cụ khác, nửa giờ (bench-long: lâu hơn) /' \
-	  '                 benchmarks beside other tools, 30 minutes (bench-long: more)' \
+	  'make test        kiểm thử chỉ cần gói Python / tests that need only wheels' \
+	  'make test-kafka  kiểm thử trên Kafka thật / tests on a real Kafka (Java, Maven)' \
+	  'make check       định dạng, kiểu, ranh giới / format, lint, types, imports' \
+	  'make chaos       giết mọi thứ khi có việc / kill all under load (SEED= MINUTES=)' \
+	  'make bench       đo hiệu năng, nửa giờ / benchmarks, half an hour' \
+	  'make bench-long  đo hiệu năng, lâu hơn / longer benchmarks' \
 	  'make format      sửa định dạng / format the sources' \
 	  'make docs        sinh lại tài liệu / regenerate the documents' \
 	  'make lock        khoá lại các gói (cần uv) / update the lock files (needs uv)' \
-	  'ARGS="…"         tuỳ chọn thêm cho lệnh / options for the command' \
-	  'PYTHON=…         chọn Python / choose the Python'
+	  'ARGS="…"         tuỳ chọn thêm / more options; PYTHON=… chọn Python / the Python'
 
 # The stamp is a copy of the lock file that was installed last.
 $(READY): requirements/dev.lock deploy/local/prepare.sh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from typing import NamedTuple
 
 from bench.testbed import Testbed, connect
 
@@ -14,6 +14,13 @@ LEDGERS = {"workflow": ("dossiers", "tasks"), "idlookup": ("requests",), "notify
 
 class DifferentWork(RuntimeError):
     """A contender did not do the same work as hoso."""
+
+
+class Work(NamedTuple):
+    """The rows that `dossiers` dossiers of hoso left."""
+
+    rows: Counter[str]
+    dossiers: int
 
 
 async def rows_of_hoso(testbed: Testbed) -> Counter[str]:
@@ -35,24 +42,22 @@ async def rows_in(dsn: str, tables: list[str] | tuple[str, ...]) -> Counter[str]
         return rows + Counter({row["type"]: int(row["n"]) for row in types})
 
 
-async def settled(testbed: Testbed, dossiers: int, births: int, timeout_s: float = 30.0) -> Counter[str]:
+async def finished_work(testbed: Testbed, dossiers: int, births: int, timeout_s: float = 30.0) -> Work:
     """Wait until workflow has applied the last number that was found, and return hoso's rows."""
     deadline = time.monotonic() + timeout_s
     while (rows := await rows_of_hoso(testbed))["IdNumberIssued"] < births or rows["NoticeSent"] < dossiers:
         if time.monotonic() > deadline:
             raise DifferentWork(f"hoso did not finish: {dict(rows)}")
         await asyncio.sleep(0.1)
-    return rows
+    return Work(rows, dossiers)
 
 
-async def require_same(
-    ours: Mapping[str, int], dossiers: int, name: str, dsn: str, theirs: int, timeout_s: float = 30.0
-) -> None:
-    """Wait until a peer's `theirs` dossiers left the same rows per dossier as hoso's `dossiers`, of every kind.
+async def require_same(work: Work, name: str, dsn: str, dossiers: int, timeout_s: float = 30.0) -> None:
+    """Wait until a peer's `dossiers` left the same rows per dossier as those of hoso in `work`, of every kind.
 
     Exact when both are multiples of ten, because one dossier in ten is a birth. Raises DifferentWork.
     """
-    wanted = {kind: n * theirs // dossiers for kind, n in ours.items()}
+    wanted = {kind: n * dossiers // work.dossiers for kind, n in work.rows.items()}
     deadline = time.monotonic() + timeout_s
     while (rows := dict(await rows_of_peer(dsn))) != wanted:
         if time.monotonic() > deadline:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import statistics
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections import defaultdict
 from typing import Any, cast
 
 from rich.console import Console
@@ -41,14 +40,6 @@ MIN_RATIOS = {"postgres_limit": 0.08, "naive_faststream": 3.0, "dbos": 8.0, "job
 """hoso over each contender: below this ratio something must be broken. The wanted ratios are far higher."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """The rows that `dossiers` dossiers of hoso left."""
-
-    rows: Counter[str]
-    dossiers: int
-
-
 async def measure(options: Options) -> Figures:
     """Return dossiers per second: the median of the rounds, and each round's figure."""
     rounds: dict[str, list[float]] = defaultdict(list)
@@ -68,7 +59,7 @@ async def measure(options: Options) -> Figures:
             run = await throughput.run(testbed, count)
             record("ours", run.rate, run.seconds)
             record("births", count / BIRTHS / run.births_s)
-            work = Work(await rows.settled(testbed, testbed.used, testbed.used // BIRTHS), testbed.used)
+            work = await rows.finished_work(testbed, testbed.used, testbed.used // BIRTHS)
             record("postgres_limit", await limit.measure(testbed, testbed.used))
             for service in SERVICES:
                 await asyncio.to_thread(testbed.stack.take_down, service)
@@ -87,7 +78,7 @@ async def measure(options: Options) -> Figures:
     }
 
 
-async def peer_rate(testbed: Testbed, peer: Peer, seconds: float, work: Work) -> tuple[float, float]:
+async def peer_rate(testbed: Testbed, peer: Peer, seconds: float, work: rows.Work) -> tuple[float, float]:
     """Measure one round of a peer and compare its rows with hoso's. Returns (dossiers per second, seconds)."""
     async with running(testbed, peer) as started:
         await started.run(PEERS_FIRST)
@@ -95,7 +86,7 @@ async def peer_rate(testbed: Testbed, peer: Peer, seconds: float, work: Work) ->
         checkpoint(testbed)
         count = tens(warm * seconds)
         rate = await started.run(count)
-        await rows.require_same(work.rows, work.dossiers, peer.NAME, started.setup.dsn, started.offered)
+        await rows.require_same(work, peer.NAME, started.setup.dsn, started.offered)
         return rate, count / rate
 
 

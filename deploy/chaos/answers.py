@@ -6,12 +6,19 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
 ANSWERED_S = 60.0
 """A healthy registry answers every request within this time."""
+
+
+class LaterRequest(NamedTuple):
+    """A request for a dossier after its submission. `kind`: withdrawal or supplement."""
+
+    dossier_id: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +29,8 @@ class Answers:
     """Idempotency-Key -> dossier id of a submission (201)."""
     completed: Mapping[str, str] = field(default_factory=dict)
     """Task id -> the outcome it was completed with (200)."""
-    requested: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Idempotency-Key -> (dossier id, `withdrawal` or `supplement`) of a later request (202)."""
+    requested: Mapping[str, LaterRequest] = field(default_factory=dict)
+    """Idempotency-Key -> the later request (202)."""
 
 
 @dataclass(slots=True)
@@ -51,7 +58,7 @@ async def find_broken(dsns: Mapping[str, str], given: Answers, *, within_s: floa
         for task, outcome in await _fetch(dsns["workflow"], "select task_id, outcome from tasks where state = 'closed'")
     }
     requests = {
-        key: (str(dossier), kind)
+        key: LaterRequest(str(dossier), kind)
         for key, dossier, kind in await _fetch(dsns["intake"], "select idempotency_key, dossier_id, kind from requests")
     }
     return BrokenAnswers(

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from deploy.chaos.answers import Answers
+from deploy.chaos.answers import Answers, LaterRequest
 from deploy.demo.people import body
 from deploy.demo.week import Arrival
 from shared.clock import VIETNAM
@@ -36,7 +36,7 @@ class LoadGenerator:
         self.torn: list[str] = []
         self.refused: list[str] = []
         self.completed: dict[str, str] = {}
-        self.requested: dict[str, tuple[str, str]] = {}
+        self.requested: dict[str, LaterRequest] = {}
 
     @property
     def answers(self) -> Answers:
@@ -97,7 +97,7 @@ class LoadGenerator:
         path = f"/v1/dossiers/{dossier_id}/{kind}"
         status, answer = await self._call("intake", "POST", path, "counter", request, **{"Idempotency-Key": key})
         if status == 202:
-            self.requested[key] = dossier_id, kind
+            self.requested[key] = LaterRequest(dossier_id, kind)
         else:
             self.refused.append(f"{status} {answer.get('code')} {kind}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -106,10 +106,10 @@ def judge(cluster: Cluster) -> Iterator[Finding]:
             "hoso sends with acks=all and idempotent producers; this Kafka accepts them.",
         )
     weak: Level = "wrong" if several else "note"
-    for where, copies, settings in _group_by_settings(cluster):
-        yield _copies(where, copies, weak)
-        yield _in_sync(where, copies, settings.get("min.insync.replicas", "?"), weak)
-        yield _elections(where, settings.get("unclean.leader.election.enable", "?"))
+    for group in _group_by_settings(cluster):
+        yield _copies(group, weak)
+        yield _in_sync(group, weak)
+        yield _elections(group)
     for name, topic in cluster.topics.items():
         for key in RETENTION:
             value = topic.settings.get(key)
@@ -122,19 +122,29 @@ def judge(cluster: Cluster) -> Iterator[Finding]:
             )
 
 
-def _group_by_settings(cluster: Cluster) -> Iterator[tuple[str, int, Mapping[str, str]]]:
-    """Yield (topic names, copies, settings), topics with equal settings together; the defaults when none exists."""
+class _Group(NamedTuple):
+    """Topics with equal settings. `topics`: their names, or "default" for the settings of a new topic."""
+
+    topics: str
+    copies: int
+    settings: Mapping[str, str]
+
+
+def _group_by_settings(cluster: Cluster) -> Iterator[_Group]:
+    """Yield the topics, those with equal settings together; the defaults when no topic exists."""
     alike: dict[str, list[str]] = {}
     for name, topic in cluster.topics.items():
         group = f"{topic.copies} {[topic.settings.get(key) for key in CHECKED[:2]]}"
         alike.setdefault(group, []).append(name)
     for names in alike.values():
-        yield ", ".join(names), cluster.topics[names[0]].copies, cluster.topics[names[0]].settings
+        yield _Group(", ".join(names), cluster.topics[names[0]].copies, cluster.topics[names[0]].settings)
     if not alike:
-        yield "default", _number(cluster.settings.get("default.replication.factor", "1")), cluster.settings
+        copies = _number(cluster.settings.get("default.replication.factor", "1"))
+        yield _Group("default", copies, cluster.settings)
 
 
-def _copies(where: str, copies: int, weak: Level) -> Finding:
+def _copies(group: _Group, weak: Level) -> Finding:
+    where, copies = group.topics, group.copies
     return Finding(
         "ok" if copies >= 3 else weak,
         f"Kafka ({where}): mỗi bản ghi nằm trên {copies} máy chủ{'' if copies >= 3 else '; nên là 3'}.",
@@ -142,7 +152,8 @@ def _copies(where: str, copies: int, weak: Level) -> Finding:
     )
 
 
-def _in_sync(where: str, copies: int, value: str, weak: Level) -> Finding:
+def _in_sync(group: _Group, weak: Level) -> Finding:
+    where, copies, value = group.topics, group.copies, group.settings.get("min.insync.replicas", "?")
     minimum = _number(value)
     if minimum < 2:
         return Finding(
@@ -161,7 +172,8 @@ def _in_sync(where: str, copies: int, value: str, weak: Level) -> Finding:
     )
 
 
-def _elections(where: str, value: str) -> Finding:
+def _elections(group: _Group) -> Finding:
+    where, value = group.topics, group.settings.get("unclean.leader.election.enable", "?")
     if value == "false":
         return Finding(
             "ok",

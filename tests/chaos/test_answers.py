@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from deploy.chaos import answers
-from deploy.chaos.answers import Answers, BrokenAnswers, find_broken
+from deploy.chaos.answers import Answers, BrokenAnswers, LaterRequest, find_broken
 from tests.fixtures.databases import MakePool
 from tests.fixtures.waiting import wait_until
 
@@ -65,7 +65,7 @@ async def databases_of_a_campaign(make_pool: MakePool) -> AsyncIterator[Database
     yield databases
 
 
-GIVEN = Answers({"chaos-1-1": str(DOSSIER)}, {str(TASK): "propose"}, {KEY: (str(DOSSIER), "withdrawal")})
+GIVEN = Answers({"chaos-1-1": str(DOSSIER)}, {str(TASK): "propose"}, {KEY: LaterRequest(str(DOSSIER), "withdrawal")})
 
 
 async def test_answers_with_their_effects_are_accepted(databases_of_a_campaign: Databases) -> None:
@@ -75,7 +75,7 @@ async def test_answers_with_their_effects_are_accepted(databases_of_a_campaign: 
 async def test_an_unknown_submission_completion_or_request_counts_as_forgotten(
     databases_of_a_campaign: Databases,
 ) -> None:
-    lost = Answers({"k": str(uuid4())}, {str(uuid4()): "propose"}, {"k-s": (str(DOSSIER), "supplement")})
+    lost = Answers({"k": str(uuid4())}, {str(uuid4()): "propose"}, {"k-s": LaterRequest(str(DOSSIER), "supplement")})
     broken = await find_broken(databases_of_a_campaign.dsns, lost, within_s=0)
     assert (broken.submissions, broken.tasks, broken.requests) == (
         [*lost.accepted.values()],
@@ -94,7 +94,7 @@ async def test_a_task_that_is_open_again_or_has_another_outcome_counts_as_forgot
 
 
 async def test_a_key_with_another_dossiers_request_counts_as_forgotten(databases_of_a_campaign: Databases) -> None:
-    other = Answers(requested={KEY: (str(uuid4()), "withdrawal")})
+    other = Answers(requested={KEY: LaterRequest(str(uuid4()), "withdrawal")})
     assert (await find_broken(databases_of_a_campaign.dsns, other, within_s=0)).requests == [KEY]
 
 

@@ -11,7 +11,7 @@ from deploy import verify
 from tests.fixtures.outside import outside
 from tests.fixtures.waiting import wait_until
 from tests.verify.conftest import Statistics
-from tests.verify.world import HEALTHY, LIFECYCLE, NOTICES, SUBMISSIONS, World, kinds
+from tests.verify.world import HEALTHY, LIFECYCLE, NOTICES, SUBMISSIONS, Notice, World, kinds
 
 
 async def test_a_healthy_world_has_four_zeros_and_is_quiet(world: World) -> None:
@@ -120,10 +120,10 @@ async def test_an_event_sent_twice_and_applied_once_is_no_defect(world: World) -
 async def test_a_second_ledger_row_on_one_channel_is_a_repeated_effect(world: World) -> None:
     notice, dossier, _, _ = world.notices[0]
     for channel in ("email", "zalo"):
-        world.notices.append((notice, dossier, channel, "sent"))
+        world.notices.append(Notice(notice, dossier, channel, "sent"))
         world.emit(NOTICES, dossier, "NoticeSent", notice_id=str(notice), channel=channel)
     assert (await world.prove()).figures() == HEALTHY
-    world.notices[-1] = (notice, dossier, "sms", "sent")
+    world.notices[-1] = Notice(notice, dossier, "sms", "sent")
     report = await world.prove_again()
     assert report.figures() == HEALTHY | {"repeated_effects": 1}
     assert kinds(report, "repeated_effects") == {"second-notice": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.verify.world import HEALTHY, NOTICES, WANTED, World, kinds
+from tests.verify.world import HEALTHY, NOTICES, WANTED, Notice, World, kinds
 
 
 @pytest.mark.parametrize("type", ["IdNumberWanted", "IdCheckWanted"])
@@ -65,7 +65,7 @@ async def test_a_notice_sent_without_its_event_is_lost(world: World) -> None:
 @pytest.mark.parametrize(("state", "answer"), [("failed", "NoticeFailed"), ("listed", "NoticeSent")])
 async def test_a_notice_failed_or_listed_without_its_event_is_lost(world: World, state: str, answer: str) -> None:
     notice, dossier, _, _ = world.notices[0]
-    world.notices.append((notice, dossier, "call_list", state))
+    world.notices.append(Notice(notice, dossier, "call_list", state))
     event = world.emit(NOTICES, dossier, answer, notice_id=str(notice), channel="call_list")
     assert (await world.prove()).figures() == HEALTHY
     world.remove_event(event)

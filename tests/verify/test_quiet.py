@@ -8,7 +8,7 @@ import asyncpg
 
 from deploy import verify
 from tests.verify.conftest import Statistics
-from tests.verify.world import FOUND, HEALTHY, SUBMISSIONS, World
+from tests.verify.world import FOUND, HEALTHY, SUBMISSIONS, Notice, World
 
 
 async def test_an_unsent_event_or_one_in_flight_is_not_lost_and_not_quiet(world: World) -> None:
@@ -46,7 +46,7 @@ async def test_a_request_being_called_or_a_notice_being_sent_is_not_quiet(world:
     assert (await world.prove()).quiet is False
     world.requests.pop()
     notice, dossier, _, _ = world.notices[0]
-    world.notices.append((notice, dossier, "email", "sending"))
+    world.notices.append(Notice(notice, dossier, "email", "sending"))
     assert (await world.prove_again()).as_json()["waiting"]["notices"] == 1
 
 

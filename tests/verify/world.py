@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -58,6 +58,24 @@ class Event:
         return Event(**({**self.__dict__} | changes))
 
 
+class Notice(NamedTuple):
+    """One row of notify's ledger."""
+
+    notice_id: UUID
+    dossier: UUID
+    channel: str
+    state: str
+
+
+class IdRequest(NamedTuple):
+    """One request of idlookup. `kind`: issue or verify."""
+
+    key: UUID
+    dossier: UUID
+    kind: str
+    state: str
+
+
 @dataclass
 class World:
     """Build with `healthy`, change the lists, `write` it, `prove` it."""
@@ -74,10 +92,8 @@ class World:
     just_sent: list[Event] = field(default_factory=list)
     held: list[tuple[Event, str]] = field(default_factory=list)
     parked: list[tuple[Event, str]] = field(default_factory=list)
-    notices: list[tuple[UUID, UUID, str, str]] = field(default_factory=list)
-    """(notice, dossier, channel, state)"""
-    requests: list[tuple[UUID, UUID, str, str]] = field(default_factory=list)
-    """(key, dossier, kind, state)"""
+    notices: list[Notice] = field(default_factory=list)
+    requests: list[IdRequest] = field(default_factory=list)
     due_in_s: dict[UUID, float] = field(default_factory=dict)
     """Request key -> seconds until idlookup asks the registry about it."""
     real: set[str] = field(default_factory=set)
@@ -96,12 +112,12 @@ class World:
         self.emit(LIFECYCLE, dossier, "DossierRecorded")
         self.emit(LIFECYCLE, dossier, "DossierReceived", dossier_code=code)
         wanted = self.emit(WANTED, dossier, "IdNumberWanted")
-        self.requests.append((wanted.ce_id, dossier, "issue", "found"))
+        self.requests.append(IdRequest(wanted.ce_id, dossier, "issue", "found"))
         self.emit(FOUND, dossier, "IdNumberFound", request_key=str(wanted.ce_id))
         self.emit(LIFECYCLE, dossier, "IdNumberIssued")
         for _ in range(2):
             notice = self.emit(NOTICE_REQUESTS, dossier, "NoticeWanted")
-            self.notices.append((notice.ce_id, dossier, "sms", "sent"))
+            self.notices.append(Notice(notice.ce_id, dossier, "sms", "sent"))
             self.emit(NOTICES, dossier, "NoticeSent", notice_id=str(notice.ce_id), channel="sms")
         self.emit(LIFECYCLE, dossier, "ResultReturned")
         return dossier
@@ -119,7 +135,8 @@ class World:
         """Add a request of the first dossier, and idlookup's answer to it. Returns the request's key."""
         dossier = self.submitted[0]
         wanted = self.emit(WANTED, dossier, type)
-        self.requests.append((wanted.ce_id, dossier, "issue" if type == "IdNumberWanted" else "verify", state))
+        kind = "issue" if type == "IdNumberWanted" else "verify"
+        self.requests.append(IdRequest(wanted.ce_id, dossier, kind, state))
         if answer:
             self.emit(FOUND, dossier, answer, request_key=str(wanted.ce_id), **data)
         return wanted.ce_id
@@ -160,9 +177,12 @@ class World:
             rows[CONSUMER[event.topic]]["parked"].append(
                 (event.topic, event.dossier, event.sequence, event.ce_id, reason)
             )
-        rows["notify"]["notices"] = [(n, d, "received", channel, state) for n, d, channel, state in self.notices]
+        rows["notify"]["notices"] = [
+            (notice.notice_id, notice.dossier, "received", notice.channel, notice.state) for notice in self.notices
+        ]
         rows["idlookup"]["id_requests"] = [
-            (key, kind, state, dossier, self.due_in_s.get(key)) for key, dossier, kind, state in self.requests
+            (request.key, request.kind, request.state, request.dossier, self.due_in_s.get(request.key))
+            for request in self.requests
         ]
         for service, tables in rows.items():
             if service not in self.real:

@@ -47,7 +47,7 @@ class Tally:
 
 
 class FaultInjector:
-    """`kafka`: the real Kafka that this campaign started; None for the embedded broker or a given address."""
+    """Injects blows into `stack`. `kafka`: the Kafka that this campaign started; None: embedded, or a given address."""
 
     def __init__(self, stack: Stack, kafka: KafkaCluster | None, folder: Path) -> None:
         self._stack, self._kafka, self._folder = stack, kafka, folder

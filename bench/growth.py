@@ -76,18 +76,14 @@ async def _at(testbed: Testbed, seeding: Seeding, options: Options) -> Figures:
 
 
 def table(figures: Figures) -> Table:
-    """Return a table with one row per size."""
-    table = Table("dossiers", "dossiers/s", title="Growth")
-    names = list(figures["sizes"][0]["p95_ms"])
-    for name in names:
-        table.add_column(f"{name} p95 ms")
-    table.add_column("bytes per dossier")
-    table.add_column("dead rows")
-    for row in figures["sizes"]:
-        waits = [f"{row['p95_ms'][name]:.1f}" for name in names]
-        dead = f"{row['dead_rows_share']:.1%}"
-        rate = f"{row['throughput']:,.0f}"
-        table.add_row(f"{row['dossiers']:,}", rate, *waits, f"{row['bytes_per_dossier']:,}", dead)
+    """Return a table with one column per size."""
+    sizes = figures["sizes"]
+    table = Table("", *(f"{row['dossiers']:,} dossiers" for row in sizes), title="Growth")
+    table.add_row("dossiers/s", *(f"{row['throughput']:,.0f}" for row in sizes))
+    for name in sizes[0]["p95_ms"]:
+        table.add_row(f"{name} p95 ms", *(f"{row['p95_ms'][name]:.1f}" for row in sizes))
+    table.add_row("bytes per dossier", *(f"{row['bytes_per_dossier']:,}" for row in sizes))
+    table.add_row("dead rows", *(f"{row['dead_rows_share']:.1%}" for row in sizes))
     table.caption = f"an officer's own change was missing from the list {figures['own_change_missed']} times"
     return table
 

@@ -58,7 +58,7 @@ def table(figures: Figures) -> Table:
     for row in figures["table"]:
         ratio = f"{ours[row['connections']] / row['per_s']:.2f}"
         table.add_row(
-            row["contender"],
+            row["contender"].replace("_", " "),
             str(row["connections"]),
             f"{row['per_s']:,.0f}",
             f"{row['p50_ms']:.1f}",

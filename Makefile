@@ -1,5 +1,5 @@
-# hoso. `make` alone lists the commands; each sets up what it needs (.venv) by itself.
-# Options are passed on by ARGS, for example: make demo ARGS="--json out.json"
+# hoso. `make` without a target lists the commands. Each command sets up what it needs (.venv) by itself.
+# ARGS passes options on, for example: make demo ARGS="--json out.json"
 SHELL := /bin/sh
 ARGS ?=
 export PYTHONUTF8 := 1
@@ -12,21 +12,22 @@ READY := .venv/installed.lock
 
 help:
 	@printf '%s\n' \
-	  'make demo          một tuần của một xã, kho dân cư bị chậm giữa tuần / a commune'"'"'s week, the registry slow in the middle' \
-	  'make up            chạy hệ thống, Ctrl-C để dừng / the stack, until Ctrl-C' \
-	  'make doctor        kiểm tra máy này / examine this machine' \
-	  'make test          mọi kiểm thử chỉ cần gói Python / every test that needs no more than wheels' \
-	  'make test-kafka    kiểm thử chuyển phát trên Apache Kafka thật (Java >= 17, Maven) / delivery tests on a real Apache Kafka' \
-	  'make test-clients  đọc tài liệu bằng bộ đọc chính thức (Node.js, npm) / our documents, read by the official parsers' \
-	  'make check         định dạng, kiểu, ranh giới / format, lint, types, import contracts' \
-	  'make chaos         giết mọi thứ khi đang có việc, rồi đối chứng / kill everything under load (SEED= MINUTES=)' \
-	  'make bench         đo bên cạnh các công cụ khác, nửa giờ / measured beside other tools, half an hour (make bench-long: more)' \
-	  'make format        sửa định dạng / put the format right' \
-	  'make docs          sinh lại tài liệu / generate the documents again' \
-	  'make lock          khoá lại các gói (cần uv) / lock the packages again (needs uv)' \
-	  'ARGS="…"           tuỳ chọn thêm / options passed on; PYTHON=… chọn Python / chooses the Python'
+	  'make demo        một tuần của một xã / a week of one commune' \
+	  'make up          chạy hệ thống đến Ctrl-C / run the stack until Ctrl-C' \
+	  'make doctor      kiểm tra máy này / check this machine' \
+	  'make test        kiểm thử chỉ cần gói Python / tests that need only wheels' \
+	  'make test-kafka  kiểm thử trên Kafka thật / tests on a real Kafka (Java, Maven)' \
+	  'make test-clients bộ đọc chính thức / the official parsers (Node.js)' \
+	  'make check       định dạng, kiểu, ranh giới / format, lint, types, imports' \
+	  'make chaos       giết mọi thứ khi có việc / kill all under load (SEED= MINUTES=)' \
+	  'make bench       đo hiệu năng, nửa giờ / benchmarks, half an hour' \
+	  'make bench-long  đo hiệu năng, lâu hơn / longer benchmarks' \
+	  'make format      sửa định dạng / format the sources' \
+	  'make docs        sinh lại tài liệu / regenerate the documents' \
+	  'make lock        khoá lại các gói (cần uv) / update the lock files (needs uv)' \
+	  'ARGS="…"         tuỳ chọn thêm / more options; PYTHON=… chọn Python / the Python'
 
-# Also when somebody has put other packages into .venv: the stamp is the lock that was installed.
+# The stamp is a copy of the lock file that was installed last.
 $(READY): requirements/dev.lock deploy/local/prepare.sh
 	@sh deploy/local/prepare.sh
 
@@ -39,8 +40,8 @@ up: $(READY)
 doctor: $(READY)
 	@exec $(BIN)/hoso doctor $(ARGS)
 
-# Tests wait for processes more than they compute: three test processes side by side, each with its own PostgreSQL, broker
-# and share of the ports (tests/conftest.py). One after the other: make test TESTS_AT_ONCE=0
+# Tests wait for processes more than they compute: three test processes in parallel, each with its own PostgreSQL, broker
+# and share of the ports (tests/conftest.py). Without parallel processes: make test TESTS_AT_ONCE=0
 TESTS_AT_ONCE ?= 3
 test: $(READY)
 	@exec $(PY) -m pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal $(ARGS)
@@ -56,7 +57,7 @@ format: $(READY)
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-# The generated documents: events, AsyncAPI, JSON Schemas, roles.
+# Regenerate events, AsyncAPI, JSON Schemas and roles.
 docs: $(READY)
 	$(PY) -m deploy.docs
 
@@ -66,7 +67,7 @@ lock:
 	uv pip compile --universal --generate-hashes --python-version 3.11 requirements/dev.in -o requirements/dev.lock $(ARGS)
 	uv pip compile --universal --generate-hashes --python-version 3.11 -c requirements/dev.lock requirements/bench.in -o requirements/bench.lock $(ARGS)
 
-# The delivery tests on a real Apache Kafka: Java >= 17 and Maven. Two test processes, each with a broker of half a gigabyte.
+# Delivery tests on a real Apache Kafka (needs Java >= 17 and Maven). Two test processes, each with a broker of 0.5 GB.
 BROKERS_AT_ONCE ?= 2
 test-kafka: $(READY)
 	@HOSO_TEST_KAFKA=apache exec $(PY) -m pytest --numprocesses $(BROKERS_AT_ONCE) --dist worksteal tests/kafka tests/shared tests/kills tests/notify tests/verify tests/journeys $(ARGS)
@@ -75,14 +76,14 @@ test-kafka: $(READY)
 test-clients:
 	@exec sh tests/clients/run.sh
 
-# Kills everything at random under load, then proves that nothing was lost: make chaos SEED=7 MINUTES=3 [ARGS="--broker apache"]
+# Kill everything at random under load, then verify that nothing is lost: make chaos SEED=7 MINUTES=3 [ARGS="--broker apache"]
 SEED ?= 1
 MINUTES ?= 3
 chaos: $(READY)
 	@exec $(PY) -m deploy.chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
-# Measured side by side with what one could have picked instead (bench/README.md). The peers' packages go into a virtual
-# environment of their own, so that nothing else depends on them.
+# Benchmarks beside the alternatives to hoso (bench/README.md). The packages of these peers have a virtual environment
+# of their own, so that nothing else depends on them.
 BENCH_READY := .venv-bench/installed.lock
 $(BENCH_READY): requirements/bench.lock $(READY)
 	$(PY) -m venv --clear .venv-bench

@@ -1,1 +1,1 @@
-"""Benchmarks: what hoso costs and how fast it is, measured beside others in one run."""
+"""Benchmarks: the speed and the resources of hoso, measured beside other tools in one run."""

@@ -1,4 +1,4 @@
-"""`make bench`: measure the parts one after the other, print their tables, merge the figures into latest.json."""
+"""`make bench`: measures the parts one after the other, prints their tables, merges the figures into latest.json."""
 
 from __future__ import annotations
 
@@ -21,27 +21,31 @@ LATEST = Path(__file__).parent / "results" / "latest.json"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=list(PARTS), help="this part alone; may be given again")
-    parser.add_argument("--long", action="store_true", help="also the parts that take longer than half an hour")
-    parser.add_argument("--short", action="store_true", help="seconds instead of minutes; fail when a ratio is broken")
-    parser.add_argument("--json", type=Path, help=f"write here instead of {LATEST.name}; with --short, write at all")
-    said = parser.parse_args()
-    chosen = said.only or [name for name, part in PARTS.items() if said.long or not part.long]
-    options, console = Options(short=said.short), Console()
+    parser.add_argument("--only", action="append", choices=list(PARTS), help="only this part; may be repeated")
+    parser.add_argument("--long", action="store_true", help="also the long parts (more than half an hour)")
+    parser.add_argument(
+        "--short", action="store_true", help="seconds instead of minutes; fail when a ratio is far too bad"
+    )
+    parser.add_argument(
+        "--json", type=Path, help=f"write this file instead of {LATEST.name}; --short writes none without it"
+    )
+    arguments = parser.parse_args()
+    chosen = arguments.only or [name for name, part in PARTS.items() if arguments.long or not part.long]
+    options, console = Options(short=arguments.short), Console()
     broken: list[str] = []
-    target = said.json or (None if said.short else LATEST)
+    target = arguments.json or (None if arguments.short else LATEST)
     for name in chosen:
         part = PARTS[name]
-        module, begun = part.load(), time.monotonic()
+        module, started = part.load(), time.monotonic()
         console.rule(name)
         try:
             figures = asyncio.run(module.measure(options))
-        except Exception:  # noqa: BLE001 - the other parts are measured all the same
+        except Exception:  # noqa: BLE001 - the other parts are still measured
             console.print_exception()
-            broken.append(f"{name}: it did not come to an end")
+            broken.append(f"{name}: the measurement failed")
             continue
         console.print(module.table(figures))
-        console.print(f"[dim]{name}: {time.monotonic() - begun:.0f} s[/dim]")
+        console.print(f"[dim]{name}: {time.monotonic() - started:.0f} s[/dim]")
         if options.short:
             broken += module.broken(figures)
         if target:
@@ -54,7 +58,7 @@ def main() -> int:
 
 
 def keep(target: Path, name: str, key: str, figures: Figures) -> None:
-    """Merge one part's figures into the file at once: a later part that fails costs only itself."""
+    """Merge one part's figures into the file at once, so that a part that fails later loses only its own."""
     stored = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
     when = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit()}
     result = merged(stored, {"machine": machine(), key: figures, "measured": {name: when}})

@@ -1,4 +1,4 @@
-"""Dossiers that arrive on a fixed schedule, whatever becomes of them, and when each service recorded what of them."""
+"""Dossiers that arrive on a fixed schedule (open loop), and the times at which the services recorded their events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from bench.ground import STAGED, Ground, Stalled, one
+from bench.testbed import BATCH, Stalled, Testbed, connect
 from bench.workload import BIRTH, BIRTHS, BUSY, submissions
 from services.intake import store
 from services.intake.store import NewSubmission
@@ -22,39 +22,43 @@ if TYPE_CHECKING:
     from shared.postgres.pool import Tx
 
 TICK_S = 0.01
-"""Whatever is due is committed, in one transaction, no more often than this."""
+"""Minimum time between two commits; each commits all dossiers that are due, in one transaction."""
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """What arrived: ids in order, and when each was to arrive (seconds since 1970)."""
+    """The dossiers that arrived: their ids in order, and when each was due (seconds since 1970)."""
 
     ids: tuple[UUID, ...]
     due_at: tuple[float, ...]
 
     def since(self, seconds: float) -> Arrivals:
-        """Without the first seconds: the warm-up."""
+        """Return the arrivals without the first seconds, the warm-up."""
         kept = [row for row in zip(self.ids, self.due_at, strict=True) if row[1] >= self.due_at[0] + seconds]
         return Arrivals(tuple(row[0] for row in kept), tuple(row[1] for row in kept))
 
 
-def prepare(place: Ground, count: int, *, per_second: float = BUSY, births_only: bool = False) -> list[NewSubmission]:
-    """Make the dossiers beforehand, so that making them costs the measured seconds nothing; `arrive` at that rate."""
+def prepare(
+    testbed: Testbed, count: int, *, per_second: float = BUSY, births_only: bool = False
+) -> list[NewSubmission]:
+    """Make `count` dossiers before the measurement, with ids as of arrivals at `per_second`."""
     step = BIRTHS if births_only else 1
-    first = (place.spent // step + 1) * step
+    first = (testbed.used // step + 1) * step
     numbers = range(first, first + count * step, step)
-    place.spent = numbers[-1]
-    return list(submissions(place.examples, place.versions, place.sealer, place.clock.now(), numbers, per_second))
+    testbed.used = numbers[-1]
+    return list(
+        submissions(testbed.examples, testbed.versions, testbed.sealer, testbed.clock.now(), numbers, per_second)
+    )
 
 
 def split(new: Sequence[NewSubmission]) -> tuple[list[UUID], list[UUID]]:
-    """Ids of (births, all others)."""
+    """Return the ids of the births, and of all others."""
     births = [row.dossier_id for row in new if row.fact.procedure_code == BIRTH]
     return births, [row.dossier_id for row in new if row.fact.procedure_code != BIRTH]
 
 
 async def commit(connection: Tx, new: Sequence[NewSubmission]) -> None:
-    """One transaction by intake's own statements."""
+    """Commit the dossiers in one transaction, with intake's own statements."""
     async with connection.transaction():
         await store.add_submissions(connection, new)
         facts = [Outgoing(row.dossier_id, 1, row.fact, new_id(), row.trace_id) for row in new]
@@ -63,34 +67,34 @@ async def commit(connection: Tx, new: Sequence[NewSubmission]) -> None:
         await writes.run(connection)
 
 
-async def fill(place: Ground, new: Sequence[NewSubmission]) -> None:
-    """Commit all at once, `STAGED` in a transaction."""
-    async with one(place.dsn["intake"]) as connection:
-        for first in range(0, len(new), STAGED):
-            await commit(connection, new[first : first + STAGED])
+async def fill(testbed: Testbed, new: Sequence[NewSubmission]) -> None:
+    """Commit all dossiers at once, BATCH per transaction."""
+    async with connect(testbed.dsn["intake"]) as connection:
+        for first in range(0, len(new), BATCH):
+            await commit(connection, new[first : first + BATCH])
 
 
-async def arrive(place: Ground, new: Sequence[NewSubmission], per_second: float) -> Arrivals:
-    """Commit `per_second` a second on a schedule that waits for nobody; wake intake's relay as a second process does.
+async def arrive(testbed: Testbed, new: Sequence[NewSubmission], per_second: float) -> Arrivals:
+    """Commit `per_second` dossiers per second on a fixed schedule, and wake intake's relay as a second process does.
 
-    A commit that takes longer than a tick does not put the schedule off: the next one takes all that is due by then.
+    A slow commit does not delay the schedule: the next one commits all dossiers that are due by then.
     """
-    async with one(place.dsn["intake"]) as connection:
-        begun, at = time.time(), 0
+    async with connect(testbed.dsn["intake"]) as connection:
+        started, at = time.time(), 0
         while at < len(new):
-            due = math.floor((time.time() - begun) * per_second) + 1
-            if part := new[at : min(due, at + STAGED)]:
+            due = math.floor((time.time() - started) * per_second) + 1
+            if part := new[at : min(due, at + BATCH)]:
                 await commit(connection, part)
                 await connection.execute("select pg_notify($1, '')", CHANNEL)
                 at += len(part)
             if at >= due:
-                await asyncio.sleep(max(begun + at / per_second - time.time(), TICK_S))
-    return Arrivals(tuple(row.dossier_id for row in new), tuple(begun + i / per_second for i in range(len(new))))
+                await asyncio.sleep(max(started + at / per_second - time.time(), TICK_S))
+    return Arrivals(tuple(row.dossier_id for row in new), tuple(started + i / per_second for i in range(len(new))))
 
 
 async def recorded(dsn: str, kind: str, ids: Sequence[UUID]) -> dict[UUID, float]:
-    """When each dossier's first event of this kind was recorded (seconds since 1970), where there is one."""
-    async with one(dsn) as connection:
+    """Return when each dossier's first event of this kind was recorded (seconds since 1970), if any."""
+    async with connect(dsn) as connection:
         rows = await connection.fetch(
             "select dossier_id, extract(epoch from min(recorded_at))::float8 as at from events"
             " where type = $1 and dossier_id = any($2::uuid[]) group by 1",
@@ -101,15 +105,15 @@ async def recorded(dsn: str, kind: str, ids: Sequence[UUID]) -> dict[UUID, float
 
 
 async def all_recorded(dsn: str, kind: str, ids: Sequence[UUID], timeout_s: float = 120.0) -> dict[UUID, float]:
-    """The same, once all have it. Raises Stalled."""
+    """Wait until all dossiers have such an event and return the times. Raises Stalled."""
     deadline = time.monotonic() + timeout_s
-    while len(found := await recorded(dsn, kind, ids)) < len(ids):
+    while len(times := await recorded(dsn, kind, ids)) < len(ids):
         if time.monotonic() > deadline:
-            raise Stalled(f"{len(found)} of {len(ids)} {kind} after {timeout_s} s")
+            raise Stalled(f"{len(times)} of {len(ids)} {kind} after {timeout_s} s")
         await asyncio.sleep(0.3)
-    return found
+    return times
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed."""
+    """Return the smallest value that at least the `share` of all values do not exceed."""
     return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]

@@ -1,6 +1,6 @@
-"""A client that is not what limits: keep-alive connections that post prepared bodies one after the other.
+"""A client that is fast enough not to be the limit: keep-alive connections that post prepared bodies in turn.
 
-A process of its own, started by `load`; it reads what to do as JSON from its standard input and answers in one line.
+`load` starts it as a separate process. It reads a Load as JSON from standard input and prints the result as one line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shared.contract.envelope import new_id
 
 @dataclass(frozen=True)
 class Load:
-    """What one measurement asks. Every request has a key of its own; bodies are taken in turn."""
+    """The load of one measurement. Every request has its own idempotency key; the bodies are used in turn."""
 
     port: int
     path: str
@@ -35,8 +35,8 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What came back inside the window. `client_share`: how much of one core the client itself used."""
+class LoadResult:
+    """The answers inside the window. `client_share`: the share of one core that the client itself used."""
 
     per_s: float
     p50_ms: float
@@ -45,8 +45,8 @@ class Answered:
     client_share: float
 
 
-async def load(asked: Load) -> Answered:
-    """Run the client and wait for it. Raises RuntimeError with what it said when it failed."""
+async def load(plan: Load) -> LoadResult:
+    """Run the client process and wait for its result. Raises RuntimeError with its output when it fails."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -55,14 +55,14 @@ async def load(asked: Load) -> Answered:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate(json.dumps(asdict(asked)).encode())
+    out, err = await process.communicate(json.dumps(asdict(plan)).encode())
     if process.returncode:
         raise RuntimeError(err.decode(errors="replace")[-2000:])
-    return Answered(**json.loads(out))
+    return LoadResult(**json.loads(out))
 
 
 class _Caller(asyncio.Protocol):
-    """One connection: the next request goes out when the last answer is whole."""
+    """One connection: it sends the next request when the last answer is complete."""
 
     def __init__(self, run: _Run) -> None:
         self._run, self._buffer, self._sent = run, b"", 0.0
@@ -73,8 +73,8 @@ class _Caller(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        head, found, rest = self._buffer.partition(b"\r\n\r\n")
-        if not found or len(rest) < _length(head):
+        head, separator, rest = self._buffer.partition(b"\r\n\r\n")
+        if not separator or len(rest) < _length(head):
             return
         self._buffer = b""
         self._run.answered(head[9:12], self._sent)
@@ -94,16 +94,16 @@ class _Caller(asyncio.Protocol):
 
 
 def _length(head: bytes) -> int:
-    at = head.lower().index(b"content-length:") + 15
-    return int(head[at:].split(b"\r\n", 1)[0])
+    start = head.lower().index(b"content-length:") + 15
+    return int(head[start:].split(b"\r\n", 1)[0])
 
 
 class _Run:
-    def __init__(self, asked: Load) -> None:
-        self._asked, self._run_id, self._numbers = asked, new_id().hex, count()
-        self._bodies: Sequence[bytes] = [body.encode() for body in asked.bodies]
+    def __init__(self, plan: Load) -> None:
+        self._plan, self._run_id, self._numbers = plan, new_id().hex, count()
+        self._bodies: Sequence[bytes] = [body.encode() for body in plan.bodies]
         self._heads = [
-            f"POST {asked.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {asked.token}\r\n"
+            f"POST {plan.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {plan.token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nIdempotency-Key: ".encode()
             for body in self._bodies
         ]
@@ -115,32 +115,32 @@ class _Run:
 
     def request(self) -> bytes:
         number = next(self._numbers)
-        which = number % len(self._bodies)
-        return b"%s%s-%d\r\n\r\n%s" % (self._heads[which], self._run_id.encode(), number, self._bodies[which])
+        index = number % len(self._bodies)
+        return b"%s%s-%d\r\n\r\n%s" % (self._heads[index], self._run_id.encode(), number, self._bodies[index])
 
     def answered(self, status: bytes, sent: float) -> None:
         if self._counting:
             self._waits.append(time.perf_counter() - sent)
             self._refused += status != b"201"
 
-    async def measure(self) -> Answered:
+    async def measure(self) -> LoadResult:
         loop = asyncio.get_running_loop()
-        for _ in range(self._asked.connections):
-            await loop.create_connection(lambda: _Caller(self), "127.0.0.1", self._asked.port)
-        await asyncio.sleep(self._asked.warm_s)
-        began, busy = time.perf_counter(), time.process_time()
+        for _ in range(self._plan.connections):
+            await loop.create_connection(lambda: _Caller(self), "127.0.0.1", self._plan.port)
+        await asyncio.sleep(self._plan.warm_s)
+        started, busy = time.perf_counter(), time.process_time()
         self._counting = True
         try:
-            async with asyncio.timeout(self._asked.window_s):
+            async with asyncio.timeout(self._plan.window_s):
                 await self.over.wait()
         except TimeoutError:
             self._counting = False
-        seconds, busy = time.perf_counter() - began, time.process_time() - busy
+        seconds, busy = time.perf_counter() - started, time.process_time() - busy
         self.over.set()
         if self.lost is not None:
             raise self.lost
         cuts = statistics.quantiles(self._waits, n=100, method="inclusive")
-        return Answered(
+        return LoadResult(
             round(len(self._waits) / seconds, 1),
             round(cuts[49] * 1000, 2),
             round(cuts[98] * 1000, 2),
@@ -150,9 +150,9 @@ class _Run:
 
 
 async def _main() -> None:
-    asked = Load(**json.load(sys.stdin))
+    plan = Load(**json.load(sys.stdin))
     gc.disable()
-    print(json.dumps(asdict(await _Run(asked).measure())))
+    print(json.dumps(asdict(await _Run(plan).measure())))
 
 
 if __name__ == "__main__":

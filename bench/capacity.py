@@ -1,6 +1,6 @@
-"""`docs/capacity.md`: what the measured figures mean for a commune, a province and the country. Arithmetic, no more.
+"""Writes `docs/capacity.md`: simple arithmetic from the measured figures to a commune, a province and the country.
 
-`python -m bench.capacity` writes the page from `bench/results/latest.json`; a test sees that it was written.
+`python -m bench.capacity` writes the page from `bench/results/latest.json`; a test checks that it is current.
 """
 
 from __future__ import annotations
@@ -13,72 +13,72 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 LATEST = ROOT / "bench" / "results" / "latest.json"
 PAGE = ROOT / "docs" / "capacity.md"
-A_DAY = 82
-"""Dossiers of one commune on a working day: Chí Tiên in August 2025, the week of `make demo`."""
+PER_DAY = 82
+"""Dossiers of one commune per working day: Chí Tiên in August 2025, the week of `make demo`."""
 WORKING_DAYS = 250
-BUSIEST_HOUR = 4
-"""One dossier in so many of a day comes in its busiest hour."""
-WHOLE_LIFE = 3
-"""The benchmark's way from submission to notice, so many times, is a dossier's whole life: 14 events of workflow
-for a finished dossier against 4 or 5."""
+BUSIEST_HOUR_SHARE = 4
+"""One in this many of a day's dossiers comes in the busiest hour."""
+LIFETIME_FACTOR = 3
+"""A dossier's whole life is this many times the work that the benchmark measures: 14 events of workflow for a finished
+dossier, against 4 or 5 from submission to notice."""
 PLACES = {"a commune": 1, "a province of 148 communes": 148, "the country, 3,321 communes": 3_321}
-TEXT = """# How much is enough
+TEXT = """# Capacity
 
 Written by `python -m bench.capacity` from `bench/results/latest.json`; do not edit.
-[bench/README.md](../bench/README.md) defines each figure. A dash: not measured yet. The machine: {machine}.
+[bench/README.md](../bench/README.md) defines each figure. A dash means "not measured yet". The machine: {machine}.
 
-| measured on that one machine | |
+| measured on that machine | |
 | --- | --- |
 | dossiers from submission to notice, one process of each service | {throughput} /s |
 | submissions accepted over HTTP | {intake} /s |
-| stored for a dossier, all four databases with their indexes | {bytes} |
-| throughput at a million dossiers, of that at ten thousand | {growth} |
-| an officer's task list at a million dossiers, 95th percentile | {task_list} |
-| memory at rest and under full load, without the broker | {idle} and {loaded} |
+| storage per dossier, all four databases with their indexes | {bytes} |
+| throughput with a million dossiers, over that with ten thousand | {growth} |
+| an officer's task list with a million dossiers, 95th percentile | {task_list} |
+| memory idle and under full load, without the broker | {idle} and {loaded} |
 
-## What comes in
+## The expected load
 
-Assumed, to be replaced by one's own: {a_day} dossiers a commune and working day (Chí Tiên, August 2025, as in
-`make demo`), {days} working days, one in {hour} of a day's dossiers in its busiest hour, and a dossier's whole life
-{life} times the work that the benchmark measures, since officers' steps come on top of the machine's.
+Assumptions (replace them with your own): {per_day} dossiers per commune and working day (Chí Tiên, August 2025, as in
+`make demo`), {days} working days, one in {hour} of a day's dossiers in the busiest hour. A dossier's whole life takes
+{life} times the work that the benchmark measures, because the officers' steps are added to the machine's.
 
-| | a working day | a second, busiest hour | share of that machine | of intake alone | a year | stored in a year |
+| | per working day | per second, busiest hour | share of machine | share of intake | per year | storage per year |
 | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-## What that means
+## Conclusions
 
-- For a commune memory decides, not speed. One old PC is enough.
-- For a province the disk decides. Plan the year's storage twice, the second time for backups. Its year is some millions
-  of dossiers: read the task list's figure at a million above.
-- The country in one installation would be a matter of storage, and of one PostgreSQL that everybody depends on: run a
-  province each.
+- For a commune, memory is the limit, not speed. One old PC is enough.
+- For a province, the disk is the limit. Plan twice the year's storage, the second half for backups. A province has some
+  millions of dossiers per year: see the task list's figure above.
+- For the whole country in one installation, storage would be the limit, and everybody would depend on one PostgreSQL.
+  Run one installation per province.
 - A second process of each service: {scale}
 """
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The result file, asked by path; what is not there is none."""
+    """The result file's figures, read by path; a missing figure is None."""
 
     figures: dict[str, Any]
 
     def get(self, *path: str | int) -> Any:
-        found: Any = self.figures
+        value: Any = self.figures
         for name in path:
             try:
-                found = found[name]
+                value = value[name]
             except (KeyError, IndexError, TypeError):
                 return None
-        return found
+        return value
 
     def shown(self, *path: str | int, form: str = "{:,.0f}") -> str:
-        found = self.get(*path)
-        return "—" if found is None else form.format(found)
+        value = self.get(*path)
+        return "—" if value is None else form.format(value)
 
 
 def page(figures: dict[str, Any]) -> str:
-    """The whole page for these figures."""
+    """Return the whole page for these figures."""
     measured = Measured(figures)
     rows = [_row(measured, name, communes) for name, communes in PLACES.items()]
     return TEXT.format(
@@ -90,29 +90,29 @@ def page(figures: dict[str, Any]) -> str:
         task_list=measured.shown("growth", "task_list_p95_ms", form="{:.0f} ms"),
         idle=measured.shown("footprint", "idle_pss_mb", form="{:.0f} MB"),
         loaded=measured.shown("footprint", "loaded_pss_mb", form="{:.0f} MB"),
-        a_day=A_DAY,
+        per_day=PER_DAY,
         days=WORKING_DAYS,
-        hour=BUSIEST_HOUR,
-        life=WHOLE_LIFE,
+        hour=BUSIEST_HOUR_SHARE,
+        life=LIFETIME_FACTOR,
         rows="\n".join(rows),
         scale=_scale(measured),
     )
 
 
 def _row(measured: Measured, name: str, communes: int) -> str:
-    a_day = communes * A_DAY
-    a_second = a_day / BUSIEST_HOUR / 3600
-    a_year = a_day * WORKING_DAYS
+    per_day = communes * PER_DAY
+    per_second = per_day / BUSIEST_HOUR_SHARE / 3600
+    per_year = per_day * WORKING_DAYS
     rate, accepted = measured.get("throughput", "ours"), measured.get("intake", "ours")
     size = measured.get("growth", "sizes", -1, "bytes_per_dossier")
     cells = (
         name,
-        f"{a_day:,}",
-        f"{a_second:,.3g}",
-        "—" if rate is None else _share(a_second * WHOLE_LIFE / rate),
-        "—" if accepted is None else _share(a_second / accepted),
-        f"{a_year:,}",
-        "—" if size is None else _bytes(a_year * size),
+        f"{per_day:,}",
+        f"{per_second:,.3g}",
+        "—" if rate is None else _share(per_second * LIFETIME_FACTOR / rate),
+        "—" if accepted is None else _share(per_second / accepted),
+        f"{per_year:,}",
+        "—" if size is None else _bytes(per_year * size),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -131,7 +131,7 @@ def _bytes(count: float) -> str:
 
 def _machine(machine: Any) -> str:
     if not isinstance(machine, dict):
-        return "machine not named"
+        return "unknown"
     return ", ".join(f"{name} {value}" for name, value in machine.items())
 
 
@@ -139,11 +139,11 @@ def _scale(measured: Measured) -> str:
     one, two, why = (measured.get("scale", name) for name in ("one", "two", "limited_by"))
     if one is None or two is None:
         return "not measured yet."
-    return f"on that machine two of each did {two / one:.2f} times the work of one ({why['two']})."
+    return f"on that machine, two of each did {two / one:.2f} times the work of one ({why['two']})."
 
 
 def write() -> None:
-    """Write the page anew from what the result file holds now."""
+    """Write the page from the current result file."""
     figures = json.loads(LATEST.read_text(encoding="utf-8")) if LATEST.exists() else {}
     PAGE.write_text(page(figures), encoding="utf-8")
 

@@ -1,8 +1,8 @@
-"""What intake is compared with: a bare route, and intake itself with one transaction for every request.
+"""The contenders of intake: a bare route, and intake itself with one transaction per request.
 
-`python -m bench.intake_rivals bare` checks the same body by the same rules and stores nothing. `one-each` is intake
-without its group commit: every request commits its own submission, over as many connections as the pool has. Both are
-served by uvicorn with intake's own settings, told by the same environment.
+`python -m bench.intake_rivals bare` checks the same bodies by the same rules and stores nothing. `one-each` is intake
+without its group commit: every request commits its own submission, over as many connections as the pool has. Both
+run on uvicorn with intake's settings, from the same environment.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def one_each(settings: IntakeSettings) -> FastAPI:
 
 def bare(settings: IntakeSettings) -> FastAPI:
     """As FastAPI's own documentation would write it: a body, a check, an answer. PostgreSQL is asked at start only."""
-    found: dict[str, rules.ProcedureRules] = {}
+    procedures: dict[str, rules.ProcedureRules] = {}
     office = OfficeClock.of(settings.office0, settings.wall0, settings.speed)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         connection = await asyncpg.connect(settings.database.get_secret_value())
         for procedure in await store.list_procedures(connection, {}):
-            found[procedure["code"]] = rules.ProcedureRules(procedure)
+            procedures[procedure["code"]] = rules.ProcedureRules(procedure)
         await connection.close()
         yield
 
@@ -58,7 +58,7 @@ def bare(settings: IntakeSettings) -> FastAPI:
 
     @app.post("/v1/dossiers", status_code=201)
     async def submit(body: dict[str, Any]) -> dict[str, Any]:
-        submission, procedure = rules.accept(body, found.get, office.now())
+        submission, procedure = rules.accept(body, procedures.get, office.now())
         return {
             "dossier_id": uuid4(),
             "status": "submitted",

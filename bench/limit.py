@@ -1,8 +1,8 @@
-"""PostgreSQL's own limit: the very rows of a run of ours, inserted again into the same tables with the same indexes.
+"""PostgreSQL's own limit: the rows of a hoso run, inserted again into the same tables with the same indexes.
 
-500 rows a transaction by `unnest`, over two connections, into a database of their own on the same server. What lay in
-intake's log before the run began is left out; rows that our run changed later are inserted once, as they ended. Only
-the inserting counts: the rows are read beforehand, a slice at a time.
+500 rows per transaction with `unnest`, over two connections, into separate databases on the same server. Rows already
+in intake's log before the run are left out; rows that the run changed are inserted once, in their last state. Only
+the inserts are timed: the rows are read before, one slice at a time.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 import asyncpg
 
-from bench.ground import Ground, one
+from bench.testbed import Testbed, connect
 from shared.postgres.migrate import migrate
 
 ROWS = 500
 CONNECTIONS = 2
 SLICE = 20
-"""Transactions of each table that are read at once."""
+"""Number of transactions per table that are read at once."""
 TABLES = {
     "intake": ("sent",),
     "workflow": ("dossiers", "tasks", "heads", "applied", "events", "sent", "notices_awaited", "timers"),
@@ -28,42 +28,42 @@ TABLES = {
 }
 
 
-class Copied:
-    """One table: its rows, read on from a cursor, and the statement that inserts them."""
+class TableCopy:
+    """One table: a cursor over its rows, and the statement that inserts them."""
 
     def __init__(self, insert: str, cursor: Any) -> None:
         self.insert, self._cursor = insert, cursor
 
     async def next_slice(self) -> list[list[list[Any]]]:
-        """The columns of up to `SLICE` transactions; empty at the end."""
+        """Return the columns of up to SLICE transactions; empty at the end."""
         rows = [tuple(row) for row in await self._cursor.fetch(ROWS * SLICE)]
         chunks = [rows[first : first + ROWS] for first in range(0, len(rows), ROWS)]
         return [[list(column) for column in zip(*chunk, strict=True)] for chunk in chunks]
 
 
-async def measure(place: Ground, dossiers: int) -> float:
-    """Dossiers a second: `dossiers` is how many the stored rows of the stack's databases came from."""
+async def measure(testbed: Testbed, dossiers: int) -> float:
+    """Return dossiers per second. `dossiers`: how many dossiers the rows in the stack's databases come from."""
     seconds = 0.0
     for service, tables in TABLES.items():
         name = f"limit_{service}"
-        place.stack.postgres.drop_database(name)
-        dsn = place.stack.postgres.ensure_service_database(name)
+        testbed.stack.postgres.drop_database(name)
+        dsn = testbed.stack.postgres.ensure_service_database(name)
         async with asyncpg.create_pool(dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as pool:
             await migrate(pool, ["shared", f"services.{service}"])
             await pool.execute("truncate lanes")
-            async with one(place.dsn[service]) as source, source.transaction():
-                copied = [await _copied(source, table) for table in tables]
-                while any(slices := [await table.next_slice() for table in copied]):
+            async with connect(testbed.dsn[service]) as source, source.transaction():
+                copies = [await _open_copy(source, table) for table in tables]
+                while any(slices := [await copy.next_slice() for copy in copies]):
                     work: asyncio.Queue[tuple[str, list[list[Any]]]] = asyncio.Queue()
-                    # Tables take turns, as they do in a batch of ours.
+                    # The tables take turns, as in a batch of hoso.
                     for turn in range(SLICE):
-                        for table, parts in zip(copied, slices, strict=True):
+                        for copy, parts in zip(copies, slices, strict=True):
                             if turn < len(parts):
-                                work.put_nowait((table.insert, parts[turn]))
+                                work.put_nowait((copy.insert, parts[turn]))
                     started = time.perf_counter()
                     await asyncio.gather(*(_insert(pool, work) for _ in range(CONNECTIONS)))
                     seconds += time.perf_counter() - started
-        place.stack.postgres.drop_database(name)
+        testbed.stack.postgres.drop_database(name)
     return dossiers / seconds
 
 
@@ -75,19 +75,19 @@ async def _insert(pool: asyncpg.Pool[asyncpg.Record], work: asyncio.Queue[tuple[
                 await connection.execute(statement, *columns)
 
 
-async def _copied(source: asyncpg.Connection[asyncpg.Record], table: str) -> Copied:
+async def _open_copy(source: asyncpg.Connection[asyncpg.Record], table: str) -> TableCopy:
     columns = await source.fetch(
         "select attname::text as name, format_type(atttypid, null) as type from pg_attribute"
         " where attrelid = $1::text::regclass and attnum > 0 and not attisdropped order by attnum",
         table,
     )
-    # unnest would flatten a column of arrays: those travel as text.
-    shown = [f"{c['name']}::text" if c["type"].endswith("[]") else c["name"] for c in columns]
-    given = [f"${n}::{'text' if c['type'].endswith('[]') else c['type']}[]" for n, c in enumerate(columns, 1)]
+    # unnest flattens a column of arrays, so arrays are passed as text.
+    selected = [f"{c['name']}::text" if c["type"].endswith("[]") else c["name"] for c in columns]
+    parameters = [f"${n}::{'text' if c['type'].endswith('[]') else c['type']}[]" for n, c in enumerate(columns, 1)]
     names = [f"c{n}" for n in range(len(columns))]
-    back = [f"{n}::{c['type']}" if c["type"].endswith("[]") else n for n, c in zip(names, columns, strict=True)]
+    converted = [f"{n}::{c['type']}" if c["type"].endswith("[]") else n for n, c in zip(names, columns, strict=True)]
     insert = (
         f"insert into {table} ({', '.join(c['name'] for c in columns)}) overriding system value"
-        f" select {', '.join(back)} from unnest({', '.join(given)}) as r ({', '.join(names)})"
+        f" select {', '.join(converted)} from unnest({', '.join(parameters)}) as r ({', '.join(names)})"
     )
-    return Copied(insert, await source.cursor(f"select {', '.join(shown)} from {table}"))
+    return TableCopy(insert, await source.cursor(f"select {', '.join(selected)} from {table}"))

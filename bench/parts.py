@@ -1,4 +1,4 @@
-"""The parts of the benchmark: what a part is, which there are, and which figures the result file must name."""
+"""The parts of the benchmark: the protocol of a part, the list of parts, and the figures of the result file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """How long to measure. `short`: once and for seconds, to see that it still holds; its figures are not kept."""
+    """How long to measure. `short`: one round of seconds, to check that nothing is broken; the figures are not kept."""
 
     short: bool = False
 
@@ -23,7 +23,7 @@ class Options:
 
     @property
     def seconds(self) -> float:
-        """How long one measured run should take."""
+        """The wanted length of one measured run, in seconds."""
         return 4.0 if self.short else 20.0
 
 
@@ -31,18 +31,18 @@ class Measures(Protocol):
     """A part's module."""
 
     async def measure(self, options: Options) -> Figures:
-        """The figures by their names in the result file: None where it could not be measured, absent if not tried."""
+        """Return the figures by their names in the result file: None when a measurement failed, absent if not tried."""
 
     def table(self, figures: Figures) -> Table:
-        """What a reader sees of those figures."""
+        """Return the printed table of those figures."""
 
     def broken(self, figures: Figures) -> list[str]:
-        """Sentences: which ratios are so bad, by a wide margin, that something is broken. Never an absolute time."""
+        """Return a sentence for each ratio that is so bad that something must be broken. Never an absolute time."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part's module, where its figures stand in the result file, and whether it only runs in `make bench-long`."""
+    """A part's module, its key in the result file, and whether it runs only in `make bench-long`."""
 
     module: str
     key: str
@@ -63,7 +63,7 @@ PARTS = {
     "growth": Part("bench.growth", "growth", long=True),
     "scale": Part("bench.scale", "scale", long=True),
 }
-"""In the order they run. `make bench` takes half an hour at most; `make bench-long` has the long ones besides."""
+"""All parts, in the order in which they run. `make bench` takes at most half an hour; `make bench-long` adds `long`."""
 
 NAMED: dict[str, tuple[str, ...]] = {
     "throughput": ("ours", "postgres_limit", "naive_faststream", "dbos", "job_queue", "kafka"),
@@ -74,23 +74,23 @@ NAMED: dict[str, tuple[str, ...]] = {
     "growth": ("throughput_ratio_1m_over_10k", "task_list_p95_ms"),
     "footprint": ("idle_pss_mb", "loaded_pss_mb", "ready_s"),
 }
-"""What the result file always names; null until it was measured."""
+"""The figures that the result file always contains; null until they are measured."""
 ISOLATION = ("throughput_ratio", "wait_p95_ratio")
 
 
 def merged(stored: Figures, measured: Figures) -> Figures:
-    """`stored` with what was measured now; what was not stays, and every named figure is there, at least as None."""
+    """Return `stored` with the new figures. The others stay, and every figure of NAMED is present, at least as None."""
     result: Figures = dict(stored)
     for key, names in NAMED.items():
         result[key] = {**dict.fromkeys(names), **(result.get(key) or {})}
-    for weather in NAMED["isolation"]:
-        result["isolation"][weather] = {**dict.fromkeys(ISOLATION), **(result["isolation"][weather] or {})}
+    for state in NAMED["isolation"]:
+        result["isolation"][state] = {**dict.fromkeys(ISOLATION), **(result["isolation"][state] or {})}
     for key, value in measured.items():
-        result[key] = _over(result.get(key), value)
+        result[key] = _overlay(result.get(key), value)
     return result
 
 
-def _over(old: Any, new: Any) -> Any:
+def _overlay(old: Any, new: Any) -> Any:
     if isinstance(old, dict) and isinstance(new, dict):
-        return {**old, **{key: _over(old.get(key), value) for key, value in new.items()}}
+        return {**old, **{key: _overlay(old.get(key), value) for key, value in new.items()}}
     return new

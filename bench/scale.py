@@ -1,4 +1,4 @@
-"""One process of each service and two of each, on the same machine: what a second one brings, and what limits next."""
+"""Scale-out: one process of each service and two of each on the same machine, and what limits the throughput."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from rich.table import Table
 
 from bench import throughput
 from bench.footprint import processor
-from bench.ground import SERVICES, Ground, ground
 from bench.parts import Figures, Options
+from bench.testbed import SERVICES, Testbed, open_testbed
 
 FULL = 0.9
-"""A processor, or a process that can use no more than one, that is busy for so much of the time is the limit."""
+"""A processor, or a process that can use only one, is the limit when it is busy for this share of the time."""
 
 
 async def measure(options: Options) -> Figures:
-    """Dossiers/s and how busy each process was; medians of interleaved rounds."""
+    """Return dossiers/s and how busy each process was: medians of interleaved rounds."""
     rates: dict[str, list[float]] = defaultdict(list)
     busy: dict[str, dict[str, float]] = {}
-    with ground() as place:
+    with open_testbed() as testbed:
         for _ in range(options.rounds):
             for kind, instances in (("one", ()), ("two", SERVICES)):
-                added = [place.stack.add_instance(name) for name in instances]
-                count = throughput.tens(await throughput.warm_up(place, options.seconds) * options.seconds)
-                rate, busy[kind] = await _run(place, count)
+                added = [testbed.stack.add_instance(name) for name in instances]
+                count = throughput.tens(await throughput.warm_up(testbed, options.seconds) * options.seconds)
+                rate, busy[kind] = await _run(testbed, count)
                 rates[kind].append(rate)
                 for name in added:
-                    place.stack.remove_instance(name)
-    medians = {kind: round(statistics.median(found), 1) for kind, found in rates.items()}
+                    testbed.stack.remove_instance(name)
+    medians = {kind: round(statistics.median(rounds), 1) for kind, rounds in rates.items()}
     limits = {kind: _limit(shares) for kind, shares in busy.items()}
     return {**medians, "processors": os.cpu_count(), "busy": busy, "limited_by": limits}
 
 
-async def _run(place: Ground, count: int) -> tuple[float, dict[str, float]]:
-    """Dossiers/s, and of how many processors each process made use meanwhile (filling the log included)."""
-    before, began = processor(place.stack), time.monotonic()
-    rate = (await throughput.run(place, count)).rate
-    seconds = time.monotonic() - began
-    shares = {name: round((used - before[name]) / seconds, 2) for name, used in processor(place.stack).items()}
+async def _run(testbed: Testbed, count: int) -> tuple[float, dict[str, float]]:
+    """Return dossiers/s, and how many processors each process used meanwhile (including the filling of the log)."""
+    before, started = processor(testbed.stack), time.monotonic()
+    rate = (await throughput.run(testbed, count)).rate
+    seconds = time.monotonic() - started
+    shares = {name: round((used - before[name]) / seconds, 2) for name, used in processor(testbed.stack).items()}
     return rate, shares
 
 
@@ -49,23 +49,23 @@ def _limit(shares: dict[str, float]) -> str:
     processors = os.cpu_count() or 1
     if sum(shares.values()) >= FULL * processors:
         return f"all {processors} processors are busy"
-    # PostgreSQL and the broker spread over several.
+    # PostgreSQL and the broker can use several processors.
     single = {name: share for name, share in shares.items() if name not in ("postgres", "broker")}
     name = max(single, key=lambda name: single[name])
     return f"{name} is busy alone" if single[name] >= FULL else "waiting: neither a processor nor a process is full"
 
 
 def table(figures: Figures) -> Table:
-    """One row for one process of each service, one for two."""
-    shown = Table("processes of each service", "dossiers/s", "ratio", "limited by", "busiest", title="Scale-out")
+    """Return one row for one process of each service and one for two."""
+    table = Table("processes of each service", "dossiers/s", "ratio", "limited by", "busiest", title="Scale-out")
     for kind in ("one", "two"):
         shares = sorted(figures["busy"][kind].items(), key=lambda item: -item[1])[:4]
         busiest = ", ".join(f"{name} {share:.2f}" for name, share in shares)
         ratio = f"{figures[kind] / figures['one']:.2f}"
-        shown.add_row(kind, f"{figures[kind]:,.0f}", ratio, figures["limited_by"][kind], busiest)
-    return shown
+        table.add_row(kind, f"{figures[kind]:,.0f}", ratio, figures["limited_by"][kind], busiest)
+    return table
 
 
 def broken(figures: Figures) -> list[str]:
-    """By a wide margin: two processes of each service do less than half of what one does."""
+    """Fails when two processes of each service have less than half the throughput of one."""
     return ["scale: a second process halves the throughput"] if figures["two"] < 0.5 * figures["one"] else []

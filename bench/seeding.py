@@ -1,9 +1,9 @@
-"""Fills the databases as if the centre had been at work for long: a few dossiers are really worked, then multiplied.
+"""Fills the databases as after a long time of operation: a few dossiers are really processed, then copied many times.
 
-Officers finish nine in ten of the pattern's dossiers over HTTP. Each copy then has every row of its original in every
-service, with ids, codes and keys of its own and times further back; which copies there are is told to PostgreSQL by
-COPY. So each service's proof views stay true: what was staged counts as sent, what was heard as applied, once each.
-What is sealed stays sealed with the original's id, so nobody can open a copy's personal fields.
+Officers complete nine in ten of the pattern's dossiers over HTTP. Each copy has every row of its original in every
+service, with its own ids, codes and keys and with earlier times; COPY writes the list of copies to PostgreSQL. So each
+service's proof views stay correct: each appended event counts as sent once, and each consumed event as applied once.
+Sealed fields stay sealed with the original's id, so the personal fields of a copy cannot be opened.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from uuid import UUID
 import asyncpg
 
 from bench import throughput
-from bench.ground import SERVICES, Ground, Stalled, one
+from bench.testbed import SERVICES, Stalled, Testbed, connect
 from deploy.local import call
 from shared.contract.partitions import lane_of
 
 PATTERN = 200
-"""Dossiers that are really worked."""
+"""Number of dossiers that are really processed."""
 OPEN_ONE_IN = 10
-CHUNK = 50
-"""Copies of the whole pattern in one transaction."""
+COPIES_PER_TRANSACTION = 50
+"""Copies of the whole pattern per transaction."""
 APART = "interval '2 hours'"
-"""How much further back each copy of the pattern lies: a million dossiers reach back over a year."""
+"""Each copy of the pattern is this much earlier than the one before: a million dossiers go back over a year."""
 OFFICERS = ("counter", "specialist", "signatory", "records_clerk", "centre_director")
-KEPT = frozenset({"due_at", "next_try_at", "try_at", "result_due_at"})
-"""Times that say when something is to happen: moved back, all of it would happen at once."""
-TOGETHER = 50
-SENT_TOGETHER = 500
+FUTURE_TIMES = frozenset({"due_at", "next_try_at", "try_at", "result_due_at"})
+"""Columns with times at which something will happen. They are not changed: an earlier time would be due at once."""
+TASKS_PER_CALL = 50
+EVENTS_PER_BATCH = 500
 
 FUNCTIONS = """
 create or replace function twin_middle(n integer) returns text language sql immutable strict
@@ -39,8 +39,8 @@ create or replace function twin_middle(n integer) returns text language sql immu
          || '-' || substr(lpad(to_hex(n), 10, '0'), 7, 4);
 create or replace function twin(id uuid, n integer) returns uuid language sql immutable strict
   return (left(id::text, 15) || twin_middle(n) || right(id::text, 8))::uuid;
-create or replace function pattern_of(said text) returns text language sql immutable strict
-  return regexp_replace(regexp_replace(said,
+create or replace function pattern_of(content text) returns text language sql immutable strict
+  return regexp_replace(regexp_replace(content,
     '([0-9a-f]{8}-[0-9a-f]{4}-7)[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{4}([0-9a-f]{8})', '\\1' || chr(1) || '\\2', 'g'),
     '(H44[.]B[0-9]{2}-[0-9]{6}-[0-9]{4})', '\\1' || chr(2), 'g');
 create or replace function twin_text(pattern text, n integer) returns text language sql immutable strict
@@ -48,22 +48,22 @@ create or replace function twin_text(pattern text, n integer) returns text langu
 create table if not exists twins (original uuid not null, n integer not null, lane smallint not null);
 create index if not exists twins_by_copy on twins (n);
 """
-"""An id keeps its time and its last four bytes, which `heads` remembers of each event applied. Inside a text the places
-that differ from copy to copy are looked for once, in the pattern."""
+"""An id keeps its time and its last four bytes, which `heads` stores of each applied event. In a text the parts
+that differ between copies are found once, in the pattern."""
 JSON_TEXTS, TEXTS = ("data", "body"), ("dossier_code",)
 
 
 def twin(original: UUID, copy: int) -> UUID:
-    """The id of a dossier's copy, as the SQL function says it."""
+    """Return the id of a dossier's copy, like the SQL function twin."""
     digits, number = original.hex, f"{copy:010x}"
     return UUID(f"{digits[:13]}{number[:3]}a{number[3:]}{digits[24:]}")
 
 
 class Seeding:
-    """A ground whose databases hold `total` dossiers so far; the services must be up when it is made."""
+    """A testbed whose databases hold `total` dossiers so far. The services must run when it is created."""
 
-    def __init__(self, place: Ground) -> None:
-        self._place = place
+    def __init__(self, testbed: Testbed) -> None:
+        self._place = testbed
         self.originals: Sequence[UUID] = ()
         self.copies = 0
 
@@ -72,21 +72,21 @@ class Seeding:
         return len(self.originals) * (1 + self.copies)
 
     async def work_pattern(self, timeout_s: float = 120.0) -> None:
-        """File the pattern and let officers finish what they may. Raises Stalled when it does not come to rest."""
-        place = self._place
-        await throughput.run(place, PATTERN)
+        """Submit the pattern and complete its tasks. Raises Stalled when the stack does not become idle."""
+        testbed = self._place
+        await throughput.run(testbed, PATTERN)
         deadline = time.monotonic() + timeout_s
-        while await asyncio.to_thread(self._work_once) or not await self._at_rest():
+        while await asyncio.to_thread(self._work_once) or not await self._is_idle():
             if time.monotonic() > deadline:
-                raise Stalled("the pattern's dossiers do not come to rest")
+                raise Stalled("the stack does not become idle after the pattern's dossiers")
             await asyncio.sleep(0.2)
-        async with one(place.dsn["workflow"]) as connection:
+        async with connect(testbed.dsn["workflow"]) as connection:
             rows = await connection.fetch("select dossier_id from dossiers order by dossier_id")
         self.originals = [row["dossier_id"] for row in rows]
 
     async def grow(self, total: int) -> float:
-        """Add copies until there are `total` dossiers. The services are stopped meanwhile; the seconds it took."""
-        began = time.monotonic()
+        """Add copies until there are `total` dossiers, with the services stopped. Returns the seconds it took."""
+        started = time.monotonic()
         for name in SERVICES:
             self._place.stack.take_down(name)
         first, self.copies = self.copies + 1, total // len(self.originals) - 1
@@ -99,14 +99,14 @@ class Seeding:
         for name in SERVICES:
             self._place.stack.bring_back(name)
         await asyncio.to_thread(self._place.stack.wait_ready, 120)
-        return time.monotonic() - began
+        return time.monotonic() - started
 
     def _work_once(self) -> int:
-        """Every role ends what lies before it, but for the dossiers that stay open; how many tasks that were."""
-        place, done = self._place, 0
+        """Complete the open tasks of every role, except those of the dossiers that stay open. Returns their number."""
+        testbed, done = self._place, 0
         for role in OFFICERS:
-            said = call.call(
-                place.url["workflow"], "/v1/tasks", query={"role": role, "limit": 1000}, token=place.tokens[role]
+            page = call.call(
+                testbed.url["workflow"], "/v1/tasks", query={"role": role, "limit": 1000}, token=testbed.tokens[role]
             )
             items = [
                 {
@@ -114,29 +114,29 @@ class Seeding:
                     "version": task["version"],
                     "outcome": next(outcome["code"] for outcome in task["outcomes"] if outcome["forward"]),
                 }
-                for task in said["items"]
+                for task in page["items"]
                 if not task["waiting_for"] and UUID(task["dossier_id"]).int % OPEN_ONE_IN
             ]
-            url, token = place.url["workflow"], place.tokens[role]
-            for first in range(0, len(items), TOGETHER):
-                body = {"items": items[first : first + TOGETHER]}
-                told = call.call(url, "/v1/tasks/complete", method="POST", body=body, token=token, timeout=60.0)
-                done += sum(row["status"] == 200 for row in told["items"])
+            url, token = testbed.url["workflow"], testbed.tokens[role]
+            for first in range(0, len(items), TASKS_PER_CALL):
+                body = {"items": items[first : first + TASKS_PER_CALL]}
+                answer = call.call(url, "/v1/tasks/complete", method="POST", body=body, token=token, timeout=60.0)
+                done += sum(row["status"] == 200 for row in answer["items"])
         return done
 
-    async def _at_rest(self) -> bool:
-        """Nothing is on its way from one service to another."""
+    async def _is_idle(self) -> bool:
+        """Return whether no event is in flight between the services."""
         for name in SERVICES:
-            async with one(self._place.dsn[name]) as connection:
+            async with connect(self._place.dsn[name]) as connection:
                 if await connection.fetchval(
                     "select exists (select 1 from events e join lanes l using (lane) where e.id > l.sent_to)"
                 ):
                     return False
-        async with one(self._place.dsn["workflow"]) as connection:
+        async with connect(self._place.dsn["workflow"]) as connection:
             return not await connection.fetchval("select exists (select 1 from notices_awaited)")
 
     async def _copy(self, dsn: str, mapping: Sequence[tuple[UUID, int, int]], first: int) -> None:
-        async with one(dsn) as connection:
+        async with connect(dsn) as connection:
             await connection.execute("set synchronous_commit = off")
             await connection.execute(FUNCTIONS)
             await connection.copy_records_to_table("twins", records=mapping, columns=("original", "n", "lane"))
@@ -151,10 +151,10 @@ class Seeding:
             ]
             before = await connection.fetchval("select coalesce(max(id), 0) from events")
             statements = [await _multiply(connection, table, self.originals) for table in tables]
-            for start in range(first, self.copies + 1, CHUNK):
+            for start in range(first, self.copies + 1, COPIES_PER_TRANSACTION):
                 async with connection.transaction():
                     for statement in statements:
-                        await connection.execute(statement, start, min(start + CHUNK - 1, self.copies))
+                        await connection.execute(statement, start, min(start + COPIES_PER_TRANSACTION - 1, self.copies))
             await connection.execute(
                 "insert into sent (lane, to_id, from_id, events, recorded_from, recorded_to, sent_at)"
                 " select lane, max(id), min(id), count(*), min(recorded_at), max(recorded_at), max(recorded_at)"
@@ -162,18 +162,18 @@ class Seeding:
                 " / $2 as part from events where id > $1) e"
                 " group by lane, part",
                 before,
-                SENT_TOGETHER,
+                EVENTS_PER_BATCH,
             )
             await connection.execute(
                 "update lanes l set sent_to = greatest(l.sent_to, (select coalesce(max(id), 0) from events e"
                 " where e.lane = l.lane))"
             )
-            # As autovacuum would have done while the year went by.
+            # As autovacuum does over a year.
             await connection.execute("vacuum (analyze)")
 
 
 async def _multiply(connection: asyncpg.Connection[asyncpg.Record], table: str, originals: Sequence[UUID]) -> str:
-    """The statement that adds the copies $1 to $2 of a table's rows."""
+    """Return the statement that adds the copies $1 to $2 of a table's rows."""
     await connection.execute(f"create temp table pattern_{table} as select * from {table} where false")
     await connection.execute(
         f"insert into pattern_{table} select * from {table} where dossier_id = any($1)", list(originals)
@@ -189,7 +189,7 @@ async def _multiply(connection: asyncpg.Connection[asyncpg.Record], table: str, 
             marked = f"convert_to(pattern_of(convert_from({name}, 'UTF8')), 'UTF8')"
         await connection.execute(f"update pattern_{table} set {name} = {marked}")
     values = [_value(column["name"], column["type"]) for column in columns]
-    # Within a dossier ids go up with the sequence, as they did.
+    # Within a dossier the event ids must ascend with the sequence.
     order = "order by w.n, t.id" if table == "events" else "order by w.n"
     return (
         f"insert into {table} ({', '.join(column['name'] for column in columns)}) select {', '.join(values)}"
@@ -208,6 +208,6 @@ def _value(name: str, kind: str) -> str:
         return f"twin_text(t.{name}, w.n)"
     if name == "idempotency_key":
         return f"t.{name} || '-' || w.n"
-    if kind == "timestamp with time zone" and name not in KEPT:
+    if kind == "timestamp with time zone" and name not in FUTURE_TIMES:
         return f"t.{name} - w.n * {APART}"
     return f"t.{name}"

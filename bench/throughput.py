@@ -1,4 +1,4 @@
-"""Throughput of hoso itself: from submissions that lie committed in intake's log to the last NoticeSent."""
+"""Throughput of hoso itself: from submissions committed in intake's log to the last NoticeSent."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from bench.ground import Ground, Stalled, epochs, held_relay, one, relay_taken
+from bench.testbed import Stalled, Testbed, connect, epochs, held_relay, relay_taken
 from bench.workload import BIRTHS
 
-FIRST = 1_500
+FIRST_DOSSIERS = 1_500
 WARM_UP_S = 4.0
-"""How long a warm-up takes, by the rate of its first dossiers."""
+"""Wanted length of a warm-up, estimated from the rate of its first dossiers."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One measured run. `births_s`: seconds to the last number; `seconds` ends with whichever came last."""
+    """One measured run. `births_s`: seconds to the last number; `seconds`: to the last notice or number."""
 
     dossiers: int
     seconds: float
@@ -28,9 +28,9 @@ class Run:
         return self.dossiers / self.seconds
 
 
-async def newest(place: Ground, service: str) -> int:
-    """The id of the last event a service has recorded."""
-    async with one(place.dsn[service]) as connection:
+async def newest(testbed: Testbed, service: str) -> int:
+    """Return the id of the last event that a service has recorded."""
+    async with connect(testbed.dsn[service]) as connection:
         return int(
             await connection.fetchval(
                 "select coalesce(max((select max(id) from events e where e.lane = l.lane)), 0) from lanes l"
@@ -38,10 +38,12 @@ async def newest(place: Ground, service: str) -> int:
         )
 
 
-async def recorded(place: Ground, service: str, type: str, after: int) -> tuple[int, datetime]:
-    """How many events of a type a service has recorded after an id, and when the last; read lane by lane from the
-    index, so that it costs no more when millions lie before."""
-    async with one(place.dsn[service]) as connection:
+async def recorded(testbed: Testbed, service: str, type: str, after: int) -> tuple[int, datetime]:
+    """Return how many events of a type a service has recorded after an id, and the time of the last one.
+
+    Reads the index lane by lane, so that the cost does not grow with the events before that id.
+    """
+    async with connect(testbed.dsn[service]) as connection:
         row = await connection.fetchrow(
             "select count(*) as many, max(e.recorded_at) as last from lanes l"
             " cross join lateral (select * from events e where e.lane = l.lane and e.id > $1 order by e.id) e"
@@ -53,45 +55,45 @@ async def recorded(place: Ground, service: str, type: str, after: int) -> tuple[
     return row["many"], row["last"]
 
 
-async def run(place: Ground, count: int, timeout_s: float = 300.0) -> Run:
-    """Fill intake's log with `count` dossiers while its relay holds no lane, let it go, wait for the end of all."""
-    notify, idlookup = await newest(place, "notify"), await newest(place, "idlookup")
-    async with one(place.dsn["intake"]) as connection:
-        async with held_relay(place):
-            await place.fill(count)
+async def run(testbed: Testbed, count: int, timeout_s: float = 300.0) -> Run:
+    """Fill intake's log with `count` dossiers while its relay owns no lane, start the relay, and wait for the end."""
+    notify, idlookup = await newest(testbed, "notify"), await newest(testbed, "idlookup")
+    async with connect(testbed.dsn["intake"]) as connection:
+        async with held_relay(testbed):
+            await testbed.fill(count)
             await connection.execute("analyze events")
             before = await epochs(connection)
-        started = await relay_taken(place, before)
-    births = place_births(place.spent - count, count)
+        started = await relay_taken(testbed, before)
+    births = count_births(testbed.used - count, count)
     deadline = time.monotonic() + timeout_s
     while True:
-        # Counting reads every event of the run: only once there are enough ids for it to be over.
-        if await newest(place, "notify") >= notify + count and await newest(place, "idlookup") >= idlookup + births:
-            notices, last = await recorded(place, "notify", "NoticeSent", notify)
-            numbers, last_number = await recorded(place, "idlookup", "IdNumberFound", idlookup)
+        # The count reads every event of the run, so count only when the newest ids show that it may be over.
+        if await newest(testbed, "notify") >= notify + count and await newest(testbed, "idlookup") >= idlookup + births:
+            notices, last = await recorded(testbed, "notify", "NoticeSent", notify)
+            numbers, last_number = await recorded(testbed, "idlookup", "IdNumberFound", idlookup)
             if notices >= count and numbers >= births:
                 break
         if time.monotonic() > deadline:
-            notices, _ = await recorded(place, "notify", "NoticeSent", notify)
+            notices, _ = await recorded(testbed, "notify", "NoticeSent", notify)
             raise Stalled(f"{notices} of {count} notices after {timeout_s} s")
         await asyncio.sleep(0.3)
     return Run(count, (max(last, last_number) - started).total_seconds(), (last_number - started).total_seconds())
 
 
-async def warm_up(place: Ground, seconds: float) -> float:
-    """Dossiers/s of a run of a few seconds, which says how many fill `seconds`.
+async def warm_up(testbed: Testbed, seconds: float) -> float:
+    """Return the dossiers/s of a run of a few seconds, from which the size of a run of `seconds` follows.
 
-    A shorter one is mostly beginning and end: by its rate a run was over after half of its time.
+    In a shorter run the start and the end weigh too much, and the rate comes out too low.
     """
-    rate = (await run(place, FIRST)).rate
-    return (await run(place, tens(rate * min(WARM_UP_S, seconds)))).rate
+    rate = (await run(testbed, FIRST_DOSSIERS)).rate
+    return (await run(testbed, tens(rate * min(WARM_UP_S, seconds)))).rate
 
 
 def tens(count: float) -> int:
-    """Whole tens, one birth in each: then everybody's rows a dossier are exactly the same."""
+    """Round to whole tens with one birth each, so that every contender has the same rows per dossier."""
     return max(round(count / BIRTHS), 1) * BIRTHS
 
 
-def place_births(before: int, count: int) -> int:
-    """How many of the dossiers before+1 … before+count are births."""
+def count_births(before: int, count: int) -> int:
+    """Return how many of the dossiers before+1 … before+count are births."""
     return (before + count) // BIRTHS - before // BIRTHS

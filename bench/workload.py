@@ -1,7 +1,7 @@
-"""The dossiers every contender is given: nine applications for a certificate and one birth.
+"""The dossiers of every contender: nine applications for a certificate to one birth.
 
-None gives a personal number, so no identity check is asked; for the birth, one in ten, the registry is asked
-a number over HTTP. Nobody left a mobile phone: the notice goes on the call list, which needs no gateway.
+No dossier has a personal number, so no identity check happens. For the birth, idlookup requests a number from the
+registry over HTTP. No applicant has a mobile phone: the notice goes on the call list, which needs no gateway.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from shared.privacy.sealed import Sealer
 
 PLAIN, BIRTH = "1.004873", "1.001193"
 BIRTHS = 10
-"""One dossier in so many is a birth."""
+"""One dossier in this many is a birth."""
 AGENCIES = 20
 BUSY = 1_000.0
-"""Submissions a second where they are committed beforehand: about what intake accepts."""
+"""Assumed submissions per second when they are committed before the run: about what intake accepts."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def name_of(number: int) -> str:
-    """A name of its own for every number: the registry tells persons apart by it."""
+    """Return a different name for every number, so that the registry sees different persons."""
     letters = ""
     while number:
-        number, at = divmod(number, len(LETTERS))
-        letters += LETTERS[at]
+        number, index = divmod(number, len(LETTERS))
+        letters += LETTERS[index]
     return f"Nguyễn Văn {letters.capitalize() or 'A'}"
 
 
@@ -41,7 +41,7 @@ def is_birth(number: int) -> bool:
 
 
 def body_of(examples: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """The body of `POST /v1/dossiers` for dossier `number`, as somebody at a counter would send it."""
+    """Return the body of `POST /v1/dossiers` for dossier `number`, as sent from a counter."""
     body: dict[str, Any] = deepcopy(examples[BIRTH if is_birth(number) else PLAIN])
     body["channel"] = "direct"
     body["receiving_agency"] = f"H44.B{number % AGENCIES:02d}"
@@ -62,13 +62,13 @@ def submissions(
     numbers: range,
     per_second: float = BUSY,
 ) -> Iterator[NewSubmission]:
-    """What intake stores for those bodies: the same rows, the same sealed fields, ids as of arrivals at that rate."""
+    """Yield what intake stores for those bodies: same rows, same sealed fields, ids as of arrivals at `per_second`."""
     ids = DossierIds()
-    for at, number in enumerate(numbers):
-        body, dossier_id = body_of(examples, number), ids.next(at / per_second)
+    for index, number in enumerate(numbers):
+        body, dossier_id = body_of(examples, number), ids.next(index / per_second)
         person = body["applicant"]
         contact = {"full_name": person["full_name"], "residential_area": body.get("residential_area")}
-        who = {"full_name": person["full_name"], "birth_date": person.get("birth_date"), "personal_id": None}
+        identity = {"full_name": person["full_name"], "birth_date": person.get("birth_date"), "personal_id": None}
         fact = DossierSubmitted(
             office_at=office_now,
             procedure_code=body["procedure_code"],
@@ -79,7 +79,7 @@ def submissions(
             components=tuple(SubmittedComponent(**part) for part in body["components"]),
             identity_method="card_seen",
             sealed_contact=sealer.seal(dossier_id, "contact", {k: v for k, v in contact.items() if v}),
-            sealed_person=sealer.seal(dossier_id, "person", {k: v for k, v in who.items() if v}),
+            sealed_person=sealer.seal(dossier_id, "person", {k: v for k, v in identity.items() if v}),
             sealed_subject=sealer.seal(dossier_id, "subject", body["subject"]),
         )
         digest = hashlib.sha256(dossier_id.bytes).digest()

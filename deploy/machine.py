@@ -1,4 +1,4 @@
-"""What the figures were measured on: without it a figure says nothing."""
+"""Describes the machine and the commit of a measurement or a chaos report."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ ROOT = Path(__file__).parents[1]
 
 
 def machine() -> dict[str, Any]:
-    """Cores, memory, processor, system, versions, and the commit that was measured."""
+    """Return the cores, memory, processor, system and versions of this machine."""
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "processor": _processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "postgres": _said([str(Path(embedded).parent / "pginstall" / "bin" / "postgres"), "--version"]),
+        "postgres": _output([str(Path(embedded).parent / "pginstall" / "bin" / "postgres"), "--version"]),
     }
 
 
 def commit() -> str | None:
-    """The commit that lies in this folder, with + when the files differ from it."""
-    found = _said(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"])
+    """Return the commit of this folder, with "+" when files differ from it; None outside a git repository."""
+    head = _output(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"])
     status = ["status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results"]
-    changed = _said(["git", "-C", str(ROOT), *status])
-    return f"{found}+" if found and changed else found
+    changed = _output(["git", "-C", str(ROOT), *status])
+    return f"{head}+" if head and changed else head
 
 
 def _processor() -> str:
@@ -42,7 +42,7 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _said(command: list[str]) -> str | None:
+def _output(command: list[str]) -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

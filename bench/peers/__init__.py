@@ -1,1 +1,1 @@
-"""What else one could have picked, each in its own idiom, doing the same work: see steps.py for the work."""
+"""The alternatives to hoso, each in its own idiom. All do the same work, which is in steps.py."""

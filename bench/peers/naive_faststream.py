@@ -1,8 +1,8 @@
-"""What one writes after an evening with FastStream's documentation: a handler a message, a transaction a message.
+"""A first FastStream application as its documentation suggests: one handler and one transaction per message.
 
 It does less than hoso: no outbox (it publishes after the commit, so a crash between the two loses events), no sequence,
-nothing parked or held; a repeat is noticed only where a unique index of hoso's refuses it. Its offsets are committed
-after the handler (NACK_ON_ERROR): the default, ACK_FIRST, loses messages by itself.
+nothing parked or held; a repeat is noticed only where a unique index of hoso refuses it. Its offsets are committed
+after the handler (NACK_ON_ERROR), because the default, ACK_FIRST, loses messages.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from faststream import AckPolicy, FastStream
 from faststream.kafka import KafkaBroker
 
-from bench.peers.place import Place, said_on_the_command_line
-from bench.peers.steps import Said, ask, found, note, receive, take_up, tell
+from bench.peers.setup import PeerSetup, read_command_line
+from bench.peers.steps import Message, apply_number, ask, receive, record_notice, send_notice, store_number
 from shared.contract.events import PARTITIONS
 from shared.privacy.sealed import Sealer
 
@@ -50,41 +50,41 @@ OPTIONS: dict[str, Any] = {
 class Service:
     """One service: its subscribers, their database and the registry."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.sealer = Sealer(place.seal_keys)
-        self.http = httpx2.AsyncClient(base_url=place.registry, trust_env=False)
-        self.broker = KafkaBroker(place.kafka, logger=None)
+    def __init__(self, setup: PeerSetup) -> None:
+        self.setup = setup
+        self.sealer = Sealer(setup.seal_keys)
+        self.http = httpx2.AsyncClient(base_url=setup.registry, trust_env=False)
+        self.broker = KafkaBroker(setup.kafka, logger=None)
         self.pool: asyncpg.Pool[asyncpg.Record]
 
-    async def on_submitted(self, said: Said) -> None:
-        await self.transact(lambda tx: receive(tx, said))
+    async def on_submitted(self, message: Message) -> None:
+        await self.transact(lambda tx: receive(tx, message))
 
-    async def on_wanted(self, said: Said) -> None:
-        sealed_number = await ask(self.http, said, self.sealer)
-        await self.transact(lambda tx: found(tx, said, sealed_number))
+    async def on_wanted(self, message: Message) -> None:
+        sealed_number = await ask(self.http, message, self.sealer)
+        await self.transact(lambda tx: store_number(tx, message, sealed_number))
 
-    async def on_found(self, said: Said) -> None:
-        await self.transact(lambda tx: take_up(tx, said))
+    async def on_found(self, message: Message) -> None:
+        await self.transact(lambda tx: apply_number(tx, message))
 
-    async def on_notice_wanted(self, said: Said) -> None:
-        await self.transact(lambda tx: tell(tx, said, self.sealer))
+    async def on_notice_wanted(self, message: Message) -> None:
+        await self.transact(lambda tx: send_notice(tx, message, self.sealer))
 
-    async def on_notice_sent(self, said: Said) -> None:
-        await self.transact(lambda tx: note(tx, said))
+    async def on_notice_sent(self, message: Message) -> None:
+        await self.transact(lambda tx: record_notice(tx, message))
 
-    async def transact(self, step: Callable[[Tx], Awaitable[list[Said]]]) -> None:
+    async def transact(self, step: Callable[[Tx], Awaitable[list[Message]]]) -> None:
         try:
             async with self.pool.acquire() as tx, tx.transaction():
-                made = await step(tx)
+                messages = await step(tx)
         except asyncpg.UniqueViolationError:
-            return  # a repeat after a rebalance: else it would come back for ever
-        for one in made:
-            topic = TOPICS.get(one.kind, LIFECYCLE)
-            await self.broker.publish(one, topic=topic, key=str(one.dossier_id).encode())
+            return  # a repeat after a rebalance; an error would make it come back forever
+        for message in messages:
+            topic = TOPICS.get(message.kind, LIFECYCLE)
+            await self.broker.publish(message, topic=topic, key=str(message.dossier_id).encode())
 
     async def run(self, name: str) -> None:
-        listening = {
+        handlers = {
             "workflow": {
                 "DossierSubmitted": self.on_submitted,
                 "IdNumberFound": self.on_found,
@@ -93,15 +93,15 @@ class Service:
             "idlookup": {"IdNumberWanted": self.on_wanted},
             "notify": {"NoticeWanted": self.on_notice_wanted},
         }[name]
-        for kind, handler in listening.items():
+        for kind, handler in handlers.items():
             self.broker.subscriber(TOPICS[kind], group_id=f"naive-{kind}", **OPTIONS)(handler)
-        self.pool = await asyncpg.create_pool(self.place.dsn, min_size=1, max_size=6)
+        self.pool = await asyncpg.create_pool(self.setup.dsn, min_size=1, max_size=6)
         await FastStream(self.broker, logger=None).run()
 
 
-async def install(place: Place) -> None:
-    """The topics."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=place.kafka)
+async def install(setup: PeerSetup) -> None:
+    """Create the topics."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=setup.kafka)
     await admin.start()
     try:
         known = set(await admin.list_topics())
@@ -111,16 +111,18 @@ async def install(place: Place) -> None:
         await admin.close()
 
 
-async def offer(place: Place, submitted: list[Said]) -> None:
+async def offer(setup: PeerSetup, submitted: list[Message]) -> None:
     """Put the submissions on the broker."""
-    async with AIOKafkaProducer(bootstrap_servers=place.kafka) as producer:
+    async with AIOKafkaProducer(bootstrap_servers=setup.kafka) as producer:
         sent = [
-            await producer.send(TOPICS[said.kind], said.model_dump_json().encode(), key=str(said.dossier_id).encode())
-            for said in submitted
+            await producer.send(
+                TOPICS[message.kind], message.model_dump_json().encode(), key=str(message.dossier_id).encode()
+            )
+            for message in submitted
         ]
         await asyncio.gather(*sent)
 
 
 if __name__ == "__main__":
-    where, worker = said_on_the_command_line()
-    uvloop.run(Service(where).run(worker))
+    setup, worker = read_command_line()
+    uvloop.run(Service(setup).run(worker))

@@ -1,4 +1,4 @@
-"""The steps' statements are written for asyncpg; peers with psycopg or SQLAlchemy run the same ones through these."""
+"""Converts the steps' SQL statements, written for asyncpg, for the peers that use psycopg or SQLAlchemy."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A campaign against the stack: work goes on while everything is killed, frozen and restarted; then the proof."""
+"""The chaos campaign: kills, freezes and restarts all parts of the stack under load, then verifies the result."""

@@ -25,7 +25,7 @@ from deploy.kafka.jars import HERE, KafkaUnavailable, fetch_jars, find_java
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
-# The kernel ties "die with the parent" to the parent's thread, so every broker is started from one that never ends.
+# The kernel sends PDEATHSIG when the parent's *thread* ends, so one thread that never ends starts every broker.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="kafka-starter")
 
 
@@ -35,10 +35,10 @@ def _die_with_parent() -> None:
 
 
 def _new_cluster_id() -> str:
-    # As Kafka's own Uuid.randomUuid: 16 bytes in URL-safe base64, never with a leading dash (an option to its tools).
-    while (found := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+    # Like Kafka's Uuid.randomUuid: 16 bytes in URL-safe base64, without a leading dash (its tools read an option).
+    while (cluster_id := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass
-    return found
+    return cluster_id
 
 
 async def _listens(address: str) -> bool:
@@ -54,8 +54,8 @@ async def _listens(address: str) -> bool:
 class KafkaCluster:
     """One or three KRaft brokers (each also a controller) under `directory`, on 127.0.0.1.
 
-    Broker i (0, 1, 2) serves clients on `port_base + 2*i`; the port above it is its controller's. What is under
-    `directory` survives stop() and kill(); wipe() loses it. The brokers die with the process that started them.
+    Broker i (0, 1, 2) serves clients on `port_base + 2*i`; the next port is its controller's. The data under
+    `directory` survive stop() and kill(); wipe() deletes them. The brokers die with the process that started them.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class KafkaCluster:
         heap_mb: int = 384,
         overrides: Mapping[str, str] | None = None,
     ) -> None:
-        """`jars`: the folder that keeps Kafka's jars (None: `.hoso-kafka` in the project); `heap_mb`: of each broker;
-        `overrides`: broker settings that replace those of settings()."""
+        """`jars`: folder of Kafka's jars (None: `.hoso-kafka` in the project); `heap_mb`: heap of each broker;
+        `overrides`: broker settings that replace or extend settings()."""
         if brokers not in (1, 3):
-            raise ValueError("a cluster has 1 or 3 brokers: two cannot outvote one")
+            raise ValueError("a cluster has 1 or 3 brokers: with 2, no broker may fail")
         self.brokers = brokers
         self.directory = directory.resolve()
         self.port_base = port_base
@@ -88,18 +88,18 @@ class KafkaCluster:
 
     @property
     def pids(self) -> dict[int, int]:
-        """Process ids of the brokers that are running, by broker number."""
+        """Process ids of the running brokers, by broker number."""
         return {i: process.pid for i, process in self._processes.items() if process.poll() is None}
 
     @property
     def cluster_id(self) -> str:
-        """The id written at format; FileNotFoundError before the first start. A wipe makes a new one."""
+        """The cluster's id; a wipe makes a new one. Raises FileNotFoundError before the first start."""
         return (self.directory / "cluster_id").read_text().strip()
 
-    async def start(self, timeout: float = 90.0) -> None:  # noqa: ASYNC109 - also names the broker's log when it ends
-        """Formats the storage where it is new, starts the brokers that are not running, waits until they serve.
+    async def start(self, timeout: float = 90.0) -> None:  # noqa: ASYNC109 - the error includes the broker's log
+        """Format new storage, start the brokers that are not running, and wait until they serve.
 
-        `timeout` in seconds. Raises KafkaUnavailable without Java, Maven or a free port, or when it takes too long.
+        `timeout` in seconds. Raises KafkaUnavailable: no Java, no Maven, port taken, or not ready in time.
         """
         jars = await asyncio.to_thread(fetch_jars, self._jars_directory)
         java = await asyncio.to_thread(find_java)
@@ -115,13 +115,14 @@ class KafkaCluster:
         await self._wait_until_ready(timeout)
 
     async def start_broker(self, i: int, timeout: float = 90.0) -> None:  # noqa: ASYNC109 - as start
-        """Starts broker `i` again after kill(i); returns when the cluster counts it as a member."""
+        """Start broker `i` again after kill(i) and wait until the cluster counts it as a member."""
         self._spawn(i)
         await self._wait_until_ready(timeout)
 
     async def stop(self, grace: float = 15.0) -> None:
-        """Stops all brokers: SIGTERM, and SIGKILL for what still runs after `grace` seconds (a majority that is
-        gone keeps the last one waiting for it). Keeps the data."""
+        """Stop all brokers and keep the data: SIGTERM, then SIGKILL after `grace` seconds.
+
+        Without a majority the last broker does not stop by itself."""
         for process in self._processes.values():
             if process.poll() is None:
                 process.terminate()
@@ -130,30 +131,30 @@ class KafkaCluster:
         self._processes.clear()
 
     async def stop_broker(self, i: int, grace: float = 15.0) -> None:
-        """Stops broker `i` in order: SIGTERM, and SIGKILL after `grace` seconds. Keeps its data."""
+        """Stop broker `i` and keep its data: SIGTERM, then SIGKILL after `grace` seconds."""
         process = self._processes.pop(i)
         process.terminate()
         await asyncio.to_thread(self._reap, process, grace)
 
     def kill(self, i: int) -> None:
-        """kill -9 of broker `i`. What it had acknowledged stays on disk (or in the page cache: no power cut)."""
+        """Send SIGKILL to broker `i`. Acknowledged records survive on disk or in the page cache."""
         process = self._processes[i]
         process.kill()
         process.wait()
 
     async def wipe(self) -> None:
-        """The accident: all brokers die at once and their disks are empty. The next start has a new cluster id."""
+        """Kill all brokers at once and delete their data. The next start makes a new cluster id."""
         for i in self.pids:
             self.kill(i)
         self._processes.clear()
         await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
 
     def log(self, i: int = 0) -> Path:
-        """Where broker `i` writes what it says."""
+        """Return the path of broker `i`'s log."""
         return self._home(i) / "broker.log"
 
     def settings(self, i: int) -> dict[str, str]:
-        """What is in broker `i`'s server.properties. The durability part is explained in docs/brokers.md."""
+        """Return broker `i`'s server.properties. docs/brokers.md explains the durability settings."""
         majority = str(self.brokers // 2 + 1)
         copies = str(self.brokers)
         port = self.port_base + 2 * i
@@ -177,9 +178,9 @@ class KafkaCluster:
             "transaction.state.log.min.isr": majority,
             "share.coordinator.state.topic.replication.factor": copies,
             "share.coordinator.state.topic.min.isr": majority,
-            # no topic by accident, none of the wrong width
+            # no topic with a wrong number of partitions, created by mistake
             "auto.create.topics.enable": "false",
-            # small: a test's cluster, two cores
+            # small: for tests on two cores
             "offsets.topic.num.partitions": "4",
             "transaction.state.log.num.partitions": "4",
             "num.network.threads": "2",
@@ -214,11 +215,11 @@ class KafkaCluster:
             return
         command = [*self._java, "-Xmx128m", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format"]
         command += ["-t", self.cluster_id, "-c", str(properties)]
-        said = subprocess.run(command, capture_output=True, text=True, check=False)
-        if said.returncode != 0:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
             raise KafkaUnavailable(
                 "Không định dạng được kho lưu của Kafka. / Kafka's storage could not be formatted.\n"
-                + (said.stdout + said.stderr).strip()
+                + (done.stdout + done.stderr).strip()
             )
 
     def _spawn(self, i: int) -> None:
@@ -233,7 +234,7 @@ class KafkaCluster:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us: we stop the brokers in order
+                start_new_session=True,  # Ctrl-C must not reach the brokers: stop() ends them
                 preexec_fn=_die_with_parent,
                 env={k: v for k, v in os.environ.items() if not k.startswith(("HOSO_", "KAFKA_"))},
             ).result()
@@ -243,17 +244,17 @@ class KafkaCluster:
         while asyncio.get_running_loop().time() < deadline:
             for i, process in self._processes.items():
                 if process.poll() not in (None, -signal.SIGKILL):
-                    raise KafkaUnavailable(self._complaint(i, "đã dừng ngay khi khởi động", "ended while starting"))
+                    raise KafkaUnavailable(self._message(i, "đã dừng ngay khi khởi động", "ended while starting"))
             if self.pids and await self._members() >= len(self.pids):
                 return
             await asyncio.sleep(0.05)
         raise KafkaUnavailable(
-            self._complaint(0, f"chưa sẵn sàng sau {timeout:.0f} s", f"not ready in {timeout:.0f} s")
+            self._message(0, f"chưa sẵn sàng sau {timeout:.0f} s", f"is not ready after {timeout:.0f} s")
         )
 
     async def _members(self) -> int:
-        """How many brokers the slowest of the running ones knows; 0 while one of them does not answer."""
-        seen = []
+        """Return the smallest member count that a running broker reports; 0 while one of them does not answer."""
+        counts = []
         for i in self.pids:
             if not await _listens(f"127.0.0.1:{self.port_base + 2 * i}"):
                 return 0
@@ -262,20 +263,20 @@ class KafkaCluster:
             admin = AIOKafkaAdminClient(bootstrap_servers=address, request_timeout_ms=3000)
             try:
                 await admin.start()
-                told = await admin.describe_cluster()
+                description = await admin.describe_cluster()
             except (KafkaError, OSError, TimeoutError):
                 return 0
             finally:
                 with contextlib.suppress(KafkaError, OSError):
                     await admin.close()
-            if told["cluster_id"] != self.cluster_id:
+            if description["cluster_id"] != self.cluster_id:
                 raise KafkaUnavailable(
                     f"Địa chỉ {address} đang thuộc một Kafka khác. / {address} belongs to another Kafka."
                 )
-            seen.append(len(told["brokers"]))
-        return min(seen, default=0)
+            counts.append(len(description["brokers"]))
+        return min(counts, default=0)
 
-    def _complaint(self, i: int, vi: str, en: str) -> str:
+    def _message(self, i: int, vi: str, en: str) -> str:
         lines = self.log(i).read_text(errors="replace").splitlines()[-12:]
         return f"Kafka {vi}, xem {self.log(i)}. / Kafka {en}, see {self.log(i)}.\n" + "\n".join(lines)
 

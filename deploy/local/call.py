@@ -1,4 +1,4 @@
-"""Asking a service over HTTP, with nothing but the standard library so that the commands start quickly."""
+"""Calls a service over HTTP. Uses only the standard library, so that the commands start quickly."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _opener = build_opener(ProxyHandler({}))
 
 
 class Refused(Trouble):
-    """A service answered, and said no: `status` and the problem's sentences."""
+    """A service answered with an error: its `status`, the whole `problem`, and the problem's sentences."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
-        otherwise = str(problem.get("title") or f"HTTP {status}")
-        vietnamese = str(problem.get("detail") or problem.get("detail_en") or otherwise)
+        fallback = str(problem.get("title") or f"HTTP {status}")
+        vietnamese = str(problem.get("detail") or problem.get("detail_en") or fallback)
         super().__init__(vietnamese, str(problem.get("detail_en") or vietnamese))
         self.status = status
         self.problem = problem
@@ -35,7 +35,7 @@ def call(
     query: dict[str, Any] | None = None,
     timeout: float = 10.0,
 ) -> Any:
-    """The JSON answer. `timeout` in seconds. Raises Refused for a status over 399, Trouble when nobody answers."""
+    """Return the JSON answer. `timeout` in seconds. Raises Refused for a status over 399, Trouble without an answer."""
     url = f"{base}{quote(path)}" + (f"?{urlencode(query)}" if query else "")
     headers = {"Accept": "application/json"}
     if token:

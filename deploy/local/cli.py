@@ -1,4 +1,4 @@
-"""The command `hoso`: every command's registration, and how an error is told."""
+"""The command `hoso`: registers all commands and prints errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.local.trouble import Trouble, tell
 
 
 def build() -> typer.Typer:
-    """All commands; the demo's only where it is installed."""
+    """Return the application with all commands; `demo` only where deploy.demo is installed."""
     app = typer.Typer(
         name="hoso",
         help="hoso: hồ sơ một cửa, theo từng sự kiện. / Dossiers of a one-stop centre, event by event.",
@@ -32,9 +32,9 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """Entry point: errors a person can put right are told in two sentences, and the exit status is 1."""
+    """Entry point. Prints an error that a person can fix as two sentences and exits with 1."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal with another encoding shows a wrong letter rather than a broken command.
+        # On a terminal with another encoding, a wrong letter is better than a failed command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:

@@ -1,4 +1,4 @@
-"""Databases and roles on a PostgreSQL server, made from outside: one of each a service."""
+"""Creates databases and login roles on a PostgreSQL server: one of each per service."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 def ensure_databases(admin: str, passwords: dict[str, str]) -> dict[str, str]:
-    """On any server: one database and one login role a service, nobody else may connect. DSNs by service.
+    """Create one database and one login role per service; no other role may connect. Returns the DSN by service.
 
-    `admin` is a DSN of somebody who may create roles and databases.
+    `admin` is the DSN of a role that may create roles and databases, on any server.
     """
     return _finish(_ensure_databases(admin, passwords))
 
@@ -32,7 +32,7 @@ async def _ensure_databases(admin: str, passwords: dict[str, str]) -> dict[str, 
             verb = "alter" if name in roles else "create"
             await connection.execute(f"{verb} role \"{name}\" login password '{password}'")
             if name not in databases:
-                # The admin of a hosted server is often no superuser: it may give away only what it is a member of.
+                # The admin of a hosted server is often not a superuser: it needs membership to set an owner.
                 await connection.execute(f'grant "{name}" to current_user')
                 await connection.execute(f'create database "{name}" owner "{name}"')
                 await connection.execute(f'revoke connect, temporary on database "{name}" from public')
@@ -45,12 +45,12 @@ async def _ensure_databases(admin: str, passwords: dict[str, str]) -> dict[str, 
 
 
 def execute(dsn: str, statement: str) -> None:
-    """One statement, outside a transaction."""
+    """Execute one statement outside a transaction."""
     _finish(_execute(dsn, statement))
 
 
 def read_settings(dsn: str, names: list[str]) -> dict[str, str]:
-    """The server's settings by name, as `show` says them."""
+    """Return the server's settings by name, as pg_settings holds them."""
     return _finish(_read_settings(dsn, names))
 
 
@@ -71,7 +71,7 @@ async def _execute(dsn: str, statement: str) -> None:
         await connection.close()
 
 
-def _finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in a thread of its own, so that callers with an event loop may call it too."""
+def _finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run the coroutine in a new thread, so that a caller inside an event loop may use it too."""
     with ThreadPoolExecutor(1) as one:
-        return one.submit(asyncio.run, work).result()
+        return one.submit(asyncio.run, coroutine).result()

@@ -1,4 +1,4 @@
-"""What hoso needs on a machine, looked at one by one."""
+"""The checks of `hoso doctor`: what hoso needs on a machine, one finding per check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deploy.local.broker import answers, find_program
 from deploy.local.databases import read_settings
 from deploy.local.environment import ROOT
 from deploy.local.findings import Finding, Level
-from deploy.local.kafka_durability import judge, look
+from deploy.local.kafka_durability import describe, judge
 from deploy.local.postgres import Postgres
 from deploy.local.postgres_account import choose
 from deploy.local.stack import EMBEDDED
@@ -29,15 +29,15 @@ DURABLE = {
     "full_page_writes": ("on",),
     "synchronous_commit": ("on", "remote_apply", "remote_write", "local"),
 }
-"""Other values may lose, after a power cut, what a citizen was told had been received."""
+"""With other values a power cut may lose a submission that was already answered with 201."""
 RESTORABLE = ("replica", "logical")
-"""`wal_level`: with `minimal` there is neither a standby nor a restore to a point in time."""
-LOOKED_AT = [*DURABLE, "wal_level"]
+"""Values of `wal_level` that allow a standby and a restore to a point in time; `minimal` allows neither."""
+CHECKED_SETTINGS = [*DURABLE, "wal_level"]
 NEEDED_MB, COMFORTABLE_MB = 300, 2_000
 
 
 def examine(data: Path, port_base: int, broker: str, postgres: str) -> Iterator[Finding]:
-    """One finding after the other; some take a second or two."""
+    """Yield the findings one by one; some need a second or two."""
     yield _python()
     yield _packages()
     yield _folder(data)
@@ -49,7 +49,7 @@ def examine(data: Path, port_base: int, broker: str, postgres: str) -> Iterator[
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):  # noqa: UP036 - whoever calls it by hand may use any Python
+    if sys.version_info < (3, 11):  # noqa: UP036 - a user may start it with any Python
         return Finding("wrong", f"Python {version}: cần 3.11 trở lên.", f"Python {version}: 3.11 or later is needed.")
     if sys.platform != "linux":
         return Finding(
@@ -61,7 +61,7 @@ def _python() -> Finding:
 
 
 def _packages() -> Finding:
-    """Against the lock; it may name two versions of a package, or none, for different machines."""
+    """Compare the installed packages with the lock, which may name several versions of one package, by platform."""
     locked: dict[str, list[str]] = {}
     needed: set[str] = set()
     for line in (ROOT / "requirements" / "dev.lock").read_text(encoding="utf-8").splitlines():
@@ -85,43 +85,43 @@ def _packages() -> Finding:
         return Finding(
             "wrong",
             f"Gói thiếu hoặc khác phiên bản: {listed}. Hãy chạy `make` lại.",
-            f"Packages missing or of another version: {listed}. Run `make` again.",
+            f"Packages are missing or have another version: {listed}. Run `make` again.",
         )
-    return Finding("ok", "Các gói đúng như tệp khoá.", "The packages are those of the lock.")
+    return Finding("ok", "Các gói đúng như tệp khoá.", "The installed packages match the lock file.")
 
 
 def _folder(data: Path) -> Finding:
-    place = data
-    while not place.exists():
-        place = place.parent
+    folder = data
+    while not folder.exists():
+        folder = folder.parent
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         return Finding(
-            "wrong", f"Không ghi được vào {place}: {error.strerror}.", f"{place} cannot be written: {error.strerror}."
+            "wrong", f"Không ghi được vào {folder}: {error.strerror}.", f"Cannot write to {folder}: {error.strerror}."
         )
     return Finding("ok", f"Thư mục dữ liệu: {data}.", f"Data folder: {data}.")
 
 
 def _disk(data: Path) -> Finding:
-    place = data
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free // 1_000_000
+    folder = data
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free // 1_000_000
     level: Level = "wrong" if free < NEEDED_MB else "note" if free < COMFORTABLE_MB else "ok"
-    return Finding(level, f"Đĩa còn {free:,} MB ở {place}.", f"{free:,} MB of disk are free at {place}.")
+    return Finding(level, f"Đĩa còn {free:,} MB ở {folder}.", f"{free:,} MB of disk are free at {folder}.")
 
 
 def _ports(data: Path, base: int, broker: str, postgres: str) -> Finding:
-    own = {name: base + offset for name, offset in ports.OFFSETS.items()}
+    needed = {name: base + offset for name, offset in ports.OFFSETS.items()}
     if broker != EMBEDDED:
-        del own["broker"]
+        del needed["broker"]
     if postgres != EMBEDDED:
-        del own["postgres"]
-    if _runs(data):
-        return Finding("ok", "hoso đang chạy với dữ liệu này.", "hoso runs on these data now.")
-    taken = {name: port for name, port in own.items() if not ports.is_free(port)}
+        del needed["postgres"]
+    if _is_running(data):
+        return Finding("ok", "hoso đang chạy với dữ liệu này.", "hoso is running on these data now.")
+    taken = {name: port for name, port in needed.items() if not ports.is_free(port)}
     if taken:
         listed = ", ".join(f"{port} ({name})" for name, port in taken.items())
         return Finding(
@@ -132,8 +132,8 @@ def _ports(data: Path, base: int, broker: str, postgres: str) -> Finding:
     return Finding("ok", f"Các cổng {base + 1}-{base + 8} còn trống.", f"Ports {base + 1} to {base + 8} are free.")
 
 
-def _runs(data: Path) -> bool:
-    """A stack holds the folder's lock."""
+def _is_running(data: Path) -> bool:
+    """Return whether a stack holds the folder's lock."""
     try:
         with (data / "lock").open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,42 +147,42 @@ def _runs(data: Path) -> bool:
 def _postgres(data: Path, postgres: str) -> Iterator[Finding]:
     try:
         if postgres != EMBEDDED:
-            found, place = read_settings(postgres, LOOKED_AT), "--postgres"
+            settings, source = read_settings(postgres, CHECKED_SETTINGS), "--postgres"
         elif (data / "postgres" / "PG_VERSION").is_file():
-            found, place = _settings_at_rest(data), str(data / "postgres")
+            settings, source = _settings_at_rest(data), str(data / "postgres")
         else:
-            found, place = _settings_of_a_trial(), "thử khởi động / a trial start"
+            settings, source = _settings_of_a_trial(), "thử khởi động / a trial start"
     except Trouble as trouble:
         yield Finding("wrong", trouble.vi, trouble.en)
         return
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's server answers is the finding
+    except Exception as error:  # noqa: BLE001 - any error of an unknown server is a finding
         yield Finding("wrong", f"PostgreSQL không trả lời: {error}", f"PostgreSQL does not answer: {error}")
         return
     for name, good in DURABLE.items():
-        value = found.get(name, "?")
+        value = settings.get(name, "?")
         if value in good:
-            yield Finding("ok", f"PostgreSQL ({place}): {name} = {value}.", f"{name} is {value}.")
+            yield Finding("ok", f"PostgreSQL ({source}): {name} = {value}.", f"{name} is {value}.")
         else:
             yield Finding(
                 "wrong",
-                f"PostgreSQL ({place}): {name} = {value}: mất điện có thể làm mất hồ sơ. Hãy đặt lại {name} = on.",
+                f"PostgreSQL ({source}): {name} = {value}: mất điện có thể làm mất hồ sơ. Hãy đặt lại {name} = on.",
                 f"{name} is {value}: a power cut may lose dossiers. Set {name} = on.",
             )
-    if (value := found.get("wal_level", "?")) in RESTORABLE:
-        yield Finding("ok", f"PostgreSQL ({place}): wal_level = {value}.", f"wal_level is {value}.")
+    if (value := settings.get("wal_level", "?")) in RESTORABLE:
+        yield Finding("ok", f"PostgreSQL ({source}): wal_level = {value}.", f"wal_level is {value}.")
     else:
         yield Finding(
             "note",
-            f"PostgreSQL ({place}): wal_level = {value}: không có máy dự phòng, không khôi phục theo thời điểm được.",
-            f"wal_level is {value}: neither a standby nor a restore to a point in time is possible.",
+            f"PostgreSQL ({source}): wal_level = {value}: không có máy dự phòng, không khôi phục theo thời điểm được.",
+            f"wal_level is {value}: a standby or a restore to a point in time is not possible.",
         )
 
 
 def _settings_at_rest(data: Path) -> dict[str, str]:
-    """What the data folder's own files say, whether the server runs or not."""
+    """Read the settings from the data folder's files; the server may run or not."""
     account = choose(data)
-    found = {}
-    for name in LOOKED_AT:
+    settings = {}
+    for name in CHECKED_SETTINGS:
         done = subprocess.run(
             account.command("postgres", "-D", str(account.data.resolve()), "-C", name),
             capture_output=True,
@@ -194,17 +194,17 @@ def _settings_at_rest(data: Path) -> dict[str, str]:
             timeout=20,
             check=False,
         )
-        found[name] = done.stdout.strip() or done.stderr.strip()[-200:]
-    return found
+        settings[name] = done.stdout.strip() or done.stderr.strip()[-200:]
+    return settings
 
 
 def _settings_of_a_trial() -> dict[str, str]:
-    """A server started in a temporary folder: it also shows that PostgreSQL runs here at all."""
-    with tempfile.TemporaryDirectory(prefix="hoso-doctor-") as place:
-        server = Postgres(Path(place), ports.free_port())
+    """Read the settings of a server started in a temporary folder. Also shows that PostgreSQL can run here."""
+    with tempfile.TemporaryDirectory(prefix="hoso-doctor-") as folder:
+        server = Postgres(Path(folder), ports.free_port())
         try:
             server.start()
-            return read_settings(server.dsn(), LOOKED_AT)
+            return read_settings(server.dsn(), CHECKED_SETTINGS)
         finally:
             server.destroy()
 
@@ -219,20 +219,20 @@ def _broker(broker: str) -> Iterator[Finding]:
         yield Finding(
             "note",
             "Broker: nhúng, chỉ để chạy thử; giữ trong bộ nhớ. Khi dùng thật: --broker HOST:PORT.",
-            "Broker: embedded, for trying out only; it keeps everything in memory. In earnest: --broker HOST:PORT.",
+            "Broker: embedded, for demos only; it keeps everything in memory. For production: --broker HOST:PORT.",
         )
         return
-    there = [server for server in broker.split(",") if _answers(server)]
-    if not there:
+    answering = [server for server in broker.split(",") if _answers(server)]
+    if not answering:
         yield Finding("wrong", f"Không có Kafka nào trả lời ở {broker}.", f"No Kafka answers at {broker}.")
         return
-    yield Finding("ok", f"Kafka trả lời ở {', '.join(there)}.", f"Kafka answers at {', '.join(there)}.")
+    yield Finding("ok", f"Kafka trả lời ở {', '.join(answering)}.", f"Kafka answers at {', '.join(answering)}.")
     try:
-        yield from judge(asyncio.run(look(",".join(there))))
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's broker answers is the finding
-        said = type(error).__name__
+        yield from judge(asyncio.run(describe(",".join(answering))))
+    except Exception as error:  # noqa: BLE001 - any error of an unknown broker is a finding
+        cause = type(error).__name__
         yield Finding(
-            "wrong", f"Không hỏi được thiết lập của Kafka ({said}).", f"Kafka's settings cannot be asked for ({said})."
+            "wrong", f"Không hỏi được thiết lập của Kafka ({cause}).", f"Kafka's settings cannot be read ({cause})."
         )
 
 

@@ -1,4 +1,4 @@
-"""DIR/endpoints.json: where everything is, for whoever comes from outside. Private: it holds tokens and passwords."""
+"""Reads DIR/endpoints.json: the addresses of a running stack. The file is private: it holds tokens and passwords."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SERVICES = ("intake", "workflow", "idlookup", "notify")
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The endpoints of the stack that runs on `folder`. Raises Trouble when none does."""
+    """Return the endpoints of the stack that runs on `folder`. Raises Trouble when no stack runs."""
     try:
-        found = json.loads((folder / "endpoints.json").read_text(encoding="utf-8"))
+        known = json.loads((folder / "endpoints.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Trouble(
             f"Chưa có hệ thống nào chạy với dữ liệu ở {folder}. Hãy chạy `make up`, hoặc chỉ thư mục khác bằng --data.",
@@ -23,8 +23,8 @@ def read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise Trouble(
             f"Không đọc được {folder / 'endpoints.json'}: {error}.",
-            f"{folder / 'endpoints.json'} cannot be read: {error}.",
+            f"Cannot read {folder / 'endpoints.json'}: {error}.",
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(known, dict):
         raise Trouble(f"{folder / 'endpoints.json'} bị hỏng.", f"{folder / 'endpoints.json'} is broken.")
-    return found
+    return known

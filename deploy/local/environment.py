@@ -1,4 +1,4 @@
-"""What each process is told: a service's HOSO_* environment, made from the stack's secrets, clock and addresses."""
+"""Builds the environment of each process: the HOSO_* settings from the stack's secrets, clock and addresses."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from shared.clock import OfficeClock
 from shared.http.access import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
-"""Where services, shared and deploy lie."""
+"""The project's root folder: it holds services, shared and deploy."""
 
 
 @dataclass
-class Surroundings:
-    """`flavour` is the broker's kind (apache, tansu); `urls` by process; `extra`: more HOSO_* for every service."""
+class Environment:
+    """What all processes share. `flavour`: kind of broker (apache, tansu); `urls` by process; `extra`: more HOSO_*."""
 
     keys: Keys
     clock: OfficeClock
@@ -32,25 +32,25 @@ class Surroundings:
 
     @cached_property
     def tokens(self) -> dict[str, str]:
-        """Bearer token by role; made once for a data folder."""
+        """One bearer token per role, made once per data folder."""
         return {role: self.keys.get(f"token:{role}", lambda: secrets.token_urlsafe(24)) for role in ROLES}
 
     def plain(self) -> dict[str, str]:
-        """For any of hoso's programs: the caller's environment without its HOSO_*, and text in UTF-8 everywhere."""
+        """Return the environment of any of hoso's programs: the caller's without HOSO_*, with UTF-8 for all text."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HOSO_")}
         return {
             **kept,
             "PYTHONPATH": str(ROOT),
             "PYTHONUTF8": "1",
             "PYTHONUNBUFFERED": "1",
-            # One arena more per thread costs an old PC more memory than it saves time.
+            # glibc's arena per thread costs more memory than it saves time.
             "MALLOC_ARENA_MAX": "2",
         }
 
     def service(self, name: str, port: int, dsn: str) -> dict[str, str]:
-        """The whole environment of one service: what the caller's own HOSO_* say (HOSO_SMTP, HOSO_TARGETS, say),
-        then what the stack knows better."""
-        told = {
+        """Return the whole environment of one service: the caller's own HOSO_* (HOSO_SMTP, HOSO_TARGETS, …) and the
+        stack's values, which replace the caller's."""
+        known = {
             "HOSO_SERVICE": name,
             "HOSO_DATABASE": dsn,
             "HOSO_KAFKA": self.kafka,
@@ -65,9 +65,9 @@ class Surroundings:
             "HOSO_SPEED": repr(self.clock.speed),
         }
         if name == "idlookup":
-            told["HOSO_REGISTRY_URL"] = self.urls["registry"]
+            known["HOSO_REGISTRY_URL"] = self.urls["registry"]
         if name == "notify":
-            told["HOSO_SMS_URL"] = self.urls["sms"]
-        asked = {name: value for name, value in os.environ.items() if name.startswith("HOSO_")}
-        # Nobody balances load here, so a stop need not wait for one who does.
-        return {"HOSO_DRAIN_S": "0", **asked, **self.plain(), **told, **self.extra}
+            known["HOSO_SMS_URL"] = self.urls["sms"]
+        inherited = {name: value for name, value in os.environ.items() if name.startswith("HOSO_")}
+        # No load balancer runs here, so a stop does not wait until one has noticed.
+        return {"HOSO_DRAIN_S": "0", **inherited, **self.plain(), **known, **self.extra}

@@ -1,4 +1,4 @@
-"""What `hoso doctor` finds: one sentence in each language, and how much it matters."""
+"""A finding of `hoso doctor`: one sentence in each language, and its level."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Level = Literal["ok", "note", "wrong"]
 
 @dataclass(frozen=True)
 class Finding:
-    """`wrong` must be put right, `note` should be known."""
+    """One result of a check. `wrong` must be fixed, `note` should be known."""
 
     level: Level
     vi: str

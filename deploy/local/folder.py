@@ -1,4 +1,4 @@
-"""The data folder: private, and one stack's at a time."""
+"""The data folder: private, used by one stack at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from deploy.local.trouble import Trouble
 
 
 def claim(folder: Path) -> IO[str]:
-    """Make the folder where it is missing and lock it until the answer is closed or this process ends.
+    """Create the folder if it is missing and lock it until the returned file is closed or this process ends.
 
-    Raises Trouble: not writable, or another stack runs on it.
+    Raises Trouble: the folder is not writable, or another stack uses it.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -22,7 +22,7 @@ def claim(folder: Path) -> IO[str]:
     except OSError as error:
         raise Trouble(
             f"Không ghi được vào thư mục dữ liệu {folder}: {error.strerror}. Hãy chọn thư mục khác bằng --data.",
-            f"The data folder {folder} cannot be written: {error.strerror}. Choose another with --data.",
+            f"Cannot write to the data folder {folder}: {error.strerror}. Choose another one with --data.",
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,7 +33,7 @@ def claim(folder: Path) -> IO[str]:
         raise Trouble(
             f"Một hoso khác (tiến trình {holder}) đang chạy với dữ liệu ở {folder}. "
             f"Hãy dừng nó trước, hoặc dùng --data khác.",
-            f"Another hoso (process {holder}) runs on the data in {folder}. Stop it first, or use another --data.",
+            f"Another hoso (process {holder}) uses the data in {folder}. Stop it first, or use another --data.",
         ) from None
     lock.seek(0)
     lock.truncate()

@@ -1,11 +1,11 @@
-"""Does this Kafka keep what it acknowledges, when a broker dies or the power is cut? Asked of the cluster itself."""
+"""Checks a Kafka cluster's settings: does it keep acknowledged records when a broker dies or the power is cut?"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -16,14 +16,14 @@ from shared.contract.events import COMPACTED, LIFECYCLE, TOPICS
 from shared.kafka.internals import never_create_topics
 from shared.kafka.settings import KafkaSettings
 
-KEPT = ("retention.ms", "retention.bytes")
-ASKED = ("min.insync.replicas", "unclean.leader.election.enable", "default.replication.factor", *KEPT)
-ANSWER_MS = 10_000
+RETENTION = ("retention.ms", "retention.bytes")
+CHECKED = ("min.insync.replicas", "unclean.leader.election.enable", "default.replication.factor", *RETENTION)
+REQUEST_TIMEOUT_MS = 10_000
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One of hoso's topics: its settings, and on how many brokers its rarest partition lies."""
+    """One of hoso's topics: its settings, and the smallest replica count of its partitions (`copies`)."""
 
     copies: int
     settings: Mapping[str, str]
@@ -31,7 +31,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a cluster says of itself. `settings` are those that a new topic gets; `sends` why our producer cannot."""
+    """A cluster's settings. `settings`: those of a new topic; `sends`: why our producer cannot start, or empty."""
 
     brokers: int
     settings: Mapping[str, str]
@@ -39,17 +39,17 @@ class Cluster:
     sends: str = ""
 
 
-async def look(servers: str) -> Cluster:
-    """Ask the cluster at `servers`. Raises KafkaError, OSError or TimeoutError when it does not answer."""
+async def describe(servers: str) -> Cluster:
+    """Read the settings of the cluster at `servers`. Raises KafkaError, OSError or TimeoutError without an answer."""
     never_create_topics()
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=ANSWER_MS)
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
     await admin.start()
     try:
         nodes = [row["node_id"] for row in (await admin.describe_cluster())["brokers"]]
-        there = sorted(set(await admin.list_topics()) & set(TOPICS))
+        names = sorted(set(await admin.list_topics()) & set(TOPICS))
         settings = await _settings(admin, ConfigResourceType.BROKER, [str(nodes[0])])
-        of_topics = await _settings(admin, ConfigResourceType.TOPIC, there) if there else {}
-        rows = await admin.describe_topics(there) if there else []
+        of_topics = await _settings(admin, ConfigResourceType.TOPIC, names) if names else {}
+        rows = await admin.describe_topics(names) if names else []
     finally:
         await admin.close()
     topics = {
@@ -65,11 +65,11 @@ async def look(servers: str) -> Cluster:
 async def _settings(admin: AIOKafkaAdminClient, kind: Any, names: list[str]) -> dict[str, dict[str, str]]:
     answers = await admin.describe_configs([ConfigResource(kind, name) for name in names])
     rows = [row for answer in answers for row in answer.resources]
-    return {row[3]: {one[0]: one[1] for one in row[4] if one[0] in ASKED} for row in rows}
+    return {row[3]: {entry[0]: entry[1] for entry in row[4] if entry[0] in CHECKED} for row in rows}
 
 
 async def _try_to_send(servers: str) -> str:
-    """Start the very producer the relays use; nothing is sent. Why it cannot, or nothing."""
+    """Start the producer that the relays use and send nothing. Returns the error's name, or empty."""
     producer = KafkaSettings(servers, "apache").producer("hoso-doctor")
     try:
         await producer.start()
@@ -82,7 +82,7 @@ async def _try_to_send(servers: str) -> str:
 
 
 def judge(cluster: Cluster) -> Iterator[Finding]:
-    """One finding after the other. Weak settings of three brokers and more are wrong; of fewer they are to be known."""
+    """Yield the findings. A weak setting is `wrong` in a cluster of three or more brokers, otherwise a `note`."""
     several = cluster.brokers >= 3
     if several:
         yield Finding("ok", f"Kafka: {cluster.brokers} máy chủ.", f"Kafka: {cluster.brokers} brokers.")
@@ -92,78 +92,90 @@ def judge(cluster: Cluster) -> Iterator[Finding]:
             f"Kafka: chỉ có {cluster.brokers} máy chủ; mất điện hoặc hỏng đĩa có thể mất các bản ghi cuối. hoso phát "
             "hiện và gửi lại từ PostgreSQL. Khi dùng thật: ba máy chủ.",
             f"Kafka: only {cluster.brokers} broker(s): a power cut or a broken disk may lose the last records. hoso "
-            "notices and sends them again from PostgreSQL. In earnest: three brokers.",
+            "notices this and sends them again from PostgreSQL. For production: three brokers.",
         )
     if cluster.sends:
         yield Finding(
             "wrong",
             f"Kafka không nhận producer idempotent với acks=all ({cluster.sends}).",
-            f"Kafka does not take an idempotent producer with acks=all ({cluster.sends}).",
+            f"Kafka does not accept an idempotent producer with acks=all ({cluster.sends}).",
         )
     else:
         yield Finding(
             "ok",
             "hoso gửi với acks=all, producer idempotent; Kafka này nhận.",
-            "hoso sends with acks=all and idempotent producers; this Kafka takes them.",
+            "hoso sends with acks=all and idempotent producers; this Kafka accepts them.",
         )
     weak: Level = "wrong" if several else "note"
-    for where, copies, settings in _places(cluster):
-        yield _copies(where, copies, weak)
-        yield _in_sync(where, copies, settings.get("min.insync.replicas", "?"), weak)
-        yield _elections(where, settings.get("unclean.leader.election.enable", "?"))
+    for group in _group_by_settings(cluster):
+        yield _copies(group, weak)
+        yield _in_sync(group, weak)
+        yield _elections(group)
     for name, topic in cluster.topics.items():
-        for key in KEPT:
-            said = topic.settings.get(key)
-            if name in COMPACTED or said == "-1" or (name == LIFECYCLE and key == "retention.ms"):
+        for key in RETENTION:
+            value = topic.settings.get(key)
+            if name in COMPACTED or value == "-1" or (name == LIFECYCLE and key == "retention.ms"):
                 continue
             yield Finding(
                 "wrong",
-                f"Kafka, {name}: {key} = {said}: bản ghi chưa đọc có thể bị xoá. Hãy đặt -1.",
-                f"Kafka, {name}: {key} is {said}: what was not read yet may be deleted. Set -1.",
+                f"Kafka, {name}: {key} = {value}: bản ghi chưa đọc có thể bị xoá. Hãy đặt -1.",
+                f"Kafka, {name}: {key} is {value}: unread records may be deleted. Set -1.",
             )
 
 
-def _places(cluster: Cluster) -> Iterator[tuple[str, int, Mapping[str, str]]]:
-    """The topics that are there, those of the same settings together; without any, what a new one would get."""
+class _Group(NamedTuple):
+    """Topics with equal settings. `topics`: their names, or "default" for the settings of a new topic."""
+
+    topics: str
+    copies: int
+    settings: Mapping[str, str]
+
+
+def _group_by_settings(cluster: Cluster) -> Iterator[_Group]:
+    """Yield the topics, those with equal settings together; the defaults when no topic exists."""
     alike: dict[str, list[str]] = {}
     for name, topic in cluster.topics.items():
-        said = f"{topic.copies} {[topic.settings.get(key) for key in ASKED[:2]]}"
-        alike.setdefault(said, []).append(name)
+        group = f"{topic.copies} {[topic.settings.get(key) for key in CHECKED[:2]]}"
+        alike.setdefault(group, []).append(name)
     for names in alike.values():
-        yield ", ".join(names), cluster.topics[names[0]].copies, cluster.topics[names[0]].settings
+        yield _Group(", ".join(names), cluster.topics[names[0]].copies, cluster.topics[names[0]].settings)
     if not alike:
-        yield "default", _number(cluster.settings.get("default.replication.factor", "1")), cluster.settings
+        copies = _number(cluster.settings.get("default.replication.factor", "1"))
+        yield _Group("default", copies, cluster.settings)
 
 
-def _copies(where: str, copies: int, weak: Level) -> Finding:
+def _copies(group: _Group, weak: Level) -> Finding:
+    where, copies = group.topics, group.copies
     return Finding(
         "ok" if copies >= 3 else weak,
         f"Kafka ({where}): mỗi bản ghi nằm trên {copies} máy chủ{'' if copies >= 3 else '; nên là 3'}.",
-        f"Kafka ({where}): each record lies on {copies} broker(s){'' if copies >= 3 else '; 3 is wanted'}.",
+        f"Kafka ({where}): each record is on {copies} broker(s){'' if copies >= 3 else '; it should be 3'}.",
     )
 
 
-def _in_sync(where: str, copies: int, said: str, weak: Level) -> Finding:
-    least = _number(said)
-    if least < 2:
+def _in_sync(group: _Group, weak: Level) -> Finding:
+    where, copies, value = group.topics, group.copies, group.settings.get("min.insync.replicas", "?")
+    minimum = _number(value)
+    if minimum < 2:
         return Finding(
             weak,
-            f"Kafka ({where}): min.insync.replicas = {said}: được xác nhận khi mới có trên một máy chủ. Hãy đặt 2.",
-            f"Kafka ({where}): min.insync.replicas is {said}: acknowledged when it lies on one broker alone. Set 2.",
+            f"Kafka ({where}): min.insync.replicas = {value}: được xác nhận khi mới có trên một máy chủ. Hãy đặt 2.",
+            f"Kafka ({where}): min.insync.replicas is {value}: a record on only one broker is acknowledged. Set 2.",
         )
-    if least >= copies:
+    if minimum >= copies:
         return Finding(
             "note",
-            f"Kafka ({where}): min.insync.replicas = {said} trên {copies}: một máy chủ hỏng là ngừng nhận.",
-            f"Kafka ({where}): min.insync.replicas is {said} of {copies}: with one broker down nothing is taken.",
+            f"Kafka ({where}): min.insync.replicas = {value} trên {copies}: một máy chủ hỏng là ngừng nhận.",
+            f"Kafka ({where}): min.insync.replicas is {value} of {copies}: with one broker down nothing is accepted.",
         )
     return Finding(
-        "ok", f"Kafka ({where}): min.insync.replicas = {said}.", f"Kafka ({where}): min.insync.replicas is {said}."
+        "ok", f"Kafka ({where}): min.insync.replicas = {value}.", f"Kafka ({where}): min.insync.replicas is {value}."
     )
 
 
-def _elections(where: str, said: str) -> Finding:
-    if said == "false":
+def _elections(group: _Group) -> Finding:
+    where, value = group.topics, group.settings.get("unclean.leader.election.enable", "?")
+    if value == "false":
         return Finding(
             "ok",
             f"Kafka ({where}): unclean.leader.election.enable = false.",
@@ -171,12 +183,12 @@ def _elections(where: str, said: str) -> Finding:
         )
     return Finding(
         "wrong",
-        f"Kafka ({where}): unclean.leader.election.enable = {said}: máy chủ đi sau có thể lên thay và làm mất bản ghi "
+        f"Kafka ({where}): unclean.leader.election.enable = {value}: máy chủ đi sau có thể lên thay và làm mất bản ghi "
         "đã xác nhận. Hãy đặt false.",
-        f"Kafka ({where}): unclean.leader.election.enable is {said}: a broker that lags behind may take over and lose "
-        "what was acknowledged. Set false.",
+        f"Kafka ({where}): unclean.leader.election.enable is {value}: a broker that lags behind may take over and lose "
+        "acknowledged records. Set false.",
     )
 
 
-def _number(said: str) -> int:
-    return int(said) if said.isdigit() else 0
+def _number(value: str) -> int:
+    return int(value) if value.isdigit() else 0

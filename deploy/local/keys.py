@@ -1,4 +1,4 @@
-"""The stack's secrets: made once, kept in DIR/secrets.json where only its owner may read."""
+"""The stack's secrets: made once and kept in DIR/secrets.json, readable only by its owner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.local.trouble import Trouble
 
 
 def write_private(path: Path, content: Any) -> None:
-    """Write JSON with mode 0600; a reader sees the old file or the new one, never half of one."""
+    """Write `content` as JSON with mode 0600, atomically: a reader sees the old file or the new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as target:
@@ -29,23 +29,20 @@ def write_private(path: Path, content: Any) -> None:
 
 
 class Keys:
-    """Named secrets in one private file."""
+    """Named secrets in one private file at `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
 
     def get(self, name: str, make: Callable[[], str]) -> str:
-        """The secret called `name`; made by `make` and kept the first time. Raises Trouble for a broken file."""
+        """Return the secret `name`; the first call makes and stores it. Raises Trouble when the file is broken."""
         with self._lock:
             known = self._read()
             if name not in known:
                 known[name] = make()
                 write_private(self.path, known)
             return known[name]
-
-    def find(self, name: str) -> str | None:
-        return self._read().get(name)
 
     def _read(self) -> dict[str, str]:
         try:
@@ -55,6 +52,6 @@ class Keys:
         except (OSError, ValueError) as error:
             raise Trouble(
                 f"Không đọc được {self.path}: {error}. Hãy khôi phục tệp này từ bản sao lưu.",
-                f"{self.path} cannot be read: {error}. Restore it from a backup.",
+                f"Cannot read {self.path}: {error}. Restore it from a backup.",
             ) from error
         return {str(key): str(value) for key, value in known.items()}

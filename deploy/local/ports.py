@@ -1,4 +1,4 @@
-"""Which port is whose, and whether it is free."""
+"""The port of each process, and checks whether ports are free."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ OFFSETS = {
 """Port = base + offset."""
 
 LOWEST, HIGHEST = 11_000, 32_000
-"""Below the ports that the system gives to outgoing connections (32768 and above on Linux)."""
+"""Ports for tests, below those that the system gives to outgoing connections (32768 and above on Linux)."""
 HEADROOM = 10
-"""Ports that one stack or one cluster takes above its first, at most."""
+"""One stack or cluster uses at most this many ports above its first one."""
 SHARE = "HOSO_PORT_SHARE"
-"""Environment: "2/3" looks for free ports in the second third alone. Test processes side by side have a share each:
-a port that one of them found free, or whose process it has just killed, is never taken by another."""
+"""Environment variable: "2/3" means that free ports come from the second third only. Each parallel test process has
+its own share, so that no other process takes a port that one found free, or whose process it has just killed."""
 
 
 def is_free(port: int) -> bool:
-    """Nothing listens on 127.0.0.1:`port` (a closed connection's TIME_WAIT does not count)."""
+    """Return whether nothing listens on 127.0.0.1:`port`. A closed connection in TIME_WAIT does not count."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -41,23 +41,23 @@ def is_free(port: int) -> bool:
 
 
 def require_free(port: int, purpose: str) -> None:
-    """Raises Trouble, which names the port, what it is for, and what to do."""
+    """Raise Trouble when `port` is taken. The message names the port, its purpose and what to do."""
     if not is_free(port):
         raise Trouble(
             f"Cổng {port} (dành cho {purpose}) đang bị chương trình khác dùng. "
             f"Hãy dừng chương trình đó, hoặc chọn cổng khác bằng --port-base.",
-            f"Port {port} (for {purpose}) is taken by another program. "
+            f"Port {port} (for {purpose}) is used by another program. "
             f"Stop that program, or choose other ports with --port-base.",
         )
 
 
 def free_port() -> int:
-    """A port nobody listens on now, below those the system gives to outgoing connections; for tests."""
+    """Return a free port between LOWEST and HIGHEST; for tests."""
     return _find_base([0])
 
 
 def free_base() -> int:
-    """A base above which every port of `OFFSETS` is free; for tests."""
+    """Return a port base for which every port of OFFSETS is free; for tests."""
     return _find_base(list(OFFSETS.values()))
 
 

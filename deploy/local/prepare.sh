@@ -8,7 +8,7 @@ say() {
     printf '%s\n' "$@" >&2
 }
 
-# Older, or no Python at all (a pyenv shim, say): not this one.
+# False for an older Python, or for a command that is not a Python (for example a pyenv shim without one).
 is_recent() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
@@ -34,7 +34,7 @@ find_python() {
             "$without_venv lacks venv/ensurepip. On Debian/Ubuntu: apt install $package"
     else
         say "Cần Python 3.11 trở lên nhưng không tìm thấy. Trên Debian/Ubuntu: apt install python3 python3-venv" \
-            "Python 3.11 or later is needed and was not found. On Debian/Ubuntu: apt install python3 python3-venv" \
+            "Python 3.11 or later was not found. On Debian/Ubuntu: apt install python3 python3-venv" \
             "(make PYTHON=/path/to/python3 …)"
     fi
     exit 1
@@ -46,14 +46,14 @@ if ! { [ -x .venv/bin/python ] && is_recent .venv/bin/python && .venv/bin/python
     "$python" -m venv --clear .venv
 fi
 
-say "Cài các gói đã khoá (lần đầu mất vài phút)… / Installing the locked packages (minutes, the first time)…"
+say "Cài các gói đã khoá (lần đầu mất vài phút)… / Installing the locked packages (a few minutes the first time)…"
 if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes -r requirements/dev.lock; then
     say "Không cài được gói: xem lỗi của pip ở trên; có kết nối tới kho gói không?" \
-        "The packages could not be installed: see pip's error above; can the package index be reached?"
+        "The packages could not be installed: see pip's error above. Is the package index reachable?"
     exit 1
 fi
 
-# A file of paths lets every .venv/bin/python find the sources; the command finds them even after a move.
+# The .pth file lets .venv/bin/python find the sources. The command hoso finds them even after the folder is moved.
 .venv/bin/python - <<'PYTHON'
 import pathlib, sysconfig
 pathlib.Path(sysconfig.get_path("purelib"), "hoso.pth").write_text(f"{pathlib.Path.cwd()}\n", encoding="utf-8")

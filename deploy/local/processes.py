@@ -1,4 +1,4 @@
-"""Starting and ending one process, so that it never outlives the one that started it."""
+"""Starts and ends one process. The process never outlives the one that started it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-# The kernel ties "die with the parent" to the parent's thread: every process is started from one that never ends.
+# The kernel sends PDEATHSIG when the parent's *thread* ends, so one thread that never ends starts every process.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="hoso-starter")
 
 
@@ -27,14 +27,14 @@ def spawn(
     user: tuple[int, int] | None = None,
     at_our_death: int = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own (Ctrl-C at the terminal does not reach it), output appended to `log`.
+    """Start `command` in a new session (Ctrl-C at the terminal does not reach it) and append its output to `log`.
 
-    `user`: (uid, gid) to run as, where this process is root. `at_our_death` is the signal the kernel sends it when
-    this process dies, however it dies. Raises OSError when the program is not there or may not be run.
+    `user`: (uid, gid) to run as, when this process is root. `at_our_death`: the signal that the kernel sends to the
+    new process when this one dies. Raises OSError when the program is missing or may not be run.
     """
     parent = os.getpid()
 
-    def tie() -> None:
+    def tie_to_parent() -> None:
         if _prctl is not None:
             _prctl(PR_SET_PDEATHSIG, int(at_our_death), 0, 0, 0)
             if os.getppid() != parent:
@@ -51,7 +51,7 @@ def spawn(
                 env=dict(env) if env is not None else None,
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=tie,  # noqa: PLW1509 - only a system call; there is no other way before exec
+                preexec_fn=tie_to_parent,  # noqa: PLW1509 - one system call; it must run before exec
                 user=uid,
                 group=gid,
                 extra_groups=[] if user else None,
@@ -61,12 +61,12 @@ def spawn(
 
 
 def end(process: subprocess.Popen[bytes], how: int, grace: float) -> bool:
-    """Send `how`, wait `grace` seconds, then SIGKILL. True when it went by itself."""
+    """Send the signal `how`, wait `grace` seconds, then send SIGKILL. Returns True when SIGKILL was not needed."""
     if process.poll() is not None:
         return True
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(how)
-        # A process that a test has frozen could not hear it otherwise.
+        # A stopped process (SIGSTOP) handles the signal only after SIGCONT.
         process.send_signal(signal.SIGCONT)
     try:
         process.wait(grace)
@@ -78,7 +78,7 @@ def end(process: subprocess.Popen[bytes], how: int, grace: float) -> bool:
 
 
 def tail(log: Path, lines: int = 12, since: int = 0) -> str:
-    """The last lines of a log, for an error's sentence; none of them before the byte `since`."""
+    """Return the last lines of a log for an error message, none of them before byte `since`."""
     try:
         with log.open("rb") as source:
             source.seek(max(since, log.stat().st_size - 8192))

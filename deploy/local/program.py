@@ -1,4 +1,4 @@
-"""One of hoso's own processes: its command, its environment, its log."""
+"""One of hoso's own programs as a process: command, environment, log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.local.processes import end, spawn
 
 @dataclass
 class Program:
-    """A command that listens on `port` when it is ready. `env` is the whole environment."""
+    """A command that listens on `port` when it is ready. `env` is the process's whole environment."""
 
     name: str
     command: Sequence[str]
@@ -31,7 +31,7 @@ class Program:
         return self._process.pid if running and self._process is not None else None
 
     def start(self) -> None:
-        """Returns at once, before it is ready. Raises Trouble (port taken) or OSError."""
+        """Start it and return at once, before it is ready. Raises Trouble (port taken) or OSError."""
         if self.pid is not None:
             return
         ports.require_free(self.port, self.name)
@@ -39,16 +39,16 @@ class Program:
         self._process = spawn(self.command, log=self.log, env=self.env, cwd=self.cwd)
 
     def stop(self, grace: float = 25.0) -> None:
-        """SIGTERM, and SIGKILL after `grace` seconds."""
+        """Send SIGTERM, then SIGKILL after `grace` seconds."""
         if self._process is not None:
             end(self._process, signal.SIGTERM, grace)
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL and wait for the end."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
     def poll(self) -> int | None:
-        """The exit status when it has ended, None while it runs."""
+        """Return the exit status after it has ended, None while it runs, 0 when it was never started."""
         return self._process.poll() if self._process is not None else 0

@@ -1,4 +1,4 @@
-"""The whole stack on one machine: what is started, in which order, and when it is ready."""
+"""Starts and stops the whole stack on one machine, in order, and waits until it is ready."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.local import call, office_clock, ports
 from deploy.local.broker import Broker, answers
 from deploy.local.databases import ensure_databases
 from deploy.local.endpoints import SERVICES
-from deploy.local.environment import ROOT, Surroundings
+from deploy.local.environment import ROOT, Environment
 from deploy.local.folder import claim
 from deploy.local.keys import Keys, write_private
 from deploy.local.postgres import Postgres
@@ -24,10 +24,10 @@ from deploy.local.supervisor import Keeper, Say, Supervisor
 from deploy.local.trouble import Trouble
 
 OUTSIDE = ("registry", "sms")
-"""Stand-ins for what is not hoso's: the ministry's registry and the SMS gateway."""
+"""Stand-ins for outside systems: the ministry's registry and the SMS gateway."""
 EMBEDDED = "embedded"
-HOPELESS = 6
-"""A process that died this often before it was ever ready will not become ready."""
+MAX_DEATHS = 6
+"""Give up on a process that has died this often before it was ever ready."""
 
 
 def _quiet(_: str) -> None:
@@ -35,12 +35,12 @@ def _quiet(_: str) -> None:
 
 
 class Stack:
-    """PostgreSQL, broker, simulators and services as processes, supervised; all end when this process does.
+    """PostgreSQL, broker, simulators and services as supervised processes. All end when this process ends.
 
-    `broker`: "embedded" or HOST:PORT; `postgres`: "embedded" or a DSN of somebody who may create roles and
-    databases. `now` and `speed`: the office clock (see office_clock.set_clock); `punctual`: it shows `now` only when
-    all should be ready (see office_clock.postpone). `env`: more HOSO_* for every service;
-    `commands`: another command for a process, by name (tests, profilers). `say` is told what happens to processes.
+    `broker`: "embedded" or HOST:PORT; `postgres`: "embedded" or the DSN of a role that may create roles and
+    databases. `now` and `speed`: the office clock (see office_clock.set_clock); `punctual`: it shows `now` when the
+    services should be ready (see office_clock.postpone). `env`: more HOSO_* for every service;
+    `commands`: replacement commands by process name (tests, profilers). `say` receives messages about processes.
     All methods block; none needs an event loop. Use it as a context manager, or call stop().
     """
 
@@ -80,17 +80,17 @@ class Stack:
         self._ready = False
         self._stopped = threading.Event()
         self._lock_file: IO[str] | None = None
-        self.surroundings: Surroundings | None = None
+        self.environment: Environment | None = None
 
     def start(self) -> None:
-        """Start everything and return when all processes run; wait_ready() says when they serve.
+        """Start everything and return when all processes run; wait_ready() waits until they serve.
 
-        Raises Trouble: folder in use or not writable, port taken, wheel missing, office time running backwards.
+        Raises Trouble: folder in use or not writable, port taken, wheel missing, office time would run backwards.
         """
-        self._lock_file, begun = claim(self.data), time.monotonic()
+        self._lock_file, started = claim(self.data), time.monotonic()
         try:
             clock = office_clock.set_clock(self.data / "office.json", self._now, self._speed)
-            self.surroundings = Surroundings(
+            self.environment = Environment(
                 keys=Keys(self.data / "secrets.json"),
                 clock=clock,
                 kafka=self._kafka,
@@ -112,8 +112,8 @@ class Stack:
             self.supervisor.start(early)
             self._dsns = self._databases()
             if self._punctual:
-                clock = office_clock.postpone(self.data / "office.json", clock, time.monotonic() - begun)
-                self.surroundings.clock = clock
+                clock = office_clock.postpone(self.data / "office.json", clock, time.monotonic() - started)
+                self.environment.clock = clock
             for name in self.services:
                 self.supervisor.add(name, self._program(name, name, self._ports[name]))
             self.supervisor.start(self.services)
@@ -123,16 +123,16 @@ class Stack:
             raise
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Returns when every service's database and broker are there and intake holds the procedures.
+        """Return when every service has its database and broker and intake holds the procedures.
 
-        `timeout` in seconds. Raises Trouble, naming who is not ready and the end of its log.
+        `timeout` in seconds. Raises Trouble with the name of a process that is not ready and the end of its log.
         """
         deadline = time.monotonic() + timeout
         waiting = [*self.services, *OUTSIDE]
         while waiting:
             waiting = [name for name in waiting if not self._is_ready(name)]
             for name in waiting:
-                if self.supervisor[name].deaths >= HOPELESS or time.monotonic() > deadline:
+                if self.supervisor[name].deaths >= MAX_DEATHS or time.monotonic() > deadline:
                     raise self._not_ready(name)
             if waiting:
                 time.sleep(0.05)
@@ -141,59 +141,59 @@ class Stack:
 
     @property
     def endpoints(self) -> dict[str, Any]:
-        """What endpoints.json holds."""
-        assert self.surroundings is not None, "not started"
-        urls = self.surroundings.urls
+        """The content of endpoints.json."""
+        assert self.environment is not None, "not started"
+        urls = self.environment.urls
         known = {name: urls[name] for name in (*self.services, *OUTSIDE)}
-        clock = self.surroundings.clock
+        clock = self.environment.clock
         return {
             **known,
             "kafka": self._kafka,
             "databases": {name: self._dsns[name] for name in self.services if name in self._dsns},
             "pids": self.pids,
-            "tokens": self.surroundings.tokens,
+            "tokens": self.environment.tokens,
             "instances": {name: url for name, url in urls.items() if name not in known and name in self.supervisor},
             "office": {"office0": clock.office0.isoformat(), "wall0": clock.wall0, "speed": clock.speed},
         }
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids of those that run, by name."""
+        """Process ids of the running processes, by name."""
         return self.supervisor.pids()
 
     def log(self, name: str) -> Path:
-        """Where a process writes."""
+        """Return the path of a process's log."""
         return self.data / "logs" / f"{name}.log"
 
     def restart(self, name: str) -> None:
-        """Stop one process in order and start it at once."""
+        """Stop one process cleanly and start it at once."""
         self.supervisor[name].restart()
 
     def kill(self, name: str, *, for_good: bool = False) -> int | None:
-        """kill -9; the supervisor starts it again, or, `for_good`, bring_back() does. The process id it had."""
+        """Send SIGKILL. The supervisor starts it again; with `for_good` only bring_back() does. Returns its old pid."""
         return self.supervisor[name].kill(for_good=for_good)
 
     def signal(self, name: str, number: int) -> None:
-        """SIGSTOP freezes a process, SIGCONT lets it go on."""
+        """Send a signal to a process: SIGSTOP freezes it, SIGCONT continues it."""
         self.supervisor[name].signal(number)
 
     def take_down(self, name: str) -> None:
-        """Stop one process in order; it stays down until bring_back()."""
+        """Stop one process cleanly. It stays down until bring_back()."""
         self.supervisor[name].stop()
 
     def bring_back(self, name: str) -> None:
-        """Start what take_down() stopped."""
+        """Start a process that take_down() or kill() stopped."""
         self.supervisor[name].start()
 
     def add_instance(self, service: str, port: int | None = None, timeout: float = 30.0) -> str:
-        """Start one more process of a service beside the first, wait until it serves; its name (`workflow-2`)."""
-        assert self.surroundings is not None, "not started"
+        """Start one more process of a service and wait until it serves. Returns its name, for example `workflow-2`."""
+        assert self.environment is not None, "not started"
         number = 2
         while f"{service}-{number}" in self.supervisor:
             number += 1
         name = f"{service}-{number}"
         chosen = port or ports.free_port()
-        self.surroundings.urls[name] = f"http://127.0.0.1:{chosen}"
+        self.environment.urls[name] = f"http://127.0.0.1:{chosen}"
         self.supervisor.add(name, self._program(name, service, chosen)).start()
         deadline = time.monotonic() + timeout
         while not self._is_ready(name):
@@ -204,14 +204,14 @@ class Stack:
         return name
 
     def remove_instance(self, name: str) -> None:
-        """Stop an added instance for good."""
+        """Stop an added instance and forget it."""
         self.supervisor.forget(name)
-        if self.surroundings is not None:
-            self.surroundings.urls.pop(name, None)
+        if self.environment is not None:
+            self.environment.urls.pop(name, None)
         self._write_endpoints()
 
     def stop(self) -> None:
-        """Stop all in order: services first, then the stand-ins, the broker, PostgreSQL. May be called twice."""
+        """Stop everything: services first, then stand-ins, broker, PostgreSQL. A second call does nothing."""
         if self._lock_file is None:
             return
         with self._published:
@@ -270,7 +270,7 @@ class Stack:
             ) from error
 
     def _program(self, name: str, kind: str, port: int) -> Program:
-        assert self.surroundings is not None
+        assert self.environment is not None
         if kind == "registry":
             module = ["deploy.registry_simulator", "--port", str(port), "--seed", str(self._seed)]
             module += ["--book", str(self.data / "registry.jsonl")]
@@ -279,31 +279,31 @@ class Stack:
         else:
             module = [f"services.{kind}.main"]
         env = (
-            self.surroundings.plain()
+            self.environment.plain()
             if kind in OUTSIDE
-            else self.surroundings.service(kind, port, self._dsns.get(kind, ""))
+            else self.environment.service(kind, port, self._dsns.get(kind, ""))
         )
         command = self._commands.get(name, self._commands.get(kind, [sys.executable, "-m", *module]))
         return Program(name, command, port, env, ROOT, self.log(name))
 
     def _is_ready(self, name: str) -> bool:
-        assert self.surroundings is not None
+        assert self.environment is not None
         if self.supervisor[name].runnable.pid is None:
             return False
         kind = name.partition("-")[0]
         if kind in OUTSIDE:
             return not ports.is_free(self._ports[kind])
         try:
-            said = call.call(self.surroundings.urls[name], "/readyz", timeout=3.0)
+            answer = call.call(self.environment.urls[name], "/readyz", timeout=3.0)
         except Trouble:
             return False
-        has_procedures = kind != "intake" or "workflow" not in self.services or bool(said.get("procedures"))
-        return said.get("broker") == "connected" and has_procedures
+        has_procedures = kind != "intake" or "workflow" not in self.services or bool(answer.get("procedures"))
+        return answer.get("broker") == "connected" and has_procedures
 
     def _not_ready(self, name: str) -> Trouble:
         return Trouble(
             f"{name} không sẵn sàng; phần cuối của {self.log(name)}:",
-            f"{name} does not become ready; the end of {self.log(name)}:\n{tail(self.log(name))}",
+            f"{name} does not become ready. The end of {self.log(name)}:\n{tail(self.log(name))}",
         )
 
     def _write_endpoints(self) -> None:

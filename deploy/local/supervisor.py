@@ -1,4 +1,4 @@
-"""Keeps processes running: who dies is started again, after a pause that grows when it keeps dying."""
+"""Keeps processes running: restarts a process that dies, after a pause that grows while it keeps dying."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from deploy.local.trouble import Trouble
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 STEADY_S = 20.0
-"""Who has run this long has recovered: the next death is again followed by the first pause."""
-LOOK_S = 0.05
+"""A process that has run this long counts as recovered: after its next death the pause is FIRST_PAUSE_S again."""
+CHECK_S = 0.05
 
 Say = Callable[[str], None]
 
 
 class Runnable(Protocol):
-    """What can be kept running: a Program, the Postgres, the Broker."""
+    """What a Keeper keeps running: a Program, Postgres or Broker."""
 
     @property
     def pid(self) -> int | None: ...
@@ -38,7 +38,7 @@ class Keeper:
         self.name = name
         self.runnable = runnable
         self.deaths = 0
-        """How often it died by itself since it was last started by hand."""
+        """How often it died since the last start()."""
         self._say = say
         self._on_change = on_change
         self._lock = threading.RLock()
@@ -47,7 +47,7 @@ class Keeper:
         self._watcher: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start it and keep it running from now on. Raises what its start raises; it is then not kept."""
+        """Start it and keep it running. When its start raises, the error is passed on and it is not kept running."""
         with self._lock:
             self.deaths = 0
             self.runnable.start()
@@ -58,20 +58,20 @@ class Keeper:
         self._on_change()
 
     def stop(self) -> None:
-        """Stop it in order; it stays down until start()."""
+        """Stop it cleanly. It stays down until start()."""
         self._wanted.clear()
         with self._lock:
             self.runnable.stop()
         self._on_change()
 
     def restart(self) -> None:
-        """Stop it in order and start it at once."""
+        """Stop it cleanly and start it at once."""
         with self._lock:
             self.stop()
             self.start()
 
     def kill(self, *, for_good: bool = False) -> int | None:
-        """kill -9; it is started again, or, `for_good`, stays down until start(). The process id it had, if any."""
+        """Send SIGKILL. The process starts again; with `for_good` only start() starts it. Returns the pid it had."""
         if for_good:
             self._wanted.clear()
         pid = self.runnable.pid
@@ -80,12 +80,12 @@ class Keeper:
         return pid
 
     def signal(self, number: int) -> None:
-        """Send it a signal (SIGSTOP freezes it, SIGCONT lets it go on). Nothing happens when it is down."""
+        """Send it a signal: SIGSTOP freezes it, SIGCONT continues it. Does nothing when it is down."""
         if (pid := self.runnable.pid) is not None:
             os.kill(pid, number)
 
     def release(self) -> None:
-        """Stop it and watch it no longer."""
+        """Stop it and end the watching thread."""
         self._let_go.set()
         self.stop()
         if self._watcher is not None and self._watcher is not threading.current_thread():
@@ -93,15 +93,15 @@ class Keeper:
 
     def _watch(self) -> None:
         pause = FIRST_PAUSE_S
-        began = time.monotonic()
-        while not self._let_go.wait(LOOK_S):
+        started = time.monotonic()
+        while not self._let_go.wait(CHECK_S):
             if not self._wanted.is_set() or self.runnable.poll() is None:
                 continue
             with self._lock:
                 status = self.runnable.poll()
                 if not self._wanted.is_set() or status is None:
                     continue
-            if time.monotonic() - began > STEADY_S:
+            if time.monotonic() - started > STEADY_S:
                 pause = FIRST_PAUSE_S
             self.deaths += 1
             self._say(f"{self.name}: {_ended(status)}; chạy lại sau / starts again in {pause:g} s")
@@ -116,12 +116,12 @@ class Keeper:
                 except (Trouble, OSError) as error:
                     self._say(f"{self.name}: {error}")
                     continue
-                began = time.monotonic()
+                started = time.monotonic()
             self._on_change()
 
 
 class Supervisor:
-    """Many keepers by name."""
+    """The keepers of all processes, by name."""
 
     def __init__(self, say: Say, on_change: Callable[[], None]) -> None:
         self._say = say
@@ -129,9 +129,9 @@ class Supervisor:
         self._keepers: dict[str, Keeper] = {}
 
     def add(self, name: str, runnable: Runnable) -> Keeper:
-        """Raises ValueError when the name is taken."""
+        """Add a keeper for `runnable`, not started yet. Raises ValueError when the name is taken."""
         if name in self._keepers:
-            raise ValueError(f"there is already a process called {name}")
+            raise ValueError(f"a process called {name} already exists")
         keeper = Keeper(name, runnable, self._say, self._on_change)
         self._keepers[name] = keeper
         return keeper
@@ -146,20 +146,20 @@ class Supervisor:
         return list(self._keepers)
 
     def pids(self) -> dict[str, int]:
-        """Of those that run."""
-        found = {name: keeper.runnable.pid for name, keeper in list(self._keepers.items())}
-        return {name: pid for name, pid in found.items() if pid is not None}
+        """Return the process ids of the running processes, by name."""
+        pids = {name: keeper.runnable.pid for name, keeper in list(self._keepers.items())}
+        return {name: pid for name, pid in pids.items() if pid is not None}
 
     def start(self, names: Iterable[str]) -> None:
-        """Start them side by side; the first error is raised when all have been tried."""
+        """Start them in parallel. Raises the first error after all have been tried."""
         self._for_all(names, lambda keeper: keeper.start())
 
     def release(self, names: Iterable[str]) -> None:
-        """Stop them side by side, for good."""
+        """Stop them in parallel, for good."""
         self._for_all([name for name in names if name in self._keepers], lambda keeper: keeper.release())
 
     def forget(self, name: str) -> None:
-        """Stop it for good and drop its name."""
+        """Stop it for good and remove its name."""
         self._keepers[name].release()
         del self._keepers[name]
 
@@ -167,8 +167,8 @@ class Supervisor:
         keepers = [self._keepers[name] for name in names]
         if not keepers:
             return
-        with ThreadPoolExecutor(len(keepers)) as many:
-            errors = [future.exception() for future in [many.submit(act, keeper) for keeper in keepers]]
+        with ThreadPoolExecutor(len(keepers)) as pool:
+            errors = [future.exception() for future in [pool.submit(act, keeper) for keeper in keepers]]
         for error in errors:
             if error is not None:
                 raise error

@@ -1,4 +1,4 @@
-"""What is wrong and what to do about it, in Vietnamese and English, for the person at the terminal."""
+"""An error for the person at the terminal: what is wrong and what to do, in Vietnamese and English."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 class Trouble(RuntimeError):
-    """Something the person who started hoso can put right. `vi` and `en` say what is wrong and what to do."""
+    """An error that the person who started hoso can fix. `vi` and `en` say what is wrong and what to do."""
 
     def __init__(self, vi: str, en: str) -> None:
         super().__init__(f"{vi}\n{en}")
@@ -15,6 +15,6 @@ class Trouble(RuntimeError):
 
 
 def tell(trouble: Trouble) -> None:
-    """Print both sentences on stderr; a terminal that cannot show Vietnamese still gets every word."""
+    """Print both sentences on stderr."""
     for sentence in (trouble.vi, trouble.en):
         print(sentence, file=sys.stderr)

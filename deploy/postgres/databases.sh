@@ -1,5 +1,5 @@
 #!/bin/sh
-# One database and one role per service; nobody else may connect. Run once, by the image, when the volume is new.
+# Creates one database and one role per service; no other role may connect. The image runs this once, on a new volume.
 set -eu
 for service in intake workflow idlookup notify; do
   psql -v ON_ERROR_STOP=1 -v service="$service" -v password="$HOSO_DB_PASSWORD" -U postgres <<'SQL'

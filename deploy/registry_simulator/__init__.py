@@ -1,1 +1,1 @@
-"""Stands for the ministry's population registry: gives personal numbers, slowly or badly when told to."""
+"""Simulates the ministry's population registry: issues personal numbers, with delays and faults on request."""

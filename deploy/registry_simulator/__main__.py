@@ -15,9 +15,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8005)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--book", type=Path, default=None, help="where issued numbers are kept over a restart")
-    chosen = parser.parse_args()
-    serve(build(chosen.seed, Book(chosen.book)), chosen.host, chosen.port)
+    parser.add_argument("--book", type=Path, default=None, help="file that keeps the issued numbers across restarts")
+    arguments = parser.parse_args()
+    serve(build(arguments.seed, Book(arguments.book)), arguments.host, arguments.port)
 
 
 if __name__ == "__main__":

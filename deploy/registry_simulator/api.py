@@ -1,4 +1,4 @@
-"""The registry's HTTP: ask for a number or a check, ask what became of it, and tell the simulator how to behave."""
+"""The registry's HTTP API: request a number or a check, read the answer, control the simulator's faults."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from deploy.registry_simulator.book import Book
 from deploy.registry_simulator.faults import BadInput, Faulty, answer, control, read_object, refuse
 from deploy.registry_simulator.registry import Registry
 
-BATCH = 1000
-"""Requests or keys in one call, at most."""
-HTTP_SHARE, LONGEST_HTTP_S = 0.05, 0.2
-"""The share of a latency that an HTTP answer takes by itself, and the most it takes, in wall seconds."""
+MAX_BATCH = 1000
+"""Maximum number of requests or keys in one call."""
+HTTP_SHARE, MAX_HTTP_S = 0.05, 0.2
+"""An HTTP answer takes this share of a request's latency, at most MAX_HTTP_S wall seconds."""
 
 
 def build(seed: int = 1, book: Book | None = None) -> Starlette:
-    """The application; its queue is served between start and stop."""
+    """Build the application. It serves its queue between start-up and shutdown."""
     registry = Registry(seed, book)
     settings, chance = registry.settings, registry.chance
 
     async def send(request: Request) -> Response:
         body = await read_object(request)
-        if registry.refuse_at_the_door():
+        if registry.refuse_at_once():
             return _busy()
         accepted = registry.accept(request.headers.get("idempotency-key", ""), body)
         return answer({"request_id": accepted.request_id, "key": accepted.key}, 202)
 
     async def send_batch(request: Request) -> Response:
         items = (await read_object(request)).get("items")
-        if not isinstance(items, list) or not 0 < len(items) <= BATCH:
-            raise BadInput("items-missing", f"items is a list of 1 to {BATCH} requests.")
-        if registry.refuse_at_the_door():
+        if not isinstance(items, list) or not 0 < len(items) <= MAX_BATCH:
+            raise BadInput("items-missing", f"items is a list of 1 to {MAX_BATCH} requests.")
+        if registry.refuse_at_once():
             return _busy()
         return answer({"items": [_accept_one(registry, item) for item in items]}, 202)
 
@@ -50,8 +50,10 @@ def build(seed: int = 1, book: Book | None = None) -> Starlette:
         if (key := request.query_params.get("key")) is not None:
             return answer(registry.find_by_key(key))
         keys = [key for key in request.query_params.get("keys", "").split(",") if key]
-        if not 0 < len(keys) <= BATCH:
-            raise BadInput("keys-missing", f"Ask with key=, or keys= of 1 to {BATCH} keys between commas.")
+        if not 0 < len(keys) <= MAX_BATCH:
+            raise BadInput(
+                "keys-missing", f"Ask with key=, or with keys= and 1 to {MAX_BATCH} keys separated by commas."
+            )
         return answer({"items": [registry.find_by_key(key) for key in keys]})
 
     async def stats(_: Request) -> Response:
@@ -66,7 +68,7 @@ def build(seed: int = 1, book: Book | None = None) -> Starlette:
             await task
 
     def http_delay_s() -> float:
-        return min(LONGEST_HTTP_S, HTTP_SHARE * settings.latency_s(chance.gauss(0, 1)))
+        return min(MAX_HTTP_S, HTTP_SHARE * settings.latency_s(chance.gauss(0, 1)))
 
     return Starlette(
         routes=[
@@ -77,14 +79,14 @@ def build(seed: int = 1, book: Book | None = None) -> Starlette:
             Route("/control", control(settings, registry.on_settings_changed), methods=["GET", "PUT"]),
             Route("/control/stats", stats, methods=["GET"]),
         ],
-        middleware=[Middleware(Faulty, weather=settings, chance=chance, delay_s=http_delay_s)],
+        middleware=[Middleware(Faulty, settings=settings, chance=chance, delay_s=http_delay_s)],
         exception_handlers={BadInput: refuse},
         lifespan=serving,
     )
 
 
 def _accept_one(registry: Registry, item: Any) -> dict[str, Any]:
-    """One item's answer; a bad item has a code instead of a request_id and spoils nothing for the others."""
+    """Return one item's answer. A bad item gets a code instead of a request_id; the others are not affected."""
     if not isinstance(item, dict):
         return {"key": None, "code": "not-an-object"}
     try:

@@ -1,4 +1,4 @@
-"""What an outside system remembers when its process is killed: one line of JSON for each thing it has done."""
+"""The file of a simulated outside system, so that it survives a kill: one line of JSON per completed action."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import orjson
 
 
 class Book:
-    """Lines in a file, or nowhere when `file` is None. Survives kill -9, not a power cut: it is a stand-in's memory."""
+    """Appends lines to `file`; keeps nothing when it is None. Survives SIGKILL but not a power cut."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._open: IO[bytes] | None = None
 
     def read(self) -> list[dict[str, Any]]:
-        """What was noted by earlier processes. A last line that a kill has cut off was never answered: left out."""
+        """Return the lines of earlier processes. Removes an incomplete last line: its action was never answered."""
         if self._file is None or not self._file.exists():
             return []
-        written = self._file.read_bytes()
-        whole = written.rpartition(b"\n")[0]
-        if len(whole) + 1 < len(written):
-            self._file.write_bytes(whole + b"\n" if whole else b"")
-        return [orjson.loads(line) for line in whole.splitlines()]
+        content = self._file.read_bytes()
+        complete = content.rpartition(b"\n")[0]
+        if len(complete) + 1 < len(content):
+            self._file.write_bytes(complete + b"\n" if complete else b"")
+        return [orjson.loads(line) for line in complete.splitlines()]
 
     def note(self, **fact: Any) -> None:
-        """Write one line; it is with the operating system when this returns, so before anybody is answered."""
+        """Write one line. It is with the operating system when this returns: call it before the answer is sent."""
         if self._file is None:
             return
         if self._open is None:

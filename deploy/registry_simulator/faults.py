@@ -1,6 +1,6 @@
-"""An outside system that can be told to misbehave: to hang, to be down, to answer late, or to lose its answers.
+"""Faults of a simulated outside system: it hangs, is down, answers late, or loses its answers.
 
-Shared by the registry simulator and the SMS gateway. `/control` always answers.
+Shared by the registry simulator and the SMS gateway stand-in. `/control` always answers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HOLD_S = 30.0
-"""Wall seconds a connection without an answer is kept before it is broken off."""
-LIMIT = 4 * 1024 * 1024
-"""Bytes of a request body."""
+"""Wall seconds for which a connection without an answer stays open."""
+MAX_BODY_BYTES = 4 * 1024 * 1024
 DROP = "hoso.drop"
 
 
@@ -34,8 +33,8 @@ class BadInput(Exception):
         self.code, self.detail, self.status = code, detail, status
 
 
-class Weather(Protocol):
-    """What every such system can be told."""
+class FaultSettings(Protocol):
+    """The settings that every simulated system has. `hang` is optional."""
 
     lost_answer_rate: float
     down: bool
@@ -56,8 +55,8 @@ async def read_object(request: Request) -> dict[str, Any]:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > LIMIT:
-            raise BadInput("too-large", f"The body is over {LIMIT} bytes.", 413)
+        if len(body) > MAX_BODY_BYTES:
+            raise BadInput("too-large", f"The body is over {MAX_BODY_BYTES} bytes.", 413)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -68,28 +67,28 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 def change(settings: Any, wanted: dict[str, Any]) -> None:
-    """Put what `wanted` names into a dataclass of numbers and switches; all or nothing. Raises BadInput."""
+    """Set the fields of `settings`, a dataclass of numbers and switches: all of `wanted` or none. Raises BadInput."""
     known = {field.name: type(getattr(settings, field.name)) for field in fields(settings)}
     checked: dict[str, float | bool] = {}
     for name, value in wanted.items():
         if name not in known:
-            raise BadInput("unknown-setting", f"There is no setting {name!r}; there are {', '.join(known)}.")
+            raise BadInput("unknown-setting", f"There is no setting {name!r}. Settings: {', '.join(known)}.")
         if known[name] is bool:
             if not isinstance(value, bool):
-                raise BadInput("not-a-switch", f"{name} is true or false.")
+                raise BadInput("not-a-switch", f"{name} must be true or false.")
             checked[name] = value
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise BadInput("not-a-number", f"{name} is a number, zero or more.")
+            raise BadInput("not-a-number", f"{name} must be a number of zero or more.")
         if name.endswith("_rate") and value > 1:
-            raise BadInput("not-a-rate", f"{name} is between 0 and 1.")
+            raise BadInput("not-a-rate", f"{name} must be between 0 and 1.")
         checked[name] = float(value)
     for name, setting in checked.items():
         setattr(settings, name, setting)
 
 
 def control(settings: Any, changed: Callable[[], None] = lambda: None) -> Callable[[Request], Any]:
-    """The handler of GET and PUT /control. PUT changes what it names, and both answer all settings."""
+    """Return the handler of GET and PUT /control. PUT changes the named settings; both answer with all settings."""
 
     async def handle(request: Request) -> Response:
         if request.method == "PUT":
@@ -101,38 +100,38 @@ def control(settings: Any, changed: Callable[[], None] = lambda: None) -> Callab
 
 
 class Faulty:
-    """ASGI middleware: does to every call but those to /control what the weather says."""
+    """ASGI middleware that applies the faults to every call except those to /control."""
 
     def __init__(
-        self, app: ASGIApp, *, weather: Weather, chance: random.Random, delay_s: Callable[[], float] = lambda: 0.0
+        self, app: ASGIApp, *, settings: FaultSettings, chance: random.Random, delay_s: Callable[[], float]
     ) -> None:
-        """`delay_s` is asked for each call: wall seconds before it is looked at."""
-        self._app, self._weather, self._chance, self._delay_s = app, weather, chance, delay_s
+        """`delay_s` returns, for each call, the wall seconds before it is handled."""
+        self._app, self._settings, self._chance, self._delay_s = app, settings, chance, delay_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/control"):
             await self._app(scope, receive, send)
-        elif getattr(self._weather, "hang", False):
-            await _say_nothing(scope, receive)
-        elif self._weather.down:
+        elif getattr(self._settings, "hang", False):
+            await _hang(scope, receive)
+        elif self._settings.down:
             await answer({"code": "down", "detail": "The system is down."}, 503)(scope, receive, send)
         else:
             delay_s = self._delay_s()
             if delay_s > 0:
                 await asyncio.sleep(delay_s)
-            if self._chance.random() >= self._weather.lost_answer_rate:
+            if self._chance.random() >= self._settings.lost_answer_rate:
                 await self._app(scope, receive, send)
                 return
-            await self._app(scope, receive, _nobody)
-            await _say_nothing(scope, receive)
+            await self._app(scope, receive, _discard)
+            await _hang(scope, receive)
 
 
-async def _nobody(_: Message) -> None:
-    """What is sent here reaches nobody."""
+async def _discard(_: Message) -> None:
+    """Send nothing: the answer is lost."""
 
 
-async def _say_nothing(scope: Scope, receive: Receive) -> None:
-    """Keep the line open until the caller gives up or HOLD_S have passed, then break it off."""
+async def _hang(scope: Scope, receive: Receive) -> None:
+    """Keep the connection open until the caller gives up or HOLD_S have passed, then abort it."""
     try:
         async with asyncio.timeout(HOLD_S):
             while (await receive())["type"] != "http.disconnect":
@@ -143,7 +142,7 @@ async def _say_nothing(scope: Scope, receive: Receive) -> None:
 
 
 class DroppableHttp(HttpToolsProtocol):
-    """HTTP whose handler can break off the connection; without it uvicorn would answer 500 for a lost answer."""
+    """HTTP whose application can abort the connection. Without it, uvicorn sends 500 instead of a lost answer."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -152,7 +151,7 @@ class DroppableHttp(HttpToolsProtocol):
 
 
 def serve(app: ASGIApp, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; calls without an answer are cut off a second later."""
+    """Serve until SIGTERM or SIGINT. Calls without an answer are aborted one second later."""
     uvicorn.run(
         app,
         host=host,

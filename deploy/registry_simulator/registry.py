@@ -1,7 +1,7 @@
-"""The registry's own life: requests wait in a queue, are served oldest first, and end with a number or another answer.
+"""The registry itself: requests wait in a queue, are served oldest first, and end with a number or another answer.
 
-A key is registered when its number is issued. Until then the request is known only to the queue of this process and
-dies with it; numbers stand in its book, when it has one.
+A key is registered when its number is issued. Until then the request exists only in this process's queue and is lost
+when the process ends. Issued numbers are in the book, when there is one.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import orjson
 
 from deploy.registry_simulator.book import Book
 from deploy.registry_simulator.faults import BadInput
-from deploy.registry_simulator.numbers import agrees, head_of, number_for, person_in, why_refused
+from deploy.registry_simulator.numbers import first_digits, is_known, number_for, person_in, rejection_reason
 
 PENDING, ISSUED, DUPLICATE, TECHNICAL = "pending", "issued", "duplicate-suspected", "technical-error"
 FORGETTABLE = {PENDING, DUPLICATE, TECHNICAL}
 BURST_S = 0.05
-"""Seconds of capacity that an idle registry saves up."""
-SHORTEST_PAUSE_S = 0.002
+"""An idle registry saves up this many seconds of capacity."""
+MIN_PAUSE_S = 0.002
 Z95 = 1.6449
 """The 95th percentile of the standard normal distribution."""
 
 
 @dataclass(slots=True)
 class Settings:
-    """What PUT /control changes. Times in wall seconds; rates from 0 to 1."""
+    """The settings of PUT /control. Times in wall seconds; rates from 0 to 1."""
 
     latency_p50_s: float = 0.02
     latency_p95_s: float = 0.06
@@ -45,10 +45,10 @@ class Settings:
     hang: bool = False
     down: bool = False
     forget_keys: bool = False
-    """Set once; it is false again as soon as the keys not yet issued are forgotten."""
+    """Forget all keys without a number, once. It is false again at once."""
 
     def latency_s(self, z: float) -> float:
-        """The latency at `z` standard deviations of a lognormal distribution through both percentiles."""
+        """Return the latency at `z` standard deviations of the lognormal distribution with these two percentiles."""
         if self.latency_p50_s <= 0:
             return 0.0
         return self.latency_p50_s * math.exp(z * math.log(max(1.0, self.latency_p95_s / self.latency_p50_s)) / Z95)
@@ -56,13 +56,13 @@ class Settings:
 
 @dataclass(slots=True)
 class Request:
-    """One key. `subject` says of whom, `head` what the number begins with; no name is kept."""
+    """One request. `subject`: digest of the person; `head`: first digits of the number. No name is kept."""
 
     key: str
     kind: str
     subject: bytes
     verdict: str
-    """What it comes to when nothing goes wrong."""
+    """The final state when no fault happens."""
     head: str = ""
     reason: str = ""
     request_id: str = field(default_factory=lambda: str(uuid4()))
@@ -74,16 +74,16 @@ class Request:
     attempt: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        said = {"request_id": self.request_id, "key": self.key, "kind": self.kind, "state": self.state}
+        answer = {"request_id": self.request_id, "key": self.key, "kind": self.kind, "state": self.state}
         if self.state == ISSUED:
-            said["number"] = self.number
+            answer["number"] = self.number
         elif self.state == "rejected":
-            said["reason"] = self.reason
-        return said
+            answer["reason"] = self.reason
+        return answer
 
 
 class Registry:
-    """All in memory, but for the numbers in `book`. `run` serves the queue; everything else answers at once."""
+    """Keeps everything in memory, except the numbers in `book`. `run` serves the queue; all else answers at once."""
 
     def __init__(self, seed: int, book: Book | None = None) -> None:
         self.settings = Settings()
@@ -92,8 +92,8 @@ class Registry:
         self._by_key: dict[str, Request] = {}
         self._by_id: dict[str, Request] = {}
         self._queue: deque[tuple[Request, int]] = deque()
-        self._ripening: list[tuple[float, int, Request, int]] = []
-        self._ripened = 0
+        self._served: list[tuple[float, int, Request, int]] = []
+        self._served_count = 0
         self._numbers: set[str] = set()
         self._numbers_of: Counter[bytes] = Counter()
         self._requests = 0
@@ -103,12 +103,12 @@ class Registry:
         for noted in self._book.read():
             self._remember(Request(**{**noted, "subject": bytes.fromhex(noted["subject"])}))
 
-    def refuse_at_the_door(self) -> bool:
-        """Half of the error rate: the call is refused before anything is accepted."""
+    def refuse_at_once(self) -> bool:
+        """Return whether to refuse a call before anything is accepted. Takes half of the error rate."""
         return self.chance.random() < self.settings.error_rate / 2
 
     def accept(self, key: str, body: dict[str, Any]) -> Request:
-        """Accept, or recognise the key. Raises BadInput; 409 `key-reused` for a key of another request."""
+        """Accept a request, or return the one with the same key. Raises BadInput; 409 `key-reused` if they differ."""
         wanted = _read(key, body)
         known = self._by_key.get(key)
         if known is None:
@@ -147,22 +147,22 @@ class Registry:
         if self.settings.forget_keys:
             self.settings.forget_keys = False
             self._forget()
-        self._ripening = [
+        self._served = [
             (request.accepted_at + self.settings.latency_s(request.z), order, request, attempt)
-            for _, order, request, attempt in self._ripening
+            for _, order, request, attempt in self._served
         ]
-        heapq.heapify(self._ripening)
+        heapq.heapify(self._served)
         self._wake.set()
 
     def _forget(self) -> None:
-        """Forget every key without a number or a final answer. What was in the queue is never issued."""
-        for request in [one for one in self._by_key.values() if one.state in FORGETTABLE]:
+        """Forget every key without a number or a final answer. Requests in the queue are never issued."""
+        for request in [known for known in self._by_key.values() if known.state in FORGETTABLE]:
             del self._by_key[request.key], self._by_id[request.request_id]
             self._in_flight -= request.state == PENDING
             request.state = "unknown"
 
     async def run(self) -> None:
-        """Serve for ever: as many a second as the capacity, oldest first, each ready after its own latency."""
+        """Serve forever: `capacity_per_s` requests per second, oldest first, each ready after its own latency."""
         allowance, last = 1.0, time.monotonic()
         while True:
             self._wake.clear()
@@ -173,22 +173,22 @@ class Registry:
                 request, attempt = self._queue.popleft()
                 if self._is_awaited(request, attempt):
                     allowance -= 1
-                    self._ripened += 1
+                    self._served_count += 1
                     due_at = request.accepted_at + self.settings.latency_s(request.z)
-                    heapq.heappush(self._ripening, (due_at, self._ripened, request, attempt))
-            while self._ripening and self._ripening[0][0] <= now:
-                _, _, request, attempt = heapq.heappop(self._ripening)
+                    heapq.heappush(self._served, (due_at, self._served_count, request, attempt))
+            while self._served and self._served[0][0] <= now:
+                _, _, request, attempt = heapq.heappop(self._served)
                 if self._is_awaited(request, attempt):
                     self._decide(request)
-            pauses = [self._ripening[0][0] - now] if self._ripening else []
+            pauses = [self._served[0][0] - now] if self._served else []
             if self._queue and capacity > 0:
                 pauses.append((1 - allowance) / capacity)
             if not pauses:
                 await self._wake.wait()
                 continue
-            # A thousand requests a second must not mean a thousand rounds.
-            await asyncio.sleep(SHORTEST_PAUSE_S)
-            if (pause := min(pauses) - SHORTEST_PAUSE_S) > 0 and not self._wake.is_set():
+            # Serve many requests per round: a thousand requests per second must not be a thousand rounds.
+            await asyncio.sleep(MIN_PAUSE_S)
+            if (pause := min(pauses) - MIN_PAUSE_S) > 0 and not self._wake.is_set():
                 try:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
@@ -238,30 +238,30 @@ def _read(key: str, body: dict[str, Any]) -> Request:
         raise BadInput("key-missing", "A request needs a key of 1 to 200 printable characters without a comma.")
     confirmed = body.get("confirmed", False)
     if not isinstance(confirmed, bool):
-        raise BadInput("confirmed-not-a-switch", "confirmed is true or false.")
+        raise BadInput("confirmed-not-a-switch", "confirmed must be true or false.")
     if body.get("kind") == "verify":
         person = {name: body.get(name) for name in ("personal_id", "full_name", "birth_date", "sex")}
         if not isinstance(person["personal_id"], str) or not person["personal_id"]:
             raise BadInput("personal-id-missing", "verify needs personal_id.")
-        known = agrees(person["personal_id"], person["birth_date"], person["sex"])
+        known = is_known(person["personal_id"], person["birth_date"], person["sex"])
         return Request(key, "verify", _identity(person), "match" if known else "mismatch")
     if body.get("kind") != "issue":
-        raise BadInput("kind-unknown", "kind is issue or verify.")
+        raise BadInput("kind-unknown", "kind must be issue or verify.")
     subject = body.get("subject")
     if not isinstance(subject, dict) or not subject:
-        raise BadInput("subject-missing", "issue needs a subject: what is known of the person.")
-    reason = why_refused(person_in(subject))
+        raise BadInput("subject-missing", "issue needs a subject: the known data of the person.")
+    reason = rejection_reason(person_in(subject))
     return Request(
         key,
         "issue",
         _identity(subject),
         "rejected" if reason else ISSUED,
-        head_of(person_in(subject)),
+        first_digits(person_in(subject)),
         reason or "",
         confirmed=confirmed,
     )
 
 
 def _identity(subject: dict[str, Any]) -> bytes:
-    """Who somebody is to this registry: SHA-256 of the canonical JSON."""
+    """Return a person's identity for this registry: SHA-256 of the canonical JSON."""
     return hashlib.sha256(orjson.dumps(subject, option=orjson.OPT_SORT_KEYS)).digest()

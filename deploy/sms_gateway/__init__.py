@@ -1,1 +1,1 @@
-"""Stands for the SMS and Zalo gateway: takes messages, remembers them by key, and misbehaves when told to."""
+"""A stand-in for the SMS and Zalo gateway: accepts messages, remembers them by key, and simulates faults."""

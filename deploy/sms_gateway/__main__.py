@@ -14,9 +14,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.sms_gateway", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8008)
-    parser.add_argument("--book", type=Path, default=None, help="where sent messages are noted over a restart")
-    chosen = parser.parse_args()
-    serve(build(book=Book(chosen.book)), chosen.host, chosen.port)
+    parser.add_argument("--book", type=Path, default=None, help="file that keeps the sent messages across restarts")
+    arguments = parser.parse_args()
+    serve(build(book=Book(arguments.book)), arguments.host, arguments.port)
 
 
 if __name__ == "__main__":

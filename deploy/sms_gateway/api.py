@@ -1,7 +1,7 @@
-"""The gateway's HTTP: send a message, ask whether one went out, and tell the stand-in how to behave.
+"""The gateway's HTTP API: send a message, ask whether one was sent, control the faults.
 
-It knows a message again by its Idempotency-Key alone, and counts messages per reference: whoever sends the same
-reference without the key, or under another one, does send it twice, and `sent_twice` shows it.
+The gateway recognises a repeated message by its Idempotency-Key only, and counts messages per reference. A client that
+sends the same reference without the key, or with another key, sends it twice, and `sent_twice` shows it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHANNELS = ("sms", "zalo")
 
 @dataclass(slots=True)
 class Settings:
-    """What PUT /control changes. `latency_s` in wall seconds; rates from 0 to 1."""
+    """The settings of PUT /control. `latency_s` in wall seconds; rates from 0 to 1."""
 
     error_rate: float = 0.0
     latency_s: float = 0.0
@@ -35,7 +35,7 @@ class Settings:
 
 
 def build(seed: int = 1, book: Book | None = None) -> Starlette:
-    """The application. Texts and telephone numbers are not kept."""
+    """Build the application. It keeps no texts and no telephone numbers."""
     settings, chance = Settings(), random.Random(seed)
     by_key: dict[str, str] = {}
     by_reference: dict[str, str] = {}
@@ -57,7 +57,7 @@ def build(seed: int = 1, book: Book | None = None) -> Starlette:
             if not isinstance(body.get(name), str) or not body[name].strip():
                 raise BadInput(f"{name}-missing", f"A message needs {name}.")
         if body["channel"] not in CHANNELS:
-            raise BadInput("channel-unknown", f"channel is one of {', '.join(CHANNELS)}.")
+            raise BadInput("channel-unknown", f"channel must be one of {', '.join(CHANNELS)}.")
         key, reference = request.headers.get("idempotency-key", ""), body["reference"]
         if chance.random() < settings.error_rate:
             return answer({"code": "busy", "detail": "Try again later."}, 503)
@@ -87,6 +87,6 @@ def build(seed: int = 1, book: Book | None = None) -> Starlette:
             Route("/control", control(settings), methods=["GET", "PUT"]),
             Route("/control/stats", stats, methods=["GET"]),
         ],
-        middleware=[Middleware(Faulty, weather=settings, chance=chance, delay_s=lambda: settings.latency_s)],
+        middleware=[Middleware(Faulty, settings=settings, chance=chance, delay_s=lambda: settings.latency_s)],
         exception_handlers={BadInput: refuse},
     )

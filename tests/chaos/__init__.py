@@ -1,1 +1,1 @@
-"""The campaign's own rules."""
+"""The chaos campaign: its schedule, its comparison of answers, its verdict."""

@@ -1,4 +1,4 @@
-"""An answer that was given and does not stand afterwards is found, of each kind."""
+"""The campaign finds each kind of successful answer whose effect is missing afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from deploy.chaos import answers
-from deploy.chaos.answers import Broken, Given, find_broken
+from deploy.chaos.answers import Answers, BrokenAnswers, LaterRequest, find_broken
 from tests.fixtures.databases import MakePool
 from tests.fixtures.waiting import wait_until
 
@@ -22,7 +22,7 @@ DOSSIER, TASK, KEY = uuid4(), uuid4(), "chaos-1-1-w"
 
 
 class Databases:
-    """The three that are asked, with one submission, one closed task, one withdrawal and one number found."""
+    """The three databases with one submission, one closed task, one withdrawal and one number found."""
 
     def __init__(self, dsns: dict[str, str], pools: dict[str, Pool]) -> None:
         self.dsns, self.pools = dsns, pools
@@ -60,39 +60,41 @@ async def databases_of_a_campaign(make_pool: MakePool) -> AsyncIterator[Database
     dsns, pools = {}, {}
     for service in ("intake", "workflow", "idlookup"):
         dsns[service], pools[service] = await make_pool.with_dsn("shared", f"services.{service}")
-    made = Databases(dsns, pools)
-    await made.fill()
-    yield made
+    databases = Databases(dsns, pools)
+    await databases.fill()
+    yield databases
 
 
-GIVEN = Given({"chaos-1-1": str(DOSSIER)}, {str(TASK): "propose"}, {KEY: (str(DOSSIER), "withdrawal")})
+GIVEN = Answers({"chaos-1-1": str(DOSSIER)}, {str(TASK): "propose"}, {KEY: LaterRequest(str(DOSSIER), "withdrawal")})
 
 
-async def test_answers_that_stand_are_not_complained_of(databases_of_a_campaign: Databases) -> None:
-    assert await find_broken(databases_of_a_campaign.dsns, GIVEN, within_s=0) == Broken()
+async def test_answers_with_their_effects_are_accepted(databases_of_a_campaign: Databases) -> None:
+    assert await find_broken(databases_of_a_campaign.dsns, GIVEN, within_s=0) == BrokenAnswers()
 
 
-async def test_a_submission_a_completion_and_a_request_that_nobody_knows_are_forgotten(
+async def test_an_unknown_submission_completion_or_request_counts_as_forgotten(
     databases_of_a_campaign: Databases,
 ) -> None:
-    lost = Given({"k": str(uuid4())}, {str(uuid4()): "propose"}, {"k-s": (str(DOSSIER), "supplement")})
+    lost = Answers({"k": str(uuid4())}, {str(uuid4()): "propose"}, {"k-s": LaterRequest(str(DOSSIER), "supplement")})
     broken = await find_broken(databases_of_a_campaign.dsns, lost, within_s=0)
     assert (broken.submissions, broken.tasks, broken.requests) == (
         [*lost.accepted.values()],
         [*lost.completed],
-        [*lost.asked],
+        [*lost.requested],
     )
     assert broken.forgotten == 3
 
 
-async def test_a_task_that_is_open_again_or_ended_otherwise_is_forgotten(databases_of_a_campaign: Databases) -> None:
+async def test_a_task_that_is_open_again_or_has_another_outcome_counts_as_forgotten(
+    databases_of_a_campaign: Databases,
+) -> None:
     for change in ("state = 'open'", "state = 'closed', outcome = 'refuse'"):
         await databases_of_a_campaign.pools["workflow"].execute(f"update tasks set {change}")
         assert (await find_broken(databases_of_a_campaign.dsns, GIVEN, within_s=0)).tasks == [str(TASK)]
 
 
-async def test_a_key_that_stands_for_another_dossiers_request_is_forgotten(databases_of_a_campaign: Databases) -> None:
-    other = Given(asked={KEY: (str(uuid4()), "withdrawal")})
+async def test_a_key_with_another_dossiers_request_counts_as_forgotten(databases_of_a_campaign: Databases) -> None:
+    other = Answers(requested={KEY: LaterRequest(str(uuid4()), "withdrawal")})
     assert (await find_broken(databases_of_a_campaign.dsns, other, within_s=0)).requests == [KEY]
 
 
@@ -101,21 +103,21 @@ async def test_a_request_still_pending_is_counted(databases_of_a_campaign: Datab
     assert (await find_broken(databases_of_a_campaign.dsns, GIVEN, within_s=0)).pending == 1
 
 
-async def test_a_request_that_is_answered_in_the_time_left_is_not_counted(
+async def test_a_request_answered_within_the_time_limit_is_not_counted(
     databases_of_a_campaign: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = databases_of_a_campaign.pools["idlookup"]
     await requests.execute("update requests set state = 'pending'")
-    fetch, looked = answers._fetch, 0
+    fetch, queries = answers._fetch, 0
 
     async def watched(dsn: str, query: str) -> list[Any]:
-        nonlocal looked
-        found = await fetch(dsn, query)
-        looked += "id_requests" in query
-        return found
+        nonlocal queries
+        rows = await fetch(dsn, query)
+        queries += "id_requests" in query
+        return rows
 
     monkeypatch.setattr(answers, "_fetch", watched)
-    asking = asyncio.create_task(find_broken(databases_of_a_campaign.dsns, GIVEN, within_s=20))
-    await wait_until(lambda: looked)
+    search = asyncio.create_task(find_broken(databases_of_a_campaign.dsns, GIVEN, within_s=20))
+    await wait_until(lambda: queries)
     await requests.execute("update requests set state = 'found'")
-    assert (await asyncio.wait_for(asking, 20)).pending == 0
+    assert (await asyncio.wait_for(search, 20)).pending == 0

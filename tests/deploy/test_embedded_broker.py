@@ -1,4 +1,4 @@
-"""The embedded broker speaks Kafka's protocol, and each start of it is a new cluster that has forgotten everything."""
+"""The embedded broker speaks Kafka's protocol, and each start is a new, empty cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     broker.stop()
 
 
-async def described(broker: Broker) -> tuple[str, list[str]]:
+async def describe(broker: Broker) -> tuple[str, list[str]]:
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
     await admin.start()
     try:
@@ -48,31 +48,31 @@ async def test_records_keep_their_partition_and_order(broker: Broker) -> None:
         seen: dict[int, list[int]] = {}
         while sum(map(len, seen.values())) < 24:
             batches = await consumer.getmany(timeout_ms=10_000)
-            assert batches, "nothing came within ten seconds"
-            for spot, records in batches.items():
-                seen.setdefault(spot.partition, []).extend(int(record.value) for record in records)
+            assert batches, "no record within ten seconds"
+            for key, records in batches.items():
+                seen.setdefault(key.partition, []).extend(int(record.value) for record in records)
     finally:
         await consumer.stop()
     assert seen == {partition: [partition, partition + 12] for partition in range(12)}
 
 
-async def test_each_start_is_a_new_cluster_that_holds_nothing(broker: Broker) -> None:
+async def test_each_start_is_a_new_empty_cluster(broker: Broker) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
     await admin.start()
     await admin.create_topics([NewTopic("facts", 12, 1)])
     await admin.close()
-    before, topics = await described(broker)
+    before, topics = await describe(broker)
     assert before == broker.cluster_id
     assert topics == ["facts"]
     broker.kill()
     assert broker.pid is None
     assert not answers("127.0.0.1", broker.port)
     broker.start()
-    after, topics = await described(broker)
+    after, topics = await describe(broker)
     assert after == broker.cluster_id != before
     assert topics == []
 
 
-def test_a_port_that_is_taken_is_named(broker: Broker, tmp_path: Path) -> None:
+def test_a_taken_port_is_named(broker: Broker, tmp_path: Path) -> None:
     with pytest.raises(Trouble, match=str(broker.port)):
         Broker(tmp_path, broker.port).start()

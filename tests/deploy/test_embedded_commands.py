@@ -1,4 +1,4 @@
-"""The command hoso: what it asks the services, what it prints, and how it says that something is wrong."""
+"""The command hoso: its requests to the services, its output, and its errors."""
 
 from __future__ import annotations
 
@@ -39,15 +39,23 @@ VERDICT = {
     "bottleneck": {"stage": "id_number"},
     "sentence": {"vi": "Cấp số định danh: 6 hồ sơ.", "en": "Identification number: 6 dossiers."},
 }
+PARKED = {
+    "id": 7,
+    "topic": "internal.idnumber-requests.v1",
+    "dossier_id": "0196b0e2-7b1e-7c11-8e4e-1f6d7d7e8a10",
+    "sequence": 3,
+    "reason": "malformed",
+    "parked_at": "2026-02-13T01:05:00+00:00",
+}
 
 
 def refusal(problem: Problem) -> tuple[int, Any]:
-    """(status, body) as the services themselves would answer."""
+    """Return (status, body) as the services answer this problem."""
     return problem.status, json.loads(bytes(problem.response().body))
 
 
 class Services(BaseHTTPRequestHandler):
-    """Stands for all four services; keeps what was asked."""
+    """A stand-in for all four services. `asked` keeps the requests."""
 
     asked: list[tuple[str, str, Any]]
 
@@ -55,30 +63,29 @@ class Services(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         self.asked.append((self.command, self.path, json.loads(body) if body else None))
         path = self.path.partition("?")[0]
-        status, said = 200, None
+        status, answer = 200, None
         if self.headers.get("authorization") != f"Bearer {OPS}":
-            status, said = refusal(unauthorized())
+            status, answer = refusal(unauthorized())
         elif path == "/v1/stages":
-            said = VERDICT
+            answer = VERDICT
         elif path == "/v1/parked":
-            row = {"id": 7, "topic": "internal.submissions.v1", "sequence": 3, "reason": "malformed"}
-            said = {"items": [row], "next": None}
+            answer = {"items": [PARKED], "next": None}
         elif path == "/v1/parked/7":
-            said = {"id": 7, "reason": "malformed", "held": 2}
+            answer = {"id": 7, "reason": "malformed", "held": 2}
         elif path == "/v1/parked/8/replay":
-            still = Problem(409, "still-wrong", vi="Vẫn chưa thể áp dụng.", en="It still cannot be applied.")
-            status, said = refusal(still)
+            problem = Problem(409, "still-wrong", vi="Vẫn chưa thể áp dụng.", en="It still cannot be applied.")
+            status, answer = refusal(problem)
         elif path == "/v1/due":
             days = [{"date": "2026-01-09", "counted": True, "number": 1, "why": "thứ Sáu", "why_en": "Friday"}]
-            said = {"due_at": "2026-01-09T17:00:00+07:00", "days": days}
+            answer = {"due_at": "2026-01-09T17:00:00+07:00", "days": days}
         self.send_response(status)
         self.end_headers()
-        self.wfile.write(json.dumps(said).encode())
+        self.wfile.write(json.dumps(answer).encode())
 
     do_GET = do_POST = _answer
 
     def log_message(self, *_: object) -> None:
-        """Silent."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -103,6 +110,7 @@ def test_stages_shows_each_stage_and_the_sentence(tmp_path: Path, asked: list[An
     output = hoso(tmp_path, "stages")
     assert "Cấp số định danh: 6 hồ sơ." in output
     assert "2 d 3 h" in output
+    assert max(map(len, output.splitlines())) <= 80
     assert asked == [("GET", "/v1/stages", None)]
 
 
@@ -110,6 +118,9 @@ def test_parked_lists_every_service_and_acts_on_one_record(tmp_path: Path, asked
     listed = hoso(tmp_path, "parked", "list")
     for service in ("intake", "workflow", "idlookup", "notify"):
         assert f"{service}:7" in listed
+    for whole in (PARKED["topic"], PARKED["dossier_id"], PARKED["reason"], "13/02/2026 08:05:00"):
+        assert str(whole) in listed
+    assert max(map(len, listed.splitlines())) <= 80
     assert "malformed" in hoso(tmp_path, "parked", "show", "notify:7")
     hoso(tmp_path, "parked", "replay", "workflow:7")
     hoso(tmp_path, "parked", "discard", "workflow:7", "--reason", "written twice by hand")
@@ -119,13 +130,13 @@ def test_parked_lists_every_service_and_acts_on_one_record(tmp_path: Path, asked
     ]
 
 
-def test_a_refusal_is_told_in_both_languages(tmp_path: Path, asked: list[Any]) -> None:
-    with pytest.raises(Trouble) as told:
+def test_a_refusal_is_printed_in_both_languages(tmp_path: Path, asked: list[Any]) -> None:
+    with pytest.raises(Trouble) as raised:
         hoso(tmp_path, "parked", "replay", "workflow:8")
-    assert (told.value.vi, told.value.en) == ("Vẫn chưa thể áp dụng.", "It still cannot be applied.")
+    assert (raised.value.vi, raised.value.en) == ("Vẫn chưa thể áp dụng.", "It still cannot be applied.")
 
 
-def test_an_id_of_no_service_is_refused_before_anybody_is_asked(tmp_path: Path, asked: list[Any]) -> None:
+def test_an_unknown_service_is_refused_without_a_request(tmp_path: Path, asked: list[Any]) -> None:
     done = CliRunner().invoke(cli.build(), ["parked", "show", "elsewhere:7", "--data", str(tmp_path)])
     assert done.exit_code == 2
     assert asked == []
@@ -138,22 +149,22 @@ def test_due_prints_the_time_and_each_day_counted(tmp_path: Path, asked: list[An
     assert asked == [("GET", "/v1/due?procedure=1.001193&received=2026-01-08T10%3A00%3A00%2B07%3A00", None)]
 
 
-def test_due_needs_no_stack_and_then_goes_by_the_shipped_rules(tmp_path: Path) -> None:
-    # Received after 15:00 on the Friday before Tết, one working day by its rule: both are in what is printed.
+def test_due_without_a_stack_uses_the_shipped_rules(tmp_path: Path) -> None:
+    # Received after 15:00 on the Friday before Tết, with one working day by the rule: the holidays are skipped.
     output = hoso(tmp_path, "due", "--procedure", "2.000635", "--received", "2026-02-13T15:30+07:00")
     assert "By the shipped rules" in output
     received = datetime.fromisoformat("2026-02-13T15:30+07:00")
-    how = explain(WorkingCalendar(), received, shipped()["2.000635"].time)
-    assert f"{how.due_at:%d/%m/%Y %H:%M}" in output
-    assert how.due_at.date() > date(2026, 2, 22)
-    for day in how.days:
+    explanation = explain(WorkingCalendar(), received, shipped()["2.000635"].time)
+    assert f"{explanation.due_at:%d/%m/%Y %H:%M}" in output
+    assert explanation.due_at.date() > date(2026, 2, 22)
+    for day in explanation.days:
         assert str(day.date) in output
-    with pytest.raises(Trouble) as told:
+    with pytest.raises(Trouble) as raised:
         hoso(tmp_path, "due", "--procedure", "9.999999", "--received", "2026-02-13T15:30+07:00")
-    assert "9.999999" in told.value.en
+    assert "9.999999" in raised.value.en
 
 
-def test_the_shipped_rules_answer_in_the_words_of_the_service() -> None:
+def test_the_shipped_rules_answer_with_the_same_fields_as_the_service() -> None:
     answer = worked_out("1.001193", datetime.fromisoformat("2026-01-08T10:00+07:00"))
     assert answer is not None
     assert answer["due_at"].startswith("2026-01-0")
@@ -189,29 +200,29 @@ def test_doctor_finds_a_server_that_may_lose_data(tmp_path: Path) -> None:
     server = Postgres(tmp_path, ports.free_port(), settings={"synchronous_commit": "off"})
     server.start()
     try:
-        told = {finding.en: finding.level for finding in examine(tmp_path / "x", 8000, "embedded", server.dsn())}
-        assert told["fsync is on."] == "ok"
-        [risky] = [en for en, level in told.items() if level == "wrong" and "synchronous_commit" in en]
+        levels = {finding.en: finding.level for finding in examine(tmp_path / "x", 8000, "embedded", server.dsn())}
+        assert levels["fsync is on."] == "ok"
+        [risky] = [en for en, level in levels.items() if level == "wrong" and "synchronous_commit" in en]
         assert "off" in risky
         server.stop()
         with (server.account.data / "postgresql.conf").open("a") as settings:
             settings.write("fsync = off\n")
-        found = [finding.en for finding in examine(tmp_path, 8000, "embedded", "embedded") if finding.level == "wrong"]
-        assert any("fsync is off" in en for en in found)
+        wrong = [finding.en for finding in examine(tmp_path, 8000, "embedded", "embedded") if finding.level == "wrong"]
+        assert any("fsync is off" in en for en in wrong)
     finally:
         server.destroy()
 
 
 def test_doctor_names_a_broker_that_does_not_answer(tmp_path: Path) -> None:
     nowhere = f"127.0.0.1:{ports.free_port()}"
-    told = [finding for finding in examine(tmp_path, ports.free_base(), nowhere, "embedded") if finding.level != "ok"]
-    assert [finding.level for finding in told if nowhere in finding.en] == ["wrong"]
+    found = [finding for finding in examine(tmp_path, ports.free_base(), nowhere, "embedded") if finding.level != "ok"]
+    assert [finding.level for finding in found if nowhere in finding.en] == ["wrong"]
 
 
-def test_doctor_says_that_the_embedded_broker_is_for_trying_out_only() -> None:
-    [found] = _broker("embedded")
-    assert found.level == "note"
-    assert "trying out only" in found.en
+def test_doctor_says_that_the_embedded_broker_is_for_demos_only() -> None:
+    [finding] = _broker("embedded")
+    assert finding.level == "note"
+    assert "demos only" in finding.en
 
 
 GOOD = {
@@ -227,29 +238,29 @@ GOOD = {
     [
         (3, 3, {}, "", []),
         (3, 3, {"min.insync.replicas": "1"}, "", [("wrong", "min.insync.replicas")]),
-        (3, 3, {"min.insync.replicas": "3"}, "", [("note", "with one broker down")]),
-        (3, 2, {"min.insync.replicas": "1"}, "", [("wrong", "lies on 2"), ("wrong", "min.insync.replicas")]),
+        (3, 3, {"min.insync.replicas": "3"}, "", [("note", "one broker down")]),
+        (3, 2, {"min.insync.replicas": "1"}, "", [("wrong", "is on 2"), ("wrong", "min.insync.replicas")]),
         (3, 3, {"unclean.leader.election.enable": "true"}, "", [("wrong", "lags behind")]),
-        (3, 3, {"retention.ms": "604800000"}, "", [("wrong", "not read yet")]),
-        (3, 3, {"retention.bytes": "1000000"}, "", [("wrong", "not read yet")]),
+        (3, 3, {"retention.ms": "604800000"}, "", [("wrong", "unread records")]),
+        (3, 3, {"retention.bytes": "1000000"}, "", [("wrong", "unread records")]),
         (3, 3, {}, "UnknownError", [("wrong", "idempotent")]),
         (
             1,
             1,
             {"min.insync.replicas": "1"},
             "",
-            [("note", "only 1"), ("note", "lies on 1"), ("note", "on one broker")],
+            [("note", "only 1"), ("note", "is on 1"), ("note", "on only one broker")],
         ),
     ],
 )
-def test_doctor_judges_a_kafka_by_what_it_would_lose(
+def test_doctor_judges_a_kafka_by_the_records_that_it_may_lose(
     brokers: int, copies: int, change: dict[str, str], sends: str, expected: list[tuple[str, str]]
 ) -> None:
     cluster = Cluster(brokers, GOOD, {SUBMISSIONS: Topic(copies, {**GOOD, **change})}, sends)
-    found = [row for row in judge(cluster) if row.level != "ok"]
-    assert [row.level for row in found] == [level for level, _ in expected]
-    for row, (_, part) in zip(found, expected, strict=True):
-        assert part in row.en
+    findings = [finding for finding in judge(cluster) if finding.level != "ok"]
+    assert [finding.level for finding in findings] == [level for level, _ in expected]
+    for finding, (_, part) in zip(findings, expected, strict=True):
+        assert part in finding.en
 
 
 @pytest.mark.parametrize(
@@ -260,17 +271,17 @@ def test_doctor_judges_a_kafka_by_what_it_would_lose(
         (STATE, {"retention.ms": "604800000", "retention.bytes": "1000000"}, False),
     ],
 )
-def test_doctor_lets_the_public_events_have_their_days_and_never_a_size(
+def test_doctor_accepts_a_retention_time_for_the_public_events_but_no_size_limit(
     topic: str, change: dict[str, str], complains: bool
 ) -> None:
-    """Compacted topics keep the last of each key whatever these say."""
-    found = [row for row in judge(Cluster(3, GOOD, {topic: Topic(3, {**GOOD, **change})}, "")) if row.level != "ok"]
-    assert [row.level for row in found] == ["wrong"] * complains
+    """A compacted topic keeps the last record of each key, whatever its retention settings are."""
+    cluster = Cluster(3, GOOD, {topic: Topic(3, {**GOOD, **change})}, "")
+    assert [finding.level for finding in judge(cluster) if finding.level != "ok"] == ["wrong"] * complains
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(None, ""), (0.25, "0.2 s"), (90, "90 s"), (900, "15 m"), (7_500, "2 h 05"), (183_600, "2 d 3 h")],
+    ("seconds", "words"),
+    [(None, ""), (0.25, "0.2 s"), (90, "90 s"), (900, "15 min"), (7_500, "2 h 5 min"), (183_600, "2 d 3 h")],
 )
-def test_a_length_of_time_is_short_to_read(seconds: float | None, said: str) -> None:
-    assert spell_seconds(seconds) == said
+def test_a_duration_is_printed_in_its_two_largest_units(seconds: float | None, words: str) -> None:
+    assert spell_seconds(seconds) == words

@@ -1,4 +1,4 @@
-"""The embedded stack: what it starts comes up, comes back when it dies, and goes when it is told to."""
+"""The embedded stack: its processes start, are restarted when they die, and end when the stack stops."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def make_stack(folder: Path, **options: Any) -> Stack:
 
 def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come true in time"
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition was not true in time"
         time.sleep(0.02)
-    return found
+    return value
 
 
-def lives(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -61,38 +61,38 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def published(stack: Stack) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((stack.data / "endpoints.json").read_text())
-    return found
+    endpoints: dict[str, Any] = json.loads((stack.data / "endpoints.json").read_text())
+    return endpoints
 
 
 def test_the_endpoints_are_those_of_the_contract_and_private(stack: Stack) -> None:
     base = stack.port_base
-    found = published(stack)
+    endpoints = published(stack)
     assert (stack.data / "endpoints.json").stat().st_mode & 0o777 == 0o600
-    assert [found[name] for name in NAMES[:5]] == [f"http://127.0.0.1:{base + n}" for n in range(1, 6)]
-    assert found["kafka"] == f"127.0.0.1:{base + 6}"
-    assert set(found["databases"]) == {"intake", "workflow", "idlookup", "notify"}
-    assert {*NAMES[:5], "broker", "postgres"} <= set(found["pids"])
-    assert all(lives(pid) for pid in found["pids"].values())
+    assert [endpoints[name] for name in NAMES[:5]] == [f"http://127.0.0.1:{base + n}" for n in range(1, 6)]
+    assert endpoints["kafka"] == f"127.0.0.1:{base + 6}"
+    assert set(endpoints["databases"]) == {"intake", "workflow", "idlookup", "notify"}
+    assert {*NAMES[:5], "broker", "postgres"} <= set(endpoints["pids"])
+    assert all(is_running(pid) for pid in endpoints["pids"].values())
     roles = {"counter", "specialist", "signatory", "records_clerk", "centre_director", "ops", "system"}
-    assert set(found["tokens"]) == roles
+    assert set(endpoints["tokens"]) == roles
 
 
-async def test_each_service_is_told_its_own_database_and_the_same_clock(stack: Stack) -> None:
-    told = {name: call(published(stack)[name], "/told") for name in NAMES[:4]}
-    assert {said["HOSO_OFFICE0"] for said in told.values()} == {"2026-02-13T08:00:00+07:00"}
-    assert {float(said["HOSO_SPEED"]) for said in told.values()} == {600.0}
-    assert len({said["HOSO_WALL0"] for said in told.values()}) == 1
-    assert len({said["HOSO_DATABASE"] for said in told.values()}) == 4
-    assert told["idlookup"]["HOSO_REGISTRY_URL"] == published(stack)["registry"]
-    assert told["intake"]["HOSO_KAFKA_FLAVOUR"] == "tansu"
-    connection = await asyncpg.connect(told["notify"]["HOSO_DATABASE"])
+async def test_each_service_gets_its_own_database_and_the_same_clock(stack: Stack) -> None:
+    settings = {name: call(published(stack)[name], "/settings") for name in NAMES[:4]}
+    assert {each["HOSO_OFFICE0"] for each in settings.values()} == {"2026-02-13T08:00:00+07:00"}
+    assert {float(each["HOSO_SPEED"]) for each in settings.values()} == {600.0}
+    assert len({each["HOSO_WALL0"] for each in settings.values()}) == 1
+    assert len({each["HOSO_DATABASE"] for each in settings.values()}) == 4
+    assert settings["idlookup"]["HOSO_REGISTRY_URL"] == published(stack)["registry"]
+    assert settings["intake"]["HOSO_KAFKA_FLAVOUR"] == "tansu"
+    connection = await asyncpg.connect(settings["notify"]["HOSO_DATABASE"])
     assert await connection.fetchval("select current_user") == "notify"
     await connection.close()
 
 
 @pytest.mark.parametrize("name", ["workflow", "registry", "broker", "postgres"])
-def test_who_is_killed_is_started_again_and_the_file_says_its_new_pid(stack: Stack, name: str) -> None:
+def test_a_killed_process_is_started_again_and_the_file_has_its_new_pid(stack: Stack, name: str) -> None:
     old = stack.kill(name)
     assert old is not None
     until(lambda: stack.pids.get(name, old) != old)
@@ -100,7 +100,7 @@ def test_who_is_killed_is_started_again_and_the_file_says_its_new_pid(stack: Sta
     stack.wait_ready()
 
 
-def test_a_process_restarted_by_hand_does_not_count_as_dead(stack: Stack) -> None:
+def test_a_manual_restart_does_not_count_as_a_death(stack: Stack) -> None:
     old = stack.pids["intake"]
     stack.restart("intake")
     stack.wait_ready()
@@ -108,7 +108,7 @@ def test_a_process_restarted_by_hand_does_not_count_as_dead(stack: Stack) -> Non
     assert stack.supervisor["intake"].deaths == 0
 
 
-def test_what_is_taken_down_stays_down_until_it_is_brought_back(stack: Stack) -> None:
+def test_a_process_that_is_taken_down_stays_down_until_it_is_brought_back(stack: Stack) -> None:
     stack.take_down("notify")
     assert "notify" not in stack.pids
     assert "notify" not in published(stack)["pids"]
@@ -123,43 +123,43 @@ def test_what_is_taken_down_stays_down_until_it_is_brought_back(stack: Stack) ->
 def test_a_second_instance_of_a_service_can_be_added_and_removed(stack: Stack) -> None:
     name = stack.add_instance("workflow")
     assert name == "workflow-2"
-    found = published(stack)
-    assert call(found["instances"][name], "/told")["HOSO_SERVICE"] == "workflow"
-    assert found["pids"][name] != found["pids"]["workflow"]
+    endpoints = published(stack)
+    assert call(endpoints["instances"][name], "/settings")["HOSO_SERVICE"] == "workflow"
+    assert endpoints["pids"][name] != endpoints["pids"]["workflow"]
     stack.remove_instance(name)
     assert name not in published(stack)["pids"]
     assert published(stack)["instances"] == {}
 
 
-def test_two_stacks_on_one_folder_refuse(stack: Stack) -> None:
+def test_a_second_stack_on_the_same_folder_is_refused(stack: Stack) -> None:
     with pytest.raises(Trouble, match=str(os.getpid())):
         make_stack(stack.data).start()
     assert published(stack)["pids"]
 
 
-def test_a_taken_port_is_named_with_its_purpose_and_nothing_stays_behind(tmp_path: Path) -> None:
+def test_a_taken_port_is_named_with_its_purpose_and_no_process_remains(tmp_path: Path) -> None:
     base = ports.free_base()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", base + 3))
         taken.listen()
-        with pytest.raises(Trouble) as told:
+        with pytest.raises(Trouble) as raised:
             make_stack(tmp_path, port_base=base).start()
-    assert str(base + 3) in told.value.en
-    assert "idlookup" in told.value.vi
+    assert str(base + 3) in raised.value.en
+    assert "idlookup" in raised.value.vi
     assert all(ports.is_free(base + offset) for offset in ports.OFFSETS.values())
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Trouble, match="--data"):
         make_stack(tmp_path / "file" / "data").start()
 
 
-def test_who_never_starts_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_a_process_that_never_starts_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     stack = make_stack(tmp_path, env={"HOSO_BROKEN": "1"}, services=["intake"], postgres_settings={"fsync": "off"})
     try:
         stack.start()
-        with pytest.raises(Trouble, match="this one never starts"):
+        with pytest.raises(Trouble, match="this process never starts"):
             stack.wait_ready(timeout=30)
         assert not (tmp_path / "endpoints.json").exists()
     finally:
@@ -167,18 +167,18 @@ def test_who_never_starts_is_named_with_the_end_of_its_log(tmp_path: Path) -> No
         stack.postgres.destroy()
 
 
-def test_a_postgresql_of_the_users_own_gets_the_databases(tmp_path: Path) -> None:
-    theirs = Postgres(tmp_path / "theirs", ports.free_port())
-    theirs.start()
+def test_an_existing_postgresql_gets_the_databases(tmp_path: Path) -> None:
+    existing = Postgres(tmp_path / "existing", ports.free_port())
+    existing.start()
     try:
-        with make_stack(tmp_path / "ours", services=["notify"], postgres=theirs.dsn()) as stack:
+        with make_stack(tmp_path / "ours", services=["notify"], postgres=existing.dsn()) as stack:
             stack.wait_ready()
             assert "postgres" not in stack.pids
-            assert f":{theirs.port}/notify" in published(stack)["databases"]["notify"]
+            assert f":{existing.port}/notify" in published(stack)["databases"]["notify"]
         with pytest.raises(Trouble, match="--postgres"):
-            make_stack(tmp_path / "ours", services=["notify"], postgres=theirs.dsn(password="wrong")).start()
+            make_stack(tmp_path / "ours", services=["notify"], postgres=existing.dsn(password="wrong")).start()
     finally:
-        theirs.destroy()
+        existing.destroy()
 
 
 def test_a_kafka_that_does_not_answer_is_named(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_kafka_that_does_not_answer_is_named(tmp_path: Path) -> None:
         make_stack(tmp_path, broker=nowhere).start()
 
 
-def test_the_office_clock_goes_on_over_a_restart_and_never_back(tmp_path: Path) -> None:
+def test_the_office_clock_continues_after_a_restart_and_never_runs_backwards(tmp_path: Path) -> None:
     path, start = tmp_path / "office.json", read_time("2026-02-13T08:00+07:00")
     first = set_clock(path, start, 600)
     assert set_clock(path, None, None) == first
@@ -201,18 +201,18 @@ def test_the_office_clock_goes_on_over_a_restart_and_never_back(tmp_path: Path) 
     assert abs((slower.now() - later.now()).total_seconds()) < 10
 
 
-def test_a_postponed_clock_shows_its_first_time_when_the_services_should_be_ready_and_is_kept(tmp_path: Path) -> None:
+def test_a_postponed_clock_starts_when_the_services_should_be_ready_and_is_stored(tmp_path: Path) -> None:
     path, start = tmp_path / "office.json", read_time("2026-02-13T08:00+07:00")
-    begun = time.time()
+    started = time.time()
     later = postpone(path, set_clock(path, start, 600), 3.0)
     assert later.office0 == start
-    # Twice what all else took, and four seconds.
-    assert begun + 10.0 <= later.wall(start) <= time.time() + 10.0
+    # Twice the time that all else took, plus four seconds.
+    assert started + 10.0 <= later.wall(start) <= time.time() + 10.0
     assert later.now() < start
     assert set_clock(path, start, 600) == later
 
 
-def test_a_punctual_stack_is_ready_before_its_clock_shows_the_first_time(tmp_path: Path) -> None:
+def test_a_punctual_stack_is_ready_before_its_clock_shows_the_start_time(tmp_path: Path) -> None:
     monday = read_time("2025-08-25T07:15+07:00")
     with make_stack(tmp_path / "data", now=monday, speed=3000, punctual=True) as stack:
         stack.wait_ready()
@@ -220,7 +220,7 @@ def test_a_punctual_stack_is_ready_before_its_clock_shows_the_first_time(tmp_pat
         assert OfficeClock.of(read_time(office["office0"]), office["wall0"], office["speed"]).now() < monday
 
 
-def test_real_time_is_office_time_where_nothing_is_said(tmp_path: Path) -> None:
+def test_without_options_office_time_is_real_time(tmp_path: Path) -> None:
     clock = set_clock(tmp_path / "office.json", None, None)
     assert abs(clock.now().timestamp() - time.time()) < 1
     with pytest.raises(Trouble):
@@ -233,8 +233,8 @@ from pathlib import Path
 from tests.deploy.test_embedded_stack import make_stack
 from deploy.local.commands import up as command
 command.Stack = lambda data, **options: make_stack(data, **options)
-where = {"port_base": int(sys.argv[2]), "data": Path(sys.argv[1])}
-command.up(**where, broker="embedded", postgres="embedded", now=None, speed=None)
+options = {"port_base": int(sys.argv[2]), "data": Path(sys.argv[1])}
+command.up(**options, broker="embedded", postgres="embedded", now=None, speed=None)
 """
 
 
@@ -257,7 +257,7 @@ def test_up_leaves_no_process_behind_however_it_ends(tmp_path: Path, how: signal
         hoso.kill()
         hoso.wait()
     assert hoso.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 0), output
-    until(lambda: not [name for name, pid in pids.items() if lives(pid)])
+    until(lambda: not [name for name, pid in pids.items() if is_running(pid)])
     if how != signal.SIGKILL:
         assert "Đã dừng" in output.decode()
         assert not (tmp_path / "endpoints.json").exists()

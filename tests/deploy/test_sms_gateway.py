@@ -1,4 +1,4 @@
-"""The SMS gateway's stand-in: it knows a message again by its key, and counts what a careless sender sends twice."""
+"""The SMS gateway stand-in: it recognises a message by its key, and counts messages that are sent twice."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ async def send(gateway: Outside, key: str | None = "n1:sms", timeout: float = 10
 
 
 async def ask(gateway: Outside, reference: str = "n1:sms") -> dict[str, Any]:
-    said: dict[str, Any] = (await gateway.http.get("/messages", params={"reference": reference})).json()
-    return said
+    answer: dict[str, Any] = (await gateway.http.get("/messages", params={"reference": reference})).json()
+    return answer
 
 
-async def test_a_message_goes_out_and_can_be_asked_after(gateway: Outside) -> None:
+async def test_a_message_is_sent_and_can_be_looked_up(gateway: Outside) -> None:
     assert (await ask(gateway))["status"] == "unknown"
     answer = await send(gateway)
     assert (answer.status_code, answer.json()["status"]) == (202, "sent")
@@ -44,7 +44,7 @@ async def test_the_same_key_sends_once(gateway: Outside) -> None:
     assert await gateway.stats() == {"messages": 1, "references": 1, "sent_twice": 0}
 
 
-async def test_a_careless_sender_sends_twice_and_it_is_counted(gateway: Outside) -> None:
+async def test_a_message_sent_twice_without_its_key_is_counted(gateway: Outside) -> None:
     await send(gateway)
     await send(gateway, key=None)
     await send(gateway, key="n2:zalo", reference="n2:zalo", channel="zalo")
@@ -63,14 +63,14 @@ async def test_after_a_lost_answer_the_message_is_known(gateway: Outside) -> Non
 async def test_an_error_or_an_outage_sends_nothing(gateway: Outside) -> None:
     await gateway.control(error_rate=1)
     assert (await send(gateway)).status_code == 503
-    # Asking is no sending: it is answered.
+    # A lookup sends nothing, so it is answered.
     assert (await ask(gateway))["status"] == "unknown"
     await gateway.control(error_rate=0, down=True)
     assert (await send(gateway)).status_code == 503
     assert (await gateway.stats())["messages"] == 0
 
 
-async def test_a_late_gateway_is_late(gateway: Outside) -> None:
+async def test_a_slow_gateway_answers_late(gateway: Outside) -> None:
     await gateway.control(latency_s=30)
     with pytest.raises(httpx2.ReadTimeout):
         await send(gateway, timeout=0.3)
@@ -80,12 +80,12 @@ async def test_a_late_gateway_is_late(gateway: Outside) -> None:
     ("changes", "code"),
     [({"to": ""}, "to-missing"), ({"channel": "pigeon"}, "channel-unknown"), ({"text": 1}, "text-missing")],
 )
-async def test_a_bad_message_is_told_why(gateway: Outside, changes: dict[str, Any], code: str) -> None:
+async def test_a_bad_message_gets_its_reason(gateway: Outside, changes: dict[str, Any], code: str) -> None:
     answer = await send(gateway, **changes)
     assert (answer.status_code, answer.json()["code"]) == (400, code)
 
 
-async def test_a_killed_gateway_knows_its_messages_again(tmp_path: Path) -> None:
+async def test_a_killed_gateway_keeps_its_messages(tmp_path: Path) -> None:
     book = "--book", str(tmp_path / "sms.jsonl")
     async with outside("deploy.sms_gateway", tmp_path, *book) as gateway:
         first = (await send(gateway)).json()

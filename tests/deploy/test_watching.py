@@ -1,4 +1,4 @@
-"""What watches the stack in compose: its alerts and its dashboard ask for figures that the services really show."""
+"""The alerts and the dashboard of docker-compose.yml: their queries use metrics that the services really have."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ WORDS = {"by", "without", "on", "ignoring", "and", "or", "unless", "offset", "bo
 LISTS = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 
 
-def shown() -> dict[str, set[str]]:
-    """Every series the four services show -> its labels."""
-    found = {"up": set[str]()}
+def series() -> dict[str, set[str]]:
+    """Return every metric name of the four services with its labels."""
+    labels_of = {"up": set[str]()}
     for service in SERVICES:
         registry = describe(service).app.state.service.metrics_registry
         for collector in registry._collector_to_names:
             for family in collector.describe():
                 for suffix in SUFFIXES[family.type]:
-                    found[family.name + suffix] = set(getattr(collector, "_labelnames", ()))
-    return found
+                    labels_of[family.name + suffix] = set(getattr(collector, "_labelnames", ()))
+    return labels_of
 
 
 def names(query: str) -> set[str]:
@@ -55,14 +55,14 @@ def labels(query: str) -> set[str]:
 
 
 @pytest.mark.parametrize("where", QUERIES)
-def test_every_query_asks_for_series_and_labels_that_exist(where: str) -> None:
-    query, known = QUERIES[where], shown()
+def test_every_query_uses_metrics_and_labels_that_exist(where: str) -> None:
+    query, known = QUERIES[where], series()
     assert names(query), query
     assert names(query) <= known.keys()
     assert labels(query) <= OF_PROMETHEUS.union(*(known[name] for name in names(query)))
 
 
-def test_each_trouble_of_the_delivery_core_and_each_slow_stage_has_its_alert() -> None:
+def test_each_delivery_problem_and_each_slow_stage_has_an_alert() -> None:
     alerts = {rule["alert"]: rule for rule in RULES}
     wanted = {"OutboxStuck", "RecordsParked", "EventsHeld", "MetricsStale", "StageBottleneck", "ConsumerBrake"}
     assert wanted <= alerts.keys()
@@ -72,21 +72,21 @@ def test_each_trouble_of_the_delivery_core_and_each_slow_stage_has_its_alert() -
 
 
 def test_alerts_go_from_prometheus_to_the_alertmanager_that_compose_runs() -> None:
-    told = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
+    settings = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
     [manager] = [
         target
-        for one in told["alerting"]["alertmanagers"]
-        for group in one["static_configs"]
+        for alertmanager in settings["alerting"]["alertmanagers"]
+        for group in alertmanager["static_configs"]
         for target in group["targets"]
     ]
     assert manager.split(":")[0] in COMPOSE
     mounted = [volume.split(":")[1] for volume in COMPOSE["prometheus"]["volumes"]]
-    assert all(f"/etc/prometheus/{name}" in mounted for name in told["rule_files"])
-    routed = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text("utf-8"))
-    assert routed["route"]["receiver"] in [receiver["name"] for receiver in routed["receivers"]]
+    assert all(f"/etc/prometheus/{name}" in mounted for name in settings["rule_files"])
+    routing = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text("utf-8"))
+    assert routing["route"]["receiver"] in [receiver["name"] for receiver in routing["receivers"]]
 
 
-def test_grafana_reads_the_dashboard_and_the_source_that_it_names() -> None:
+def test_grafana_loads_the_dashboard_and_the_data_source_that_it_uses() -> None:
     folder = ROOT / "deploy/grafana/provisioning"
     [source] = yaml.safe_load((folder / "datasources/prometheus.yml").read_text("utf-8"))["datasources"]
     assert source["url"].split("//")[1].split(":")[0] in COMPOSE
@@ -98,19 +98,19 @@ def test_grafana_reads_the_dashboard_and_the_source_that_it_names() -> None:
 
 
 def test_every_image_has_a_version() -> None:
-    for name, said in COMPOSE.items():
-        assert "build" in said or re.search(r":v?\d[\d.]*$", said["image"]), name
+    for name, service in COMPOSE.items():
+        assert "build" in service or re.search(r":v?\d[\d.]*$", service["image"]), name
 
 
-def test_without_the_try_profile_nobody_is_told_of_a_host_that_is_not_there() -> None:
-    absent = {name for name, said in COMPOSE.items() if said.get("profiles")}
+def test_without_the_try_profile_no_service_has_the_address_of_a_missing_host() -> None:
+    absent = {name for name, service in COMPOSE.items() if service.get("profiles")}
     assert absent
-    for name, said in COMPOSE.items():
-        for value in map(str, said.get("environment", {}).values()):
+    for name, service in COMPOSE.items():
+        for value in map(str, service.get("environment", {}).values()):
             assert not {host for host in absent if re.search(rf"\b{host}:\d", value)}, f"{name}: {value}"
 
 
-def test_an_outside_service_left_empty_in_the_environment_is_not_there() -> None:
+def test_an_outside_system_without_an_address_gets_an_empty_setting() -> None:
     for service, name in (("idlookup", "HOSO_REGISTRY_URL"), ("notify", "HOSO_SMS_URL"), ("notify", "HOSO_SMTP")):
         assert COMPOSE[service]["environment"][name] == f"${{{name}:-}}"
 
@@ -119,14 +119,14 @@ def test_the_documented_env_file_can_be_copied_and_names_every_variable() -> Non
     page = (ROOT / "docs/operations.md").read_text("utf-8")
     [block] = [part for part in re.split(r"\n\n", page) if "    HOSO_SEAL_KEYS=" in part]
     lines = [line.strip() for line in block.splitlines() if not line.strip().startswith("#")]
-    named = [line.partition("=")[0] for line in lines]
+    documented = [line.partition("=")[0] for line in lines]
     assert all(re.fullmatch(r"[A-Z_]+=\S*|[A-Z_]+=\S*<[^>]+>", line) for line in lines), lines
-    asked = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text("utf-8")))
-    assert set(named) == asked
-    assert len(named) == len(asked)
+    used = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text("utf-8")))
+    assert set(documented) == used
+    assert len(documented) == len(used)
 
 
-def test_an_image_is_built_of_the_sources_alone() -> None:
+def test_an_image_is_built_from_the_sources_only() -> None:
     ignored = set((ROOT / ".dockerignore").read_text("utf-8").split())
     assert {".git", ".venv*", ".hoso*", "**/__pycache__"} <= ignored
     dockerfiles = "".join((ROOT / f"deploy/{name}").read_text("utf-8") for name in ("Dockerfile", "Dockerfile.outside"))

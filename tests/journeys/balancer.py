@@ -1,4 +1,4 @@
-"""A load balancer as docs/operations.md wants it: asks `/readyz`, sends nothing new to who is not ready."""
+"""A load balancer as docs/operations.md describes it: reads `/readyz` and sends requests to ready instances only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import httpx2
 
 from deploy.local.stack import Stack
 
-LOOK_S = 0.2
-"""Wall seconds between two looks at an instance."""
+CHECK_S = 0.2
+"""Wall seconds between two checks of an instance."""
 
 
 class Balancer:
-    """`failed`: what reached a client and was neither an answer nor a refused connection; `answered` by status."""
+    """`failed`: requests that ended neither in an answer nor in a refused connection; `answered`: number of answers."""
 
     def __init__(self, stack: Stack, names: dict[str, tuple[str, ...]]) -> None:
         """`names`: service -> its instances."""
-        assert stack.surroundings is not None
-        self._urls = {name: stack.surroundings.urls[name] for group in names.values() for name in group}
+        assert stack.environment is not None
+        self._urls = {name: stack.environment.urls[name] for group in names.values() for name in group}
         self._names, self._tokens = names, stack.endpoints["tokens"]
         self._turn = {service: itertools.cycle(group) for service, group in names.items()}
         self._http = httpx2.AsyncClient(timeout=30, trust_env=False)
@@ -31,9 +31,9 @@ class Balancer:
         self.answered = 0
 
     @contextlib.asynccontextmanager
-    async def looking(self) -> AsyncIterator[None]:
-        """Every instance is looked at, again and again, inside."""
-        tasks = [asyncio.create_task(self._look(name)) for name in self._urls]
+    async def checking(self) -> AsyncIterator[None]:
+        """Check every instance repeatedly while the block runs."""
+        tasks = [asyncio.create_task(self._check(name)) for name in self._urls]
         try:
             yield
         finally:
@@ -42,16 +42,16 @@ class Balancer:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._http.aclose()
 
-    async def ask(self, service: str, method: str, path: str, role: str, said: Any = None, **headers: str) -> Any:
-        """The answer's JSON; {} when it failed, which is noted. A refused connection goes to the other instance."""
+    async def call(self, service: str, method: str, path: str, role: str, body: Any = None, **headers: str) -> Any:
+        """Return the answer's JSON; {} after a failure, which is recorded. Tries the other instance when refused."""
         headers["Authorization"] = f"Bearer {self._tokens[role]}"
-        given = {} if said is None else {"json": said}
+        content = {} if body is None else {"json": body}
         tried = []
         for _ in self._names[service]:
             name = self._choose(service, tried)
             tried.append(name)
             try:
-                answer = await self._http.request(method, self._urls[name] + path, headers=headers, **given)
+                answer = await self._http.request(method, self._urls[name] + path, headers=headers, **content)
             except httpx2.ConnectError:
                 continue
             except httpx2.HTTPError as error:
@@ -62,15 +62,15 @@ class Balancer:
                 return {}
             self.answered += 1
             return answer.json()
-        self.failed.append(f"nobody took {method} {path} of {service}: {tried}")
+        self.failed.append(f"no instance of {service} accepted {method} {path}: {tried}")
         return {}
 
     def _choose(self, service: str, tried: list[str]) -> str:
         ready = (self.ready & set(self._names[service])) - set(tried)
-        left = ready or set(self._names[service]) - set(tried)
-        return next(name for name in self._turn[service] if name in left)
+        candidates = ready or set(self._names[service]) - set(tried)
+        return next(name for name in self._turn[service] if name in candidates)
 
-    async def _look(self, name: str) -> None:
+    async def _check(self, name: str) -> None:
         async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
             while True:
                 try:
@@ -79,4 +79,4 @@ class Balancer:
                 except httpx2.HTTPError:
                     is_ready = False
                 (self.ready.add if is_ready else self.ready.discard)(name)
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(CHECK_S)

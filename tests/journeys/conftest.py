@@ -1,4 +1,4 @@
-"""One stack for the journeys, on free ports, on the broker that this run is about."""
+"""One stack for all journeys, on free ports, on the broker of this run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.journeys.town import Town
 Server = Embedded | Apache | Given
 MONDAY = datetime(2025, 8, 25, 7, 30, tzinfo=VIETNAM)
 SPEED = 3000.0
-"""An office day in half a minute, so that the hour at which a held birth is decided comes soon."""
+"""An office day takes half a minute, so that the hour at which a held birth is decided comes soon."""
 
 
-class Line:
-    """The broker under the stack: taken away and given back, whichever it is."""
+class Connection:
+    """The stack's connection to its broker: `cut` stops the broker, `mend` starts it, whichever kind it is."""
 
     def __init__(self, stack: Stack, server: Server | None) -> None:
         self._stack, self._server = stack, server
@@ -45,7 +45,7 @@ if os.environ.get("HOSO_TEST_KAFKA"):
 
     @pytest_asyncio.fixture(scope="package")
     async def given_broker(broker_of_the_run: Server) -> Server:
-        """The broker this run was told to use, empty."""
+        """The broker of HOSO_TEST_KAFKA, empty."""
         await broker_of_the_run.start()
         await broker_of_the_run.clean()
         return broker_of_the_run
@@ -54,13 +54,13 @@ else:
 
     @pytest.fixture(scope="package")
     def given_broker() -> None:
-        """The stack brings its own."""
+        """None: the stack starts its own broker."""
 
 
 @pytest_asyncio.fixture(scope="package")
 async def journey(
     tmp_path_factory: pytest.TempPathFactory, given_broker: Server | None
-) -> AsyncIterator[tuple[Town, Line]]:
+) -> AsyncIterator[tuple[Town, Connection]]:
     stack = Stack(
         tmp_path_factory.mktemp("journeys"),
         port_base=ports.free_base(),
@@ -76,17 +76,17 @@ async def journey(
         town = Town(stack)
         await town.registry()
         await town.learn()
-        yield town, Line(stack, given_broker)
+        yield town, Connection(stack, given_broker)
         await town.http.aclose()
     finally:
         await asyncio.to_thread(stack.stop)
 
 
 @pytest.fixture
-def town(journey: tuple[Town, Line]) -> Town:
+def town(journey: tuple[Town, Connection]) -> Town:
     return journey[0]
 
 
 @pytest.fixture
-def line(journey: tuple[Town, Line]) -> Line:
+def connection(journey: tuple[Town, Connection]) -> Connection:
     return journey[1]

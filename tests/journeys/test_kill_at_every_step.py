@@ -1,4 +1,4 @@
-"""Every service dies at every step where it could lose or double something, as `kill -9` kills, with work in hand."""
+"""Every service is killed with SIGKILL at every step where it could lose or repeat work, with work in flight."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ WAVES = (
         "notify": "consumer-after-commit",
     },
 )
-"""Service -> where it dies; those of one wave die while they serve the same dossiers."""
-READERS = ("workflow", "idlookup", "notify")
+"""Service -> its fault point. The services of one wave die while they process the same dossiers."""
+CONSUMERS = ("workflow", "idlookup", "notify")
 
 
 def test_every_fault_point_has_its_wave() -> None:
@@ -54,14 +54,14 @@ def test_every_fault_point_has_its_wave() -> None:
 
 
 def arm(stack: Stack, name: str, point: str, file: Path) -> None:
-    """The process dies at `point` when it next comes there, once; the supervisor's next start lives."""
+    """Make the process die at `point` once; after the supervisor's restart it does not die again."""
     program = stack.supervisor[name].runnable
     assert isinstance(program, Program)
     program.env = {**program.env, "HOSO_FAULT": point, "HOSO_FAULT_FILE": str(file)}
 
 
 @pytest.mark.parametrize("wave", WAVES, ids=lambda wave: "+".join(wave.values()))
-async def test_a_process_killed_there_loses_nothing_and_does_nothing_twice(
+async def test_a_process_killed_at_a_fault_point_loses_nothing_and_repeats_nothing(
     town: Town, wave: dict[str, str], tmp_path: Path
 ) -> None:
     stack = town.stack
@@ -69,12 +69,12 @@ async def test_a_process_killed_there_loses_nothing_and_does_nothing_twice(
     agency = f"H44.K{WAVES.index(wave):02d}"
     for name, point in wave.items():
         arm(stack, name, point, files[name])
-    await asyncio.gather(*(asyncio.to_thread(stack.take_down, name) for name in READERS))
+    await asyncio.gather(*(asyncio.to_thread(stack.take_down, name) for name in CONSUMERS))
     if "intake" in wave:
         await asyncio.to_thread(stack.restart, "intake")
     filed = await asyncio.gather(*(town.file(code, agency) for code in (BIRTH, COPY, BIRTH, BIRTH, COPY, BIRTH)))
-    # Who starts now finds the dossiers waiting: it dies with them in its hands.
-    for name in READERS:
+    # The consumers start with the dossiers waiting, so each dies with work in flight.
+    for name in CONSUMERS:
         await asyncio.to_thread(stack.bring_back, name)
     await town.work_all(list(filed), bound_s=90)
 
@@ -82,9 +82,9 @@ async def test_a_process_killed_there_loses_nothing_and_does_nothing_twice(
         return all(file.exists() and stack.supervisor[name].deaths for name, file in files.items())
 
     await wait_until(all_have_died, 30, what=f"died: {[name for name, file in files.items() if file.exists()]}")
-    for each in filed:
-        told = await town.types(each)
-        assert (told.count("DossierRecorded"), told.count("ResultReturned")) == (1, 1)
+    for dossier in filed:
+        types = await town.types(dossier)
+        assert (types.count("DossierRecorded"), types.count("ResultReturned")) == (1, 1)
     report = await town.prove()
     assert report.registry is not None
     assert report.registry["numbers_issued_twice"] == 0

@@ -1,4 +1,4 @@
-"""Two instances of each service are restarted in turn under load, and nobody notices."""
+"""Two instances of each service are restarted in turn under load, and no request fails."""
 
 from __future__ import annotations
 
@@ -25,51 +25,51 @@ DRAIN = {"HOSO_DRAIN_S": "2"}
 
 
 def program(stack: Stack, name: str) -> Program:
-    found = stack.supervisor[name].runnable
-    assert isinstance(found, Program)
-    return found
+    runnable = stack.supervisor[name].runnable
+    assert isinstance(runnable, Program)
+    return runnable
 
 
-async def until_it_works(stack: Stack, *names: str) -> None:
-    """Ready, with the broker: its consumer has partitions or its relay is connected."""
-    assert stack.surroundings is not None
+async def until_connected(stack: Stack, *names: str) -> None:
+    """Wait until each is ready and connected to the broker: its consumer has partitions or its relay is connected."""
+    assert stack.environment is not None
     for name in names:
-        url = stack.surroundings.urls[name]
+        url = stack.environment.urls[name]
 
-        def works(url: str = url) -> bool:
+        def is_connected(url: str = url) -> bool:
             try:
                 return bool(call.call(url, "/readyz", timeout=3.0)["broker"] == "connected")
             except Trouble:
                 return False
 
-        await wait_until(lambda: asyncio.to_thread(works), 90, what=f"{name} works", every_s=0.05)
+        await wait_until(lambda: asyncio.to_thread(is_connected), 90, what=f"{name} is connected", every_s=0.05)
 
 
 @contextlib.asynccontextmanager
 async def two_of_each(stack: Stack) -> AsyncIterator[dict[str, tuple[str, ...]]]:
-    """Service -> its two instances, which all drain before they stop; one each afterwards, as before."""
-    assert stack.surroundings is not None
-    extra, before = stack.surroundings.extra, {name: program(stack, name).env for name in SERVICES}
-    stack.surroundings.extra = {**extra, **DRAIN}
+    """Yield service -> its two instances, all with a drain time. Afterwards each service has one instance again."""
+    assert stack.environment is not None
+    extra, before = stack.environment.extra, {name: program(stack, name).env for name in SERVICES}
+    stack.environment.extra = {**extra, **DRAIN}
     added = []
     try:
         for name in SERVICES:
             program(stack, name).env = {**before[name], **DRAIN}
         await asyncio.gather(*(asyncio.to_thread(stack.restart, name) for name in SERVICES))
-        await until_it_works(stack, *SERVICES)
+        await until_connected(stack, *SERVICES)
         added = list(
             await asyncio.gather(*(asyncio.to_thread(stack.add_instance, name, None, 90) for name in SERVICES))
         )
         yield {name: (name, other) for name, other in zip(SERVICES, added, strict=True)}
     finally:
-        stack.surroundings.extra = extra
+        stack.environment.extra = extra
         for name, env in before.items():
             program(stack, name).env = env
         await asyncio.gather(*(asyncio.to_thread(stack.remove_instance, name) for name in added))
 
 
 class Load:
-    """People and officers who see one address a service, until `over`."""
+    """Submissions and officers' work through the balancer, until `over` is set."""
 
     def __init__(self, town: Town, balancer: Balancer) -> None:
         self._town, self._balancer = town, balancer
@@ -80,69 +80,69 @@ class Load:
     async def file(self) -> None:
         codes = (BIRTH, COPY)
         while not self.over.is_set():
-            paper = self._town.paper(codes[len(self.accepted) % 2], AGENCY)
+            submission = self._town.submission(codes[len(self.accepted) % 2], AGENCY)
             key = {"Idempotency-Key": str(uuid4())}
-            said = await self._balancer.ask("intake", "POST", "/v1/dossiers", "counter", paper, **key)
-            if said:
-                self.accepted.add(said["dossier_id"])
-                await self._balancer.ask("notify", "GET", f"/v1/notices?dossier_id={said['dossier_id']}", "ops")
+            answer = await self._balancer.call("intake", "POST", "/v1/dossiers", "counter", submission, **key)
+            if answer:
+                self.accepted.add(answer["dossier_id"])
+                await self._balancer.call("notify", "GET", f"/v1/notices?dossier_id={answer['dossier_id']}", "ops")
             await asyncio.sleep(0.05)
 
     async def work(self, role: str) -> None:
         while not self.over.is_set():
-            found = await self._balancer.ask("workflow", "GET", f"/v1/tasks?role={role}&agency={AGENCY}&limit=20", role)
+            page = await self._balancer.call("workflow", "GET", f"/v1/tasks?role={role}&agency={AGENCY}&limit=20", role)
             items = [
                 {
                     "task_id": task["task_id"],
                     "version": task["version"],
                     "outcome": next(each["code"] for each in task["outcomes"] if each["forward"]),
                 }
-                for task in found.get("items", ())
+                for task in page.get("items", ())
                 if task["outcomes"] and not task["waiting_for"]
             ]
             if items:
-                said = await self._balancer.ask("workflow", "POST", "/v1/tasks/complete", role, {"items": items})
-                self.completed += sum(item["status"] == 200 for item in said.get("items", ()))
-            await self._balancer.ask("idlookup", "GET", "/v1/parked", "ops")
+                answer = await self._balancer.call("workflow", "POST", "/v1/tasks/complete", role, {"items": items})
+                self.completed += sum(item["status"] == 200 for item in answer.get("items", ()))
+            await self._balancer.call("idlookup", "GET", "/v1/parked", "ops")
             await asyncio.sleep(0.05)
 
 
 async def stop_and_start(stack: Stack, name: str) -> int | None:
-    """SIGTERM, to the end; its exit status. Then it is started again."""
+    """Stop the process with SIGTERM and start it again. Returns its exit status."""
     await asyncio.to_thread(stack.take_down, name)
     status = program(stack, name).poll()
     await asyncio.to_thread(stack.bring_back, name)
     return status
 
 
-async def test_each_of_two_instances_is_restarted_under_load_and_no_request_fails_and_nothing_is_lost(
+async def test_a_rolling_restart_under_load_fails_no_request_and_loses_nothing(
     town: Town,
 ) -> None:
     stack = town.stack
     async with two_of_each(stack) as names:
         balancer = Balancer(stack, names)
         load = Load(town, balancer)
-        async with balancer.looking():
+        async with balancer.checking():
             await wait_until(lambda: len(balancer.ready) == 2 * len(SERVICES), 30)
-            crowd = [asyncio.create_task(each) for each in (load.file(), *(load.work(role) for role in OFFICERS))]
+            tasks = [asyncio.create_task(each) for each in (load.file(), *(load.work(role) for role in OFFICERS))]
             for turn in range(2):
                 restarted = [names[service][turn] for service in SERVICES]
                 completed, accepted = load.completed, len(load.accepted)
                 statuses = await asyncio.gather(*(stop_and_start(stack, name) for name in restarted))
                 assert -signal.SIGKILL not in statuses, dict(zip(restarted, statuses, strict=True))
-                await until_it_works(stack, *restarted)
+                await until_connected(stack, *restarted)
                 await wait_until(lambda: len(balancer.ready) == 2 * len(SERVICES), 30)
-                # The work went on meanwhile.
+                # The work continued during the restarts.
                 assert load.completed > completed
                 assert len(load.accepted) > accepted
             load.over.set()
-            await asyncio.gather(*crowd)
+            await asyncio.gather(*tasks)
         assert balancer.failed == []
     await asyncio.to_thread(stack.wait_ready)
     connection = await asyncpg.connect(stack.endpoints["databases"]["intake"])
     try:
-        kept = {str(row[0]) for row in await connection.fetch("select dossier_id from proof.submissions")}
+        stored = {str(row[0]) for row in await connection.fetch("select dossier_id from proof.submissions")}
     finally:
         await connection.close()
-    assert load.accepted <= kept
+    assert load.accepted <= stored
     await town.prove()

@@ -1,4 +1,4 @@
-"""A town whose people file dossiers and whose officers work on them, over HTTP, at a stack that really runs."""
+"""A town: citizens submit dossiers and officers complete tasks, over HTTP, on a running stack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deploy.verify import Report, run
 from tests.fixtures.waiting import wait_until
 
 BIRTH, COPY, EXTRACT, ALLOWANCE, BUSINESS = "1.001193", "2.000908", "2.000635", "1.001776", "1.001612"
-"""A birth; a copy in one visit; a register extract; a social allowance; a business that is recorded only."""
+"""A birth; a certified copy in one visit; a register extract; a social allowance; a business, recorded only."""
 HEALTHY = {
     "latency_p50_s": 0.02,
     "latency_p95_s": 0.06,
@@ -42,7 +42,7 @@ class Filed:
 
 
 class Town:
-    """`agency(name)` is a receiving agency of its own for each test, so that tests do not see each other's tasks."""
+    """A client of all services. Each test uses its own receiving agency, so that it sees only its own tasks."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -50,13 +50,13 @@ class Town:
         self.http = httpx2.AsyncClient(timeout=20, trust_env=False)
         self.examples: dict[str, dict[str, Any]] = {}
         self.numbers: set[str] = set()
-        """Every 12-digit number that anybody wrote into a submission."""
+        """Every 12-digit number in a submission."""
 
     async def call(
         self, service: str, method: str, path: str, role: str, body: Any = None, **headers: str
     ) -> tuple[int, Any]:
-        """(status, JSON); asked again while the service is away, at most a minute, as a counter's program would."""
-        give_up = time.monotonic() + 60
+        """Send a request, again while the service is away, for at most a minute. Returns (status, JSON)."""
+        deadline = time.monotonic() + 60
         while True:
             try:
                 answer = await self.once(service, method, path, role, body, **headers)
@@ -64,23 +64,23 @@ class Town:
                     return answer.status_code, answer.json()
             except httpx2.HTTPError:
                 pass
-            assert time.monotonic() < give_up, f"{service} did not answer {method} {path}"
+            assert time.monotonic() < deadline, f"{service} did not answer {method} {path}"
             await asyncio.sleep(0.05)
 
     async def once(
         self, service: str, method: str, path: str, role: str, body: Any = None, **headers: str
     ) -> httpx2.Response:
         token = {"Authorization": f"Bearer {self.endpoints['tokens'][role]}"} if role else {}
-        given = {} if body is None else {"json": body}
-        return await self.http.request(method, self.endpoints[service] + path, headers={**token, **headers}, **given)
+        content = {} if body is None else {"json": body}
+        return await self.http.request(method, self.endpoints[service] + path, headers={**token, **headers}, **content)
 
     async def learn(self) -> None:
-        """The procedures' examples."""
-        _, listed = await self.call("workflow", "GET", "/v1/procedures?limit=1000", "ops")
-        self.examples = {procedure["code"]: procedure["example"] for procedure in listed["items"]}
+        """Fetch the procedures' examples."""
+        _, page = await self.call("workflow", "GET", "/v1/procedures?limit=1000", "ops")
+        self.examples = {procedure["code"]: procedure["example"] for procedure in page["items"]}
 
-    def paper(self, code: str, agency: str, *, online: bool = False) -> dict[str, Any]:
-        """The procedure's example with another, synthetic person; filed by an officer, or by the citizen online."""
+    def submission(self, code: str, agency: str, *, online: bool = False) -> dict[str, Any]:
+        """Return the procedure's example for a new synthetic person, submitted by an officer or online."""
         body, number = copy.deepcopy(self.examples[code]), next(_numbers)
         body["receiving_agency"], body["channel"] = agency, "online" if online else "direct"
         body.pop("assisted_by", None)
@@ -92,9 +92,9 @@ class Town:
         return body
 
     async def file(self, code: str, agency: str, *, online: bool = False) -> Filed:
-        """Submit; the same key again until there is an answer."""
-        body = self.paper(code, agency, online=online)
-        status, said = await self.call(
+        """Submit, again with the same key until there is an answer."""
+        body = self.submission(code, agency, online=online)
+        status, answer = await self.call(
             "intake",
             "POST",
             "/v1/dossiers",
@@ -102,31 +102,33 @@ class Town:
             body,
             **{"Idempotency-Key": f"{uuid4()}"},
         )
-        assert status in (200, 201), said
-        return Filed(said["dossier_id"], said["tracking_secret"], agency)
+        assert status in (200, 201), answer
+        return Filed(answer["dossier_id"], answer["tracking_secret"], agency)
 
     async def dossier(self, filed: Filed) -> dict[str, Any]:
-        status, said = await self.call("workflow", "GET", f"/v1/dossiers/{filed.dossier_id}", "ops")
-        assert status in (200, 404), said
-        return dict(said) if status == 200 else {"state": "not-yet-known", "timeline": [], "national_status": 0}
+        status, answer = await self.call("workflow", "GET", f"/v1/dossiers/{filed.dossier_id}", "ops")
+        assert status in (200, 404), answer
+        return dict(answer) if status == 200 else {"state": "not-yet-known", "timeline": [], "national_status": 0}
 
     async def types(self, filed: Filed) -> list[str]:
-        """What became of it, in order."""
+        """Return the types of the dossier's lifecycle events, in order."""
         return [entry["type"] for entry in (await self.dossier(filed))["timeline"]]
 
-    async def until_told(self, filed: Filed, fact: str, bound_s: float = 40) -> None:
-        async def told() -> bool:
-            return fact in await self.types(filed)
+    async def until_event(self, filed: Filed, type: str, bound_s: float = 40) -> None:
+        """Wait for a lifecycle event of this type."""
 
-        await wait_until(told, bound_s, what=f"{fact} of {filed.dossier_id}", every_s=0.05)
+        async def is_published() -> bool:
+            return type in await self.types(filed)
+
+        await wait_until(is_published, bound_s, what=f"{type} of {filed.dossier_id}", every_s=0.05)
 
     async def tasks(self, agency: str) -> list[dict[str, Any]]:
-        status, said = await self.call("workflow", "GET", f"/v1/tasks?agency={agency}&limit=1000", "ops")
-        assert status == 200, said
-        return list(said["items"])
+        status, answer = await self.call("workflow", "GET", f"/v1/tasks?agency={agency}&limit=1000", "ops")
+        assert status == 200, answer
+        return list(answer["items"])
 
     async def task(self, filed: Filed, stage: str, bound_s: float = 40) -> dict[str, Any]:
-        """The dossier's open task in a stage, as soon as there is one."""
+        """Wait for the dossier's open task in a stage and return it."""
 
         async def found() -> dict[str, Any] | None:
             for task in await self.tasks(filed.agency):
@@ -134,44 +136,44 @@ class Town:
                     return task
             return None
 
-        shown: dict[str, Any] | None = await wait_until(
+        task: dict[str, Any] | None = await wait_until(
             found, bound_s, what=f"a task in {stage} for {filed.dossier_id}", every_s=0.05
         )
-        assert shown is not None
-        return shown
+        assert task is not None
+        return task
 
-    async def complete(self, task: dict[str, Any], outcome: str = "", **said: Any) -> tuple[int, Any]:
-        """End a task, forward unless told otherwise. (status, answer)"""
+    async def complete(self, task: dict[str, Any], outcome: str = "", **content: Any) -> tuple[int, Any]:
+        """Complete a task with `outcome` (default: the forward one). Returns (status, answer)."""
         forward = next(each["code"] for each in task["outcomes"] if each["forward"])
-        body = {"outcome": outcome or forward, "version": task["version"], **said}
+        body = {"outcome": outcome or forward, "version": task["version"], **content}
         officer = {"X-Officer": f"{task['role']}-1"}
         return await self.call(
             "workflow", "POST", f"/v1/tasks/{task['task_id']}/complete", task["role"], body, **officer
         )
 
     async def work(self, filed: Filed, *stages: str) -> None:
-        """End the dossier's tasks in these stages forward, one after the other."""
+        """Complete the dossier's tasks in these stages with the forward outcome, one after the other."""
         for stage in stages:
-            status, said = await self.complete(await self.task(filed, stage))
-            assert status == 200, said
+            status, answer = await self.complete(await self.task(filed, stage))
+            assert status == 200, answer
 
     async def work_all(self, filed: list[Filed], bound_s: float = 60) -> None:
-        """Complete whatever lies there, forward, until every dossier is returned."""
+        """Complete all open tasks with the forward outcome until every dossier is returned."""
 
         async def all_returned() -> bool:
             for agency in {each.agency for each in filed}:
                 for task in await self.tasks(agency):
                     if task["outcomes"] and not task["waiting_for"]:
-                        # 409 and 404: the answer to an earlier try was lost with the process that gave it.
-                        status, said = await self.complete(task)
-                        assert status in (200, 404, 409), said
+                        # 409 and 404: an earlier try succeeded, but its answer was lost with the process.
+                        status, answer = await self.complete(task)
+                        assert status in (200, 404, 409), answer
             states = [(await self.dossier(each))["national_status"] for each in filed]
             return all(status == 10 for status in states)
 
         await wait_until(all_returned, bound_s, what="every dossier is returned", every_s=0.1)
 
     async def registry(self, **settings: Any) -> None:
-        """Tell the registry simulator how to behave; what is not named is healthy."""
+        """Change the registry simulator's settings; the others are healthy."""
         answer = await self.http.put(self.endpoints["registry"] + "/control", json={**HEALTHY, **settings})
         answer.raise_for_status()
 
@@ -179,13 +181,13 @@ class Town:
         return dict((await self.http.get(self.stack.endpoints[outside] + "/control/stats")).json())
 
     async def prove(self) -> Report:
-        """Wait for quiet; then the four zeros, and one message per reference at the gateway."""
+        """Wait until quiet, then check the four zeros and that the gateway sent one message per reference."""
         report = await run(self.stack.endpoints, settle_seconds=60)
-        said = report.as_json()
-        assert report.complete, said["troubles"]
-        assert set(report.figures().values()) == {0}, said["details"]
-        assert report.quiet, said["waiting"]
-        assert not said["set_aside"]["parked"], said["details"]["parked"]
+        content = report.as_json()
+        assert report.complete, content["troubles"]
+        assert set(report.figures().values()) == {0}, content["details"]
+        assert report.quiet, content["waiting"]
+        assert not content["set_aside"]["parked"], content["details"]["parked"]
         sent = await self.stats("sms")
         assert sent["sent_twice"] == 0
         assert sent["messages"] == sent["references"] > 0

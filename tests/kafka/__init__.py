@@ -1,1 +1,1 @@
-"""Tests that need a real Apache Kafka (Java, Maven): `make test-kafka`."""
+"""Tests that need a real Apache Kafka (Java and Maven): `make test-kafka`."""

@@ -1,4 +1,4 @@
-"""`make test` has neither Java nor Maven and does not look here; with HOSO_TEST_KAFKA set nothing is left out."""
+"""`make test` needs no Java or Maven, so it skips this folder. HOSO_TEST_KAFKA includes it."""
 
 import os
 

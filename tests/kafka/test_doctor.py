@@ -1,4 +1,4 @@
-"""`hoso doctor` looks at a real Kafka: what is weak is named, and a cluster as it should be is not complained of."""
+"""`hoso doctor` on a real Kafka: it names weak settings and accepts a good cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNCLEAN, IN_SYNC = "unclean.leader.election.enable", "min.insync.replicas"
         (1, {}, True, [], ["only 1 broker", "on 1", IN_SYNC]),
     ],
 )
-async def test_doctor_says_what_is_weak(
+async def test_doctor_names_the_weak_settings_of_a_kafka(
     brokers: Literal[1, 3],
     settings: dict[str, str],
     with_topics: bool,
@@ -42,10 +42,10 @@ async def test_doctor_says_what_is_weak(
         found: list[Finding] = await asyncio.to_thread(lambda: list(_broker(cluster.bootstrap)))
     finally:
         await cluster.stop()
-    told: dict[str, list[str]] = {level: [row.en for row in found if row.level == level] for level in ("wrong", "note")}
-    for expected, said in ((wrong, told["wrong"]), (notes, told["note"])):
-        assert len(said) == len(expected), said
-        for part, sentence in zip(expected, said, strict=True):
+    sentences = {level: [row.en for row in found if row.level == level] for level in ("wrong", "note")}
+    for expected, actual in ((wrong, sentences["wrong"]), (notes, sentences["note"])):
+        assert len(actual) == len(expected), actual
+        for part, sentence in zip(expected, actual, strict=True):
             assert part in sentence
     assert any("acks=all and idempotent" in row.en for row in found if row.level == "ok")
     assert all(row.vi and row.vi != row.en for row in found)

@@ -1,1 +1,1 @@
-"""The process dies at each named step, as by kill -9, starts again, and nothing is lost or doubled."""
+"""A process is killed at each fault point and starts again; nothing is lost or repeated."""

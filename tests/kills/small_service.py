@@ -1,4 +1,4 @@
-"""The smallest service as a process of its own: hears submissions, answers each with a fact, sends what it said.
+"""The smallest service as a process: consumes submissions, emits one event for each, publishes the events.
 
 `python -m tests.kills.small_service`, with HOSO_DATABASE, HOSO_KAFKA, HOSO_KAFKA_FLAVOUR, HOSO_FAULT, HOSO_FAULT_FILE.
 """

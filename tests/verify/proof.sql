@@ -1,4 +1,4 @@
--- What an outsider may read of a service (contract 2), with the plainest tables behind it.
+-- The proof schema, as far as any service has it, on plain tables of the same columns.
 create table submissions (dossier_id uuid, accepted_at timestamptz default now());
 create table events (topic text, dossier_id uuid, sequence int, ce_id uuid, type text,
   recorded_at timestamptz default now(), sent_at timestamptz);

@@ -1,4 +1,4 @@
-"""The bottleneck, computed from metrics pages alone."""
+"""The bottleneck, computed from metrics pages only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deploy.verify.bottleneck import find_bottleneck, list_scores, scrape
 
 
 def page(**stages: tuple[float | str, float | str]) -> str:
-    """A metrics page: stage=(oldest waiting seconds, target seconds)."""
+    """Return a metrics page. `stages`: stage=(oldest waiting seconds, target seconds)."""
     lines = [
         "# HELP dossier_stage_oldest_waiting_seconds Age of the oldest waiting item.",
         "# TYPE dossier_stage_oldest_waiting_seconds gauge",
@@ -29,33 +29,33 @@ def test_the_stage_with_the_highest_score_over_one_is_the_bottleneck() -> None:
     assert (found.stage, found.score, found.oldest_seconds, found.target_seconds) == ("id_number", 30.0, 90.0, 3.0)
 
 
-def test_two_items_stuck_for_long_are_named_before_a_flood_of_young_ones() -> None:
-    """Only age against target counts, never how many wait."""
+def test_a_few_old_items_are_named_before_many_new_ones() -> None:
+    """Only age over target counts, not the number of waiting items."""
     found = find_bottleneck([page(reception=(3000, 3600), id_number=(172800, 600))])
     assert found is not None
     assert found.stage == "id_number"
 
 
 @pytest.mark.parametrize("age", [0, 3599, 3600])
-def test_nothing_is_the_bottleneck_up_to_its_target(age: int) -> None:
+def test_a_stage_within_its_target_is_no_bottleneck(age: int) -> None:
     assert find_bottleneck([page(reception=(age, 3600))]) is None
 
 
-def test_of_several_services_the_oldest_counts() -> None:
+def test_the_oldest_age_of_several_services_counts() -> None:
     relays = [page(relay=(age, 2)) for age in (0, 9, 1)]
     found = find_bottleneck(relays)
     assert found is not None
     assert found.score == 4.5
 
 
-def test_an_age_without_a_target_is_measured_against_the_others_target() -> None:
+def test_an_age_without_a_target_uses_the_target_from_another_page() -> None:
     bare = 'dossier_stage_oldest_waiting_seconds{stage="notify"} 50\n'
     found = find_bottleneck([bare, page(notify=(0, 10))])
     assert found is not None
     assert found.score == 5
 
 
-def test_what_cannot_be_measured_is_left_out() -> None:
+def test_values_that_cannot_be_scored_are_left_out() -> None:
     assert list_scores([page(issuing=("NaN", 60), notify=(5, 0), relay=("+Inf", 2))]) == []
     assert find_bottleneck([]) is None
     assert find_bottleneck(["# nothing here\n"]) is None

@@ -1,4 +1,4 @@
-"""The same proof on a service's own database: the real notify process, then defects planted behind its back."""
+"""The proof on a service's own database: the real notify process, then defects planted in its tables."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ async def test_defects_planted_in_the_database_of_the_running_notify_are_found(
     for _ in range(3):
         dossier = uuid4()
         world.submitted.append(dossier)
-        world.say(SUBMISSIONS, dossier, "DossierSubmitted")
-        world.say(LIFECYCLE, dossier, "DossierRecorded")
+        world.emit(SUBMISSIONS, dossier, "DossierSubmitted")
+        world.emit(LIFECYCLE, dossier, "DossierRecorded")
         for _ in range(2):
             fact = wanted(dossier, WITH_NOTHING)
-            world.say(NOTICE_REQUESTS, dossier, "NoticeWanted", **json.loads(fact.model_dump_json()))
+            world.emit(NOTICE_REQUESTS, dossier, "NoticeWanted", **json.loads(fact.model_dump_json()))
     await start_service("notify", dsn, kafka)
-    await world.play()
+    await world.write()
 
-    async def all_is_told() -> bool:
+    async def all_is_published() -> bool:
         return bool(
             await pool.fetchval("select count(*) from proof.notices where state not in ('due', 'sending')") == 6
             and not await pool.fetchval("select count(*) from proof.events where sent_at is null")
         )
 
-    await wait_until(all_is_told, 60)
+    await wait_until(all_is_published, 60)
     workflow = await asyncpg.connect(world.dsns["workflow"])
-    heard = await pool.fetch("select topic, dossier_id, sequence, 1 from proof.events")
-    await workflow.executemany("insert into applied values ($1, $2, $3, $4)", [tuple(row) for row in heard])
+    applied = await pool.fetch("select topic, dossier_id, sequence, 1 from proof.events")
+    await workflow.executemany("insert into applied values ($1, $2, $3, $4)", [tuple(row) for row in applied])
     await workflow.close()
 
     report = await verify.run(world.endpoints(), settle_seconds=20)
@@ -74,7 +74,7 @@ async def test_defects_planted_in_the_database_of_the_running_notify_are_found(
 
 
 @pytest.mark.parametrize("service", ["intake", "workflow", "idlookup", "notify"])
-async def test_every_service_shows_what_the_proof_reads(service: str, databases: Databases) -> None:
+async def test_every_service_has_the_views_that_the_proof_reads(service: str, databases: Databases) -> None:
     tx = await asyncpg.connect(await databases.create("shared", f"services.{service}"))
     try:
         for view in (*FIRST_ROUND[service], *SECOND_ROUND[service]):
@@ -84,7 +84,7 @@ async def test_every_service_shows_what_the_proof_reads(service: str, databases:
 
 
 @pytest.mark.parametrize("kind", sorted(EVENT_TYPES))
-def test_the_proof_reads_every_record_as_the_services_write_it(kind: str) -> None:
+def test_the_proof_reads_every_record_that_the_services_write(kind: str) -> None:
     fact = EVENT_TYPES[kind]
     if fact.topic in COMPACTED:
         return

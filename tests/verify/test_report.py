@@ -1,4 +1,4 @@
-"""What the proof says when it cannot be whole, and how it looks to a reader."""
+"""The report of an incomplete proof, and its printed form."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.verify.world import HEALTHY, LIFECYCLE, SUBMISSIONS, World
 
 
 def printed(report: verify.Report) -> str:
-    paper = io.StringIO()
-    report.show(Console(file=paper, width=160))
-    return paper.getvalue()
+    output = io.StringIO()
+    report.show(Console(file=output, width=160))
+    return output.getvalue()
 
 
 async def test_a_database_that_does_not_answer_leaves_every_figure_unmeasured(world: World) -> None:
-    await world.play()
+    await world.write()
     world.dsns = world.dsns | {"notify": f"postgresql://postgres@127.0.0.1:{free_port()}/notify"}
     report = await verify.run(world.endpoints(), settle_seconds=0)
     assert report.figures() == {
@@ -34,7 +34,7 @@ async def test_a_database_that_does_not_answer_leaves_every_figure_unmeasured(wo
 
 
 async def test_a_missing_proof_view_is_not_mistaken_for_an_empty_one(world: World) -> None:
-    await world.play()
+    await world.write()
     tx = await asyncpg.connect(world.dsns["notify"])
     await tx.execute("alter view proof.notices rename to gone")
     try:
@@ -47,13 +47,13 @@ async def test_a_missing_proof_view_is_not_mistaken_for_an_empty_one(world: Worl
     assert verify.exit_code(report) == 1
 
 
-async def test_a_broker_without_the_topics_of_what_was_sent_is_not_mistaken_for_one_that_was_read(
+async def test_a_broker_without_the_topics_of_sent_events_makes_the_proof_incomplete(
     proof_dsns: dict[str, str], kafka: KafkaSettings
 ) -> None:
     world = World(proof_dsns, kafka.servers, "")
     world.submitted.append(uuid4())
-    world.say(SUBMISSIONS, world.submitted[0], "DossierSubmitted")
-    world.unsent.append(world.say(LIFECYCLE, world.submitted[0], "DossierRecorded"))
+    world.emit(SUBMISSIONS, world.submitted[0], "DossierSubmitted")
+    world.unsent.append(world.emit(LIFECYCLE, world.submitted[0], "DossierRecorded"))
     world.broker = []
     report = await world.prove()
     assert report.complete is False
@@ -62,8 +62,8 @@ async def test_a_broker_without_the_topics_of_what_was_sent_is_not_mistaken_for_
     assert verify.exit_code(report) == 1
 
 
-async def test_a_registry_that_does_not_answer_is_a_trouble_and_one_that_is_not_named_is_none(world: World) -> None:
-    await world.play()
+async def test_a_registry_that_does_not_answer_fails_the_proof_and_no_registry_does_not(world: World) -> None:
+    await world.write()
     world.registry = f"http://127.0.0.1:{free_port()}"
     report = await verify.run(world.endpoints(), settle_seconds=0)
     assert report.figures() == HEALTHY | {"numbers_issued_twice": None}
@@ -89,10 +89,10 @@ async def test_the_report_is_plain_json_and_prints_in_both_languages(world: Worl
         assert piece in text
 
 
-async def test_examples_are_bounded_and_the_count_is_not(world: World) -> None:
+async def test_examples_are_limited_and_the_count_is_complete(world: World) -> None:
     world.healthy(10)
     world.applied = []
-    await world.play()
+    await world.write()
     report = await verify.run(world.endpoints(), settle_seconds=0, examples=4)
     assert len(report.as_json()["details"]["lost"]) == 4
     assert report.figures()["lost"] == 13 * 7

@@ -1,11 +1,11 @@
-"""A small world to prove: what four services would have left behind, by hand, so that defects can be planted."""
+"""A small world to verify: the databases and the broker as four services leave them. Tests plant defects in it."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -19,11 +19,11 @@ WANTED = "internal.idnumber-requests.v1"
 FOUND = "internal.idnumber-results.v1"
 NOTICE_REQUESTS = "internal.notice-requests.v1"
 NOTICES = "internal.notices.v1"
-SPEAKER = {
+PRODUCER = {
     LIFECYCLE: "workflow", SUBMISSIONS: "intake", WANTED: "workflow", FOUND: "idlookup",
     NOTICE_REQUESTS: "workflow", NOTICES: "notify",
 }  # fmt: skip
-LISTENER = {
+CONSUMER = {
     SUBMISSIONS: "workflow", WANTED: "idlookup", FOUND: "workflow", NOTICE_REQUESTS: "notify", NOTICES: "workflow"
 }  # fmt: skip
 TABLES = ("submissions", "events", "applied", "held", "parked", "notices", "id_requests")
@@ -31,8 +31,8 @@ HEALTHY = {"lost": 0, "repeated_effects": 0, "numbers_issued_twice": 0, "order_v
 
 
 @dataclass
-class Said:
-    """One event: in its speaker's table, on the broker, and applied by its listener, unless a test alters that."""
+class Event:
+    """One event: in its producer's table, on the broker, and applied by its consumer, unless a test changes that."""
 
     topic: str
     dossier: UUID
@@ -45,7 +45,7 @@ class Said:
         return [
             ("ce_specversion", b"1.0"),
             ("ce_id", str(self.ce_id).encode()),
-            ("ce_source", f"/hoso/{SPEAKER[self.topic]}/{self.topic}".encode()),
+            ("ce_source", f"/hoso/{PRODUCER[self.topic]}/{self.topic}".encode()),
             ("ce_type", f"vn.hoso.{self.type}.v1".encode()),
             ("ce_subject", str(self.dossier).encode()),
             ("ce_time", b"2025-08-26T02:00:00.000000Z"),
@@ -53,35 +53,51 @@ class Said:
             ("content-type", b"application/json"),
         ]
 
-    def again(self, **changes: Any) -> Said:
-        """The same event with something changed; `again(ce_id=...)` is an impostor in its place."""
-        return Said(**({**self.__dict__} | changes))
+    def copy(self, **changes: Any) -> Event:
+        """Return the event with some fields changed; `copy(ce_id=...)` makes an impostor."""
+        return Event(**({**self.__dict__} | changes))
+
+
+class Notice(NamedTuple):
+    """One row of notify's ledger."""
+
+    notice_id: UUID
+    dossier: UUID
+    channel: str
+    state: str
+
+
+class IdRequest(NamedTuple):
+    """One request of idlookup. `kind`: issue or verify."""
+
+    key: UUID
+    dossier: UUID
+    kind: str
+    state: str
 
 
 @dataclass
 class World:
-    """Build with `healthy`, alter the lists, `play` it, `prove` it."""
+    """Build with `healthy`, change the lists, `write` it, `prove` it."""
 
     dsns: dict[str, str]
     kafka: str
     registry: str
     submitted: list[UUID] = field(default_factory=list)
-    said: list[Said] = field(default_factory=list)
-    broker: list[Said] = field(default_factory=list)
-    """What lies on the broker, in this order."""
-    applied: list[tuple[Said, int]] = field(default_factory=list)
-    unsent: list[Said] = field(default_factory=list)
-    just_sent: list[Said] = field(default_factory=list)
-    held: list[tuple[Said, str]] = field(default_factory=list)
-    parked: list[tuple[Said, str]] = field(default_factory=list)
-    notices: list[tuple[UUID, UUID, str, str]] = field(default_factory=list)
-    """(notice, dossier, channel, state)"""
-    requests: list[tuple[UUID, UUID, str, str]] = field(default_factory=list)
-    """(key, dossier, kind, state)"""
+    events: list[Event] = field(default_factory=list)
+    broker: list[Event] = field(default_factory=list)
+    """The records on the broker, in this order."""
+    applied: list[tuple[Event, int]] = field(default_factory=list)
+    unsent: list[Event] = field(default_factory=list)
+    just_sent: list[Event] = field(default_factory=list)
+    held: list[tuple[Event, str]] = field(default_factory=list)
+    parked: list[tuple[Event, str]] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    requests: list[IdRequest] = field(default_factory=list)
     due_in_s: dict[UUID, float] = field(default_factory=dict)
-    """Request key -> seconds until it is to be looked at."""
+    """Request key -> seconds until idlookup asks the registry about it."""
     real: set[str] = field(default_factory=set)
-    """Services that run for real: their databases are theirs."""
+    """Services that really run: `write` does not change their databases."""
 
     def healthy(self, dossiers: int = 3) -> World:
         for number in range(dossiers):
@@ -89,78 +105,84 @@ class World:
         return self
 
     def birth(self, code: str) -> UUID:
-        """One birth from the counter to the notice: every topic has a part in it."""
+        """Add the events of one birth from the counter to the notice, on every topic."""
         dossier = uuid4()
         self.submitted.append(dossier)
-        self.say(SUBMISSIONS, dossier, "DossierSubmitted")
-        self.say(LIFECYCLE, dossier, "DossierRecorded")
-        self.say(LIFECYCLE, dossier, "DossierReceived", dossier_code=code)
-        wanted = self.say(WANTED, dossier, "IdNumberWanted")
-        self.requests.append((wanted.ce_id, dossier, "issue", "found"))
-        self.say(FOUND, dossier, "IdNumberFound", request_key=str(wanted.ce_id))
-        self.say(LIFECYCLE, dossier, "IdNumberIssued")
+        self.emit(SUBMISSIONS, dossier, "DossierSubmitted")
+        self.emit(LIFECYCLE, dossier, "DossierRecorded")
+        self.emit(LIFECYCLE, dossier, "DossierReceived", dossier_code=code)
+        wanted = self.emit(WANTED, dossier, "IdNumberWanted")
+        self.requests.append(IdRequest(wanted.ce_id, dossier, "issue", "found"))
+        self.emit(FOUND, dossier, "IdNumberFound", request_key=str(wanted.ce_id))
+        self.emit(LIFECYCLE, dossier, "IdNumberIssued")
         for _ in range(2):
-            notice = self.say(NOTICE_REQUESTS, dossier, "NoticeWanted")
-            self.notices.append((notice.ce_id, dossier, "sms", "sent"))
-            self.say(NOTICES, dossier, "NoticeSent", notice_id=str(notice.ce_id), channel="sms")
-        self.say(LIFECYCLE, dossier, "ResultReturned")
+            notice = self.emit(NOTICE_REQUESTS, dossier, "NoticeWanted")
+            self.notices.append(Notice(notice.ce_id, dossier, "sms", "sent"))
+            self.emit(NOTICES, dossier, "NoticeSent", notice_id=str(notice.ce_id), channel="sms")
+        self.emit(LIFECYCLE, dossier, "ResultReturned")
         return dossier
 
-    def say(self, topic: str, dossier: UUID, type: str, **data: Any) -> Said:
-        sequence = 1 + sum(one.topic == topic and one.dossier == dossier for one in self.said)
-        one = Said(topic, dossier, sequence, type, data)
-        self.said.append(one)
-        self.broker.append(one)
-        if topic in LISTENER:
-            self.applied.append((one, 1))
-        return one
+    def emit(self, topic: str, dossier: UUID, type: str, **data: Any) -> Event:
+        sequence = 1 + sum(event.topic == topic and event.dossier == dossier for event in self.events)
+        event = Event(topic, dossier, sequence, type, data)
+        self.events.append(event)
+        self.broker.append(event)
+        if topic in CONSUMER:
+            self.applied.append((event, 1))
+        return event
 
-    def ask(self, type: str, state: str, answer: str = "", **data: Any) -> UUID:
-        """One more request of the first dossier's, and what idlookup said of it; returns its key."""
+    def request(self, type: str, state: str, answer: str = "", **data: Any) -> UUID:
+        """Add a request of the first dossier, and idlookup's answer to it. Returns the request's key."""
         dossier = self.submitted[0]
-        wanted = self.say(WANTED, dossier, type)
-        self.requests.append((wanted.ce_id, dossier, "issue" if type == "IdNumberWanted" else "verify", state))
+        wanted = self.emit(WANTED, dossier, type)
+        kind = "issue" if type == "IdNumberWanted" else "verify"
+        self.requests.append(IdRequest(wanted.ce_id, dossier, kind, state))
         if answer:
-            self.say(FOUND, dossier, answer, request_key=str(wanted.ce_id), **data)
+            self.emit(FOUND, dossier, answer, request_key=str(wanted.ce_id), **data)
         return wanted.ce_id
 
-    def find(self, type: str, at: int = 0) -> Said:
-        return [one for one in self.said if one.type == type][at]
+    def find(self, type: str, at: int = 0) -> Event:
+        return [event for event in self.events if event.type == type][at]
 
-    def unsay(self, one: Said) -> None:
-        """It was never said; what its speaker said of the dossier afterwards came in its place."""
-        self.said.remove(one)
-        self.broker.remove(one)
-        self.not_applied(one)
-        for other in self.said:
-            if (other.topic, other.dossier) == (one.topic, one.dossier) and other.sequence > one.sequence:
+    def remove_event(self, event: Event) -> None:
+        """Remove the event as if it was never emitted; the producer's later events of the dossier move up."""
+        self.events.remove(event)
+        self.broker.remove(event)
+        self.not_applied(event)
+        for other in self.events:
+            if (other.topic, other.dossier) == (event.topic, event.dossier) and other.sequence > event.sequence:
                 other.sequence -= 1
 
-    def not_applied(self, *lost: Said) -> None:
-        self.applied = [(one, times) for one, times in self.applied if one not in lost]
+    def not_applied(self, *lost: Event) -> None:
+        self.applied = [(event, times) for event, times in self.applied if event not in lost]
 
-    def swap(self, first: Said, second: Said) -> None:
-        """On the broker, each stands where the other did."""
-        here, there = self.broker.index(first), self.broker.index(second)
-        self.broker[here], self.broker[there] = second, first
+    def swap(self, first: Event, second: Event) -> None:
+        """Swap two records on the broker."""
+        i, j = self.broker.index(first), self.broker.index(second)
+        self.broker[i], self.broker[j] = second, first
 
-    async def play(self) -> None:
-        """Write it all into the four databases and onto the broker."""
+    async def write(self) -> None:
+        """Write everything into the four databases and onto the broker."""
         rows: dict[str, dict[str, list[tuple[Any, ...]]]] = {name: {t: [] for t in TABLES} for name in self.dsns}
         rows["intake"]["submissions"] = [(dossier,) for dossier in self.submitted]
-        for one in self.said:
-            age = None if one in self.unsent else 1.0 if one in self.just_sent else 60.0
-            place = (one.topic, one.dossier, one.sequence)
-            rows[SPEAKER[one.topic]]["events"].append((*place, one.ce_id, one.type, age))
-        for one, times in self.applied:
-            rows[LISTENER[one.topic]]["applied"].append((one.topic, one.dossier, one.sequence, times))
-        for one, reason in self.held:
-            rows[LISTENER[one.topic]]["held"].append((one.topic, one.dossier, one.sequence, reason))
-        for one, reason in self.parked:
-            rows[LISTENER[one.topic]]["parked"].append((one.topic, one.dossier, one.sequence, one.ce_id, reason))
-        rows["notify"]["notices"] = [(n, d, "received", channel, state) for n, d, channel, state in self.notices]
+        for event in self.events:
+            age = None if event in self.unsent else 1.0 if event in self.just_sent else 60.0
+            position = (event.topic, event.dossier, event.sequence)
+            rows[PRODUCER[event.topic]]["events"].append((*position, event.ce_id, event.type, age))
+        for event, times in self.applied:
+            rows[CONSUMER[event.topic]]["applied"].append((event.topic, event.dossier, event.sequence, times))
+        for event, reason in self.held:
+            rows[CONSUMER[event.topic]]["held"].append((event.topic, event.dossier, event.sequence, reason))
+        for event, reason in self.parked:
+            rows[CONSUMER[event.topic]]["parked"].append(
+                (event.topic, event.dossier, event.sequence, event.ce_id, reason)
+            )
+        rows["notify"]["notices"] = [
+            (notice.notice_id, notice.dossier, "received", notice.channel, notice.state) for notice in self.notices
+        ]
         rows["idlookup"]["id_requests"] = [
-            (key, kind, state, dossier, self.due_in_s.get(key)) for key, dossier, kind, state in self.requests
+            (request.key, request.kind, request.state, request.dossier, self.due_in_s.get(request.key))
+            for request in self.requests
         ]
         for service, tables in rows.items():
             if service not in self.real:
@@ -188,9 +210,12 @@ class World:
         finally:
             await tx.close()
 
-    async def produce(self, *records: Said) -> None:
+    async def produce(self, *records: Event) -> None:
         await self.produce_raw(
-            *((one.topic, str(one.dossier).encode(), one.headers(), json.dumps(one.data).encode()) for one in records)
+            *(
+                (event.topic, str(event.dossier).encode(), event.headers(), json.dumps(event.data).encode())
+                for event in records
+            )
         )
 
     async def produce_raw(self, *records: tuple[str, bytes | None, list[tuple[str, bytes]], bytes | None]) -> None:
@@ -207,15 +232,15 @@ class World:
         return {"databases": self.dsns, "kafka": self.kafka, "registry": self.registry}
 
     async def prove(self, *, settle_seconds: float = 0.0) -> verify.Report:
-        await self.play()
+        await self.write()
         return await verify.run(self.endpoints(), settle_seconds=settle_seconds)
 
     async def prove_again(self) -> verify.Report:
-        """The world was altered once more: write the databases anew; the broker already has all of it."""
+        """Verify again after another change: write the databases again; the broker keeps its records."""
         self.broker = []
         return await self.prove()
 
 
 def kinds(report: verify.Report, zero: str) -> Counter[str]:
-    """How often each kind of finding is among the examples of a zero."""
+    """Count the kinds of finding among a zero's examples."""
     return Counter(str(example["kind"]) for example in report.as_json()["details"][zero])

@@ -1,1 +1,1 @@
-"""The commands of `hoso`, one group a file."""
+"""The commands of `hoso`, one group per file."""

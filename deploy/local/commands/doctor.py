@@ -1,4 +1,4 @@
-"""`hoso doctor`: is everything here that hoso needs, and do PostgreSQL and Kafka keep what they are given?"""
+"""`hoso doctor`: checks that this machine has what hoso needs, and that PostgreSQL and Kafka store data durably."""
 
 from __future__ import annotations
 

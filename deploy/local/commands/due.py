@@ -1,4 +1,4 @@
-"""`hoso due`: when a dossier is due by law, and which days were counted; by a stack's rules or the shipped ones."""
+"""`hoso due`: the legal due time of a dossier and the days counted, by a running stack's rules or the shipped ones."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def due(
     data: options.Data = options.DATA,
 ) -> None:
     """Hạn trả theo luật, và từng ngày làm việc được tính. / The legal due time, and each working day counted."""
-    moment = options.parse_now(received)
-    assert moment is not None
+    received_at = options.parse_now(received)
+    assert received_at is not None
     if (data / "endpoints.json").exists():
-        answer = _asked(data, procedure, moment)
+        answer = _ask_stack(data, procedure, received_at)
     else:
-        answer = _worked_out(procedure, moment)
+        answer = _compute(procedure, received_at)
         print("Theo thủ tục và lịch có sẵn; không có hệ thống nào đang chạy. / By the shipped rules; no stack runs.")
     table = Table()
     for heading in ("Ngày / day", "Tính / counted", "Vì sao / why"):
@@ -48,23 +48,23 @@ def due(
         print(f"Hạn trả / due: {datetime.fromisoformat(when):%d/%m/%Y %H:%M} ({when})")
 
 
-def _asked(data: Path, procedure: str, moment: datetime) -> dict[str, Any]:
+def _ask_stack(data: Path, procedure: str, received_at: datetime) -> dict[str, Any]:
     known = endpoints.read(data)
-    query = {"procedure": procedure, "received": moment.isoformat()}
+    query = {"procedure": procedure, "received": received_at.isoformat()}
     answer: dict[str, Any] = call(known["workflow"], "/v1/due", token=known["tokens"]["ops"], query=query)
     return answer
 
 
-def _worked_out(procedure: str, moment: datetime) -> dict[str, Any]:
-    """By a program of its own, as everything that reads a service's rules. Raises Trouble for an unknown procedure."""
-    command = [sys.executable, "-m", "deploy.docs.due", procedure, moment.isoformat()]
+def _compute(procedure: str, received_at: datetime) -> dict[str, Any]:
+    """Compute in a separate process: the CLI itself must not import a service. Raises Trouble: unknown procedure."""
+    command = [sys.executable, "-m", "deploy.docs.due", procedure, received_at.isoformat()]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True)
     answer: dict[str, Any] | None = json.loads(done.stdout)
     if answer is None:
         raise Trouble(
             f"Không có thủ tục {procedure}, hoặc thời điểm ngoài các năm 2000 đến 2090.",
-            f"There is no procedure {procedure}, or the moment lies outside the years 2000 to 2090.",
+            f"There is no procedure {procedure}, or the time is outside the years 2000 to 2090.",
         )
     return answer
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, explained in both languages."""
+"""The options that several commands share, with help in both languages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Now = Annotated[
     typer.Option(
         "--now",
         metavar="ISO",
-        help="Giờ làm việc lúc bắt đầu. / Office time at the start, as 2026-02-13T08:00+07:00.",
+        help="Giờ làm việc lúc bắt đầu. / Office time at the start, for example 2026-02-13T08:00+07:00.",
     ),
 ]
 Speed = Annotated[
@@ -50,19 +50,19 @@ DATA = Path(".hoso")
 
 
 def parse_now(text: str | None) -> datetime | None:
-    """Raises typer.BadParameter for what is no ISO date-time."""
+    """Parse an ISO date-time; None stays None. Raises typer.BadParameter when `text` is not one."""
     if text is None:
         return None
     try:
         return read_time(text)
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} không phải là ngày giờ ISO. / is no ISO date-time such as 2026-02-13T08:00+07:00."
+            f"{text!r} không phải là ngày giờ ISO. / is not an ISO date-time such as 2026-02-13T08:00+07:00."
         ) from error
 
 
 def parse_speed(speed: float | None) -> float | None:
-    """Raises typer.BadParameter unless 0 < speed <= 100,000."""
+    """Return `speed` unchanged. Raises typer.BadParameter unless 0 < speed <= 100,000."""
     if speed is not None and not 0 < speed <= 100_000:
         raise typer.BadParameter("--speed: 0 < X <= 100000")
     return speed

@@ -1,7 +1,8 @@
-"""`hoso parked`: records put aside by any service; look, apply again, or let their dossier go on without them."""
+"""`hoso parked`: lists, shows, replays and discards the parked records of all services."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from deploy.local import endpoints
 from deploy.local.call import call
 from deploy.local.commands import options
 from deploy.local.trouble import Trouble, tell
+from shared.clock import VIETNAM
 
 PAGE = 1000
 
@@ -25,37 +27,38 @@ Parked = Annotated[str, typer.Argument(metavar="SERVICE:ID", help="Như `list` �
 @group.command("list")
 def list_parked(
     data: options.Data = options.DATA,
-    limit: Annotated[int, typer.Option(min=1, help="Nhiều nhất bao nhiêu mỗi dịch vụ. / At most, each service.")] = 100,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Nhiều nhất bao nhiêu mỗi dịch vụ. / At most this many per service.")
+    ] = 100,
 ) -> None:
     """Liệt kê, cũ nhất trước. / List them, oldest first."""
     known = endpoints.read(data)
     table = Table()
-    for heading in ("id", "chủ đề / topic", "hồ sơ / dossier", "số / seq", "lý do / reason", "từ lúc / parked at"):
+    for heading in ("id\nsố / sequence", "chủ đề / topic\nhồ sơ / dossier", "lý do / reason\ntừ lúc / parked at"):
         table.add_column(heading)
-    silent = False
+    has_silent_service = False
     for service in endpoints.SERVICES:
         try:
             rows, more = _all(known, service, limit)
         except Trouble as trouble:
-            silent = True
+            has_silent_service = True
             tell(trouble)
             continue
         for row in rows:
-            said = [row.get(key) for key in ("topic", "dossier_id", "sequence", "reason", "parked_at")]
-            table.add_row(f"{service}:{row['id']}", *(escape("" if one is None else str(one)) for one in said))
+            table.add_row(*_cells(service, row))
         if more:
             table.add_row(f"{service}:…", f"--limit {limit}")
     if table.row_count:
         Console().print(table)
-    elif not silent:
+    elif not has_silent_service:
         print("Không có bản ghi nào bị để riêng. / Nothing is parked.")
-    if silent:
+    if has_silent_service:
         raise typer.Exit(1)
 
 
 @group.command()
 def show(parked: Parked, data: options.Data = options.DATA) -> None:
-    """Một bản ghi: vì sao, và bao nhiêu bản chờ sau nó. / One record: why, and how many wait behind it."""
+    """Một bản ghi: vì sao, và bao nhiêu bản chờ sau nó. / One record: its reason, and how many wait behind it."""
     known = endpoints.read(data)
     service, number = _split(parked)
     row = call(known[service], f"/v1/parked/{number}", token=known["tokens"]["ops"])
@@ -67,7 +70,7 @@ def show(parked: Parked, data: options.Data = options.DATA) -> None:
 
 @group.command()
 def replay(parked: Parked, data: options.Data = options.DATA) -> None:
-    """Áp dụng lại đúng chỗ của nó, rồi những bản chờ sau. / Apply it in its place, then what waits behind it."""
+    """Áp dụng lại đúng chỗ của nó, rồi những bản chờ sau. / Apply it in its order, then the records behind it."""
     known = endpoints.read(data)
     service, number = _split(parked)
     call(known[service], f"/v1/parked/{number}/replay", token=known["tokens"]["ops"], method="POST", timeout=60)
@@ -77,10 +80,10 @@ def replay(parked: Parked, data: options.Data = options.DATA) -> None:
 @group.command()
 def discard(
     parked: Parked,
-    reason: Annotated[str, typer.Option("--reason", help="Vì sao bỏ (được lưu). / Why (it is kept).")],
+    reason: Annotated[str, typer.Option("--reason", help="Vì sao bỏ (được lưu). / Why (the reason is stored).")],
     data: options.Data = options.DATA,
 ) -> None:
-    """Hồ sơ đi tiếp không có bản ghi này. / Its dossier goes on without it."""
+    """Hồ sơ đi tiếp không có bản ghi này. / Let its dossier continue without this record."""
     known = endpoints.read(data)
     service, number = _split(parked)
     call(
@@ -95,7 +98,7 @@ def discard(
 
 
 def _all(known: dict[str, Any], service: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """Up to `limit` rows, page after page, and whether there are more."""
+    """Fetch up to `limit` rows, page by page. Returns the rows and whether there are more."""
     rows: list[dict[str, Any]] = []
     after: str | None = None
     while len(rows) < limit:
@@ -106,6 +109,18 @@ def _all(known: dict[str, Any], service: str, limit: int) -> tuple[list[dict[str
         if after is None:
             return rows, False
     return rows, True
+
+
+def _cells(service: str, row: dict[str, Any]) -> list[str]:
+    """Return three cells of two lines each, so that the table stays within 80 columns."""
+    text = {key: "" if value is None else escape(str(value)) for key, value in row.items()}
+    if row.get("parked_at"):
+        text["parked_at"] = f"{datetime.fromisoformat(row['parked_at']).astimezone(VIETNAM):%d/%m/%Y %H:%M:%S}"
+    pairs = (("topic", "dossier_id"), ("reason", "parked_at"))
+    return [
+        f"{service}:{row['id']}\n{text.get('sequence', '')}",
+        *(f"{text.get(above, '')}\n{text.get(below, '')}" for above, below in pairs),
+    ]
 
 
 def _split(parked: str) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""`hoso stages`: each stage's queue, its oldest dossier, and which stage is the bottleneck."""
+"""`hoso stages`: the queue and the oldest dossier of each stage, and the bottleneck."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -18,7 +19,7 @@ from deploy.local.trouble import Trouble
 from shared.contract.stages import NAMES
 
 REFRESH_S = 2.0
-TRENDS = {"growing": "tăng / growing", "stuck": "đứng / stuck", "draining": "giảm / draining"}
+TRENDS = {"growing": "tăng\ngrowing", "stuck": "đứng\nstuck", "draining": "giảm\ndraining"}
 
 
 def stages(
@@ -28,14 +29,14 @@ def stages(
 ) -> None:
     """Hàng chờ ở từng khâu và khâu tắc nghẽn. / Each stage's queue, and the bottleneck."""
     if not watch:
-        Console().print(_shown(_ask(data, agency)))
+        Console().print(_render(_ask(data, agency)))
         return
-    with Live(_shown(_ask(data, agency)), auto_refresh=False, console=Console()) as live:
+    with Live(_render(_ask(data, agency)), auto_refresh=False, console=Console()) as live:
         try:
             while True:
                 time.sleep(REFRESH_S)
                 try:
-                    live.update(_shown(_ask(data, agency)), refresh=True)
+                    live.update(_render(_ask(data, agency)), refresh=True)
                 except Trouble as trouble:
                     live.update(Text(str(trouble)), refresh=True)
         except KeyboardInterrupt:
@@ -49,18 +50,19 @@ def _ask(data: Any, agency: str) -> dict[str, Any]:
     return answer
 
 
-def _shown(verdict: dict[str, Any]) -> Group:
-    table = Table()
-    table.add_column("Khâu / stage")
-    for heading in ("vào/in", "ra/out", "chờ/waiting", "lâu nhất/oldest", "p95", "điểm/score"):
+def _render(verdict: dict[str, Any]) -> Group:
+    """Return the table, at most 80 columns wide, and the sentence in both languages."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Khâu\nstage")
+    for heading in ("vào\nin", "ra\nout", "chờ\nwaiting", "lâu nhất\noldest", "p95 chờ\np95 wait", "điểm\nscore"):
         table.add_column(heading, justify="right")
-    table.add_column("xu hướng / trend")
+    table.add_column("xu hướng\ntrend")
     bottleneck = (verdict.get("bottleneck") or {}).get("stage")
     for row in verdict.get("stages", []):
         vi, en = NAMES.get(row["stage"], (row["stage"], row["stage"]))
         score = row.get("score")
         table.add_row(
-            f"{vi} / {en}",
+            f"{vi}\n{en}",
             str(row.get("arrived", "")),
             str(row.get("left", "")),
             str(row.get("waiting", "")),
@@ -75,16 +77,16 @@ def _shown(verdict: dict[str, Any]) -> Group:
 
 
 def spell_seconds(seconds: float | None) -> str:
-    """`45 s`, `3 m`, `2 h 05`, `3 d 4 h`; empty for None."""
+    """Return a duration in words: `45 s`, `3 min`, `2 h 5 min`, `3 d 4 h`. Empty for None."""
     if seconds is None:
         return ""
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = int(seconds // 60)
     if minutes < 100:
-        return f"{minutes} m"
+        return f"{minutes} min"
     hours = minutes // 60
-    return f"{hours} h {minutes % 60:02}" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def register(app: typer.Typer) -> None:

@@ -1,4 +1,4 @@
-"""`hoso up`: start everything, say where it is, keep it running, stop it cleanly."""
+"""`hoso up`: starts the whole stack, prints the addresses, keeps it running, stops it cleanly."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from deploy.local.stack import EMBEDDED, OUTSIDE, Stack
 
 
 class Stopped(BaseException):
-    """Ctrl-C, SIGTERM or the closing of the terminal."""
+    """The user stops the command: Ctrl-C, SIGTERM, or the terminal closes."""
 
 
 @contextmanager
 def until_stopped() -> Iterator[None]:
-    """In the block the first stop signal raises Stopped; later ones are ignored, so that the stop is not broken off."""
+    """The first stop signal in the block raises Stopped. Later ones are ignored, so that the clean stop completes."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -48,7 +48,7 @@ def up(
     speed: options.Speed = None,
 ) -> None:
     """Chạy toàn bộ hệ thống cho đến khi nhấn Ctrl-C. / Run the whole stack until Ctrl-C."""
-    began = time.monotonic()
+    started = time.monotonic()
     stack = Stack(
         data,
         port_base=port_base,
@@ -63,7 +63,7 @@ def up(
             print(f"Đang khởi động… / Starting… ({stack.data / 'logs'})", flush=True)
             stack.start()
             stack.wait_ready()
-            _announce(stack, broker, time.monotonic() - began)
+            _announce(stack, broker, time.monotonic() - started)
             while True:
                 time.sleep(3600)
     except Stopped:
@@ -94,11 +94,11 @@ def _announce(stack: Stack, broker: str, seconds: float) -> None:
     own = f"127.0.0.1:{stack.postgres.port}" if "postgres" in pids else "--postgres"
     table.add_row("PostgreSQL", own, str(pids.get("postgres", "")))
     console.print(table)
-    assert stack.surroundings is not None
-    clock = stack.surroundings.clock
+    assert stack.environment is not None
+    clock = stack.environment.clock
     print(f"Giờ làm việc / office time: {clock.now():%Y-%m-%d %H:%M} (x{clock.speed:g})")
     print(f"Mã truy cập / tokens, DSN: {stack.data / 'endpoints.json'}")
-    print("Ctrl-C để dừng. / Ctrl-C stops it.", flush=True)
+    print("Ctrl-C để dừng. / Press Ctrl-C to stop.", flush=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -1,4 +1,4 @@
-"""`hoso verify`: the four zeros, proved from outside."""
+"""`hoso verify`: checks from outside the services that nothing is lost, repeated, issued twice or out of order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def verify(
         Path | None, typer.Option("--json", metavar="FILE", help="Ghi thêm kết quả vào tệp. / Also write a file.")
     ] = None,
 ) -> None:
-    """Chứng minh không mất, không lặp, không sai thứ tự. / Prove that nothing is lost, doubled or out of order."""
+    """Chứng minh không mất, không lặp, không sai thứ tự. / Prove that nothing is lost, repeated or out of order."""
     from deploy.verify import exit_code, run
 
     report = asyncio.run(run(endpoints.read(data)))

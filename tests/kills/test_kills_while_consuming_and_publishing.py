@@ -1,4 +1,4 @@
-"""A service that is killed (-9) at a named step of hearing or telling, and started again, loses and doubles nothing."""
+"""A service that is killed with SIGKILL at a fault point of consuming or publishing loses and repeats nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEPS = [
 
 
 class SmallService:
-    """`tests.kills.small_service`, started as often as wanted."""
+    """A process of `tests.kills.small_service`, which may be started several times."""
 
     def __init__(self, dsn: str, kafka: KafkaSettings, folder: Path) -> None:
         self._env = {
@@ -70,19 +70,19 @@ def services() -> Iterator[list[SmallService]]:
         service.kill()
 
 
-async def everything_answered(pool: Pool, dossiers: list[UUID], rounds: int) -> bool:
-    """Every event took effect, and every answer to it was sent."""
+async def all_answered(pool: Pool, dossiers: list[UUID], rounds: int) -> bool:
+    """Return whether every event took effect and every answer was sent."""
     done = await pool.fetchval("select count(*) from effects")
     unsent = await pool.fetchval("select count(*) from proof.events where sent_at is null")
     return bool(done >= len(dossiers) * rounds and not unsent)
 
 
 async def died_or_answered(service: SmallService, pool: Pool, dossiers: list[UUID], rounds: int) -> bool:
-    return service.poll() is not None or await everything_answered(pool, dossiers, rounds)
+    return service.poll() is not None or await all_answered(pool, dossiers, rounds)
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_nothing_is_lost_or_doubled_over_a_kill(
+async def test_nothing_is_lost_or_repeated_over_a_kill(
     step: str, make_pool: MakePool, kafka: KafkaSettings, tmp_path: Path, services: list[SmallService]
 ) -> None:
     dsn, pool = await make_pool.with_dsn("shared")
@@ -94,15 +94,15 @@ async def test_nothing_is_lost_or_doubled_over_a_kill(
 
     for sequence in (1, 2, 3):
         await world.tell(pool, *((dossier_id, sequence) for dossier_id in dossiers))
-        # Round by round: a consumer that joins late would else take all of them in one step.
+        # Round by round: otherwise a consumer that joins late takes all events in one step.
         await wait_until(lambda: died_or_answered(service, pool, dossiers, sequence), 60, what=tail(service.log))  # noqa: B023
-    await wait_until(lambda: service.poll() is not None, 30, what=f"{step} is passed\n{tail(service.log)}")
+    await wait_until(lambda: service.poll() is not None, 30, what=f"the process dies at {step}\n{tail(service.log)}")
     assert service.poll() == -signal.SIGKILL, tail(service.log)
     service.start(step)
     await world.tell(pool, *((dossier_id, 4) for dossier_id in dossiers))
 
-    await wait_until(lambda: everything_answered(pool, dossiers, 4), 60, what=tail(service.log))
-    assert service.poll() is None, "it dies once"
+    await wait_until(lambda: all_answered(pool, dossiers, 4), 60, what=tail(service.log))
+    assert service.poll() is None, "the process must die only once"
     done = await world.effects(pool)
     assert len(done) == len(dossiers) * 4
     for dossier_id in dossiers:

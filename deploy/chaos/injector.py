@@ -1,4 +1,4 @@
-"""The hand that strikes: carries a blow out on the running stack and notes whether work was in flight."""
+"""Injects the blows of a campaign into the running stack and records whether work was in flight."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from deploy.local.program import Program
 from deploy.local.stack import Stack
 from deploy.local.trouble import Trouble
 
-AT_STEP_S = 20.0
-"""A step that nobody has come to for so long is not waited for; the process stays armed."""
-HEARS_S = 30.0
+DEATH_WITHIN_S = 20.0
+"""How long to wait for a process to die at its fault point. Afterwards the fault point stays armed."""
+RETRY_FOR_S = 30.0
 OUTSIDE = ("registry", "sms")
-ASKERS = {"postgres": SERVICES, "registry": ("idlookup",), "sms": ("notify",)}
-"""Whose work in flight a kill of these hits."""
+AFFECTED = {"postgres": SERVICES, "registry": ("idlookup",), "sms": ("notify",)}
+"""Target -> the services whose work in flight a kill of the target interrupts."""
 HEALTHY = {"error_rate": 0.0, "lost_answer_rate": 0.0, "hang": False, "down": False}
 IN_FLIGHT = {
     "open transaction": "select exists(select 1 from pg_stat_activity where usename = current_user"
@@ -33,12 +33,12 @@ IN_FLIGHT = {
     "request": "select exists(select 1 from proof.id_requests where state in ('waiting', 'calling', 'pending'))",
     "notice": "select exists(select 1 from proof.notices where state in ('due', 'sending'))",
 }
-ASKED = {"idlookup": ("open transaction", "unsent", "request"), "notify": ("open transaction", "unsent", "notice")}
+CHECKED = {"idlookup": ("open transaction", "unsent", "request"), "notify": ("open transaction", "unsent", "notice")}
 
 
 @dataclass
-class Score:
-    """What was done. `hit`: kills with work in flight; `steps`: deaths at each fault point."""
+class Tally:
+    """Counts of a campaign. `hit`: kills with work in flight; `steps`: deaths at each fault point."""
 
     kills: int = 0
     hit: int = 0
@@ -46,35 +46,35 @@ class Score:
     steps: Counter[str] = field(default_factory=Counter)
 
 
-class Hand:
-    """`kafka` is the real Kafka under the stack when it is ours; None: the embedded one, or somebody else's."""
+class FaultInjector:
+    """Injects blows into `stack`. `kafka`: the Kafka that this campaign started; None: embedded, or a given address."""
 
     def __init__(self, stack: Stack, kafka: KafkaCluster | None, folder: Path) -> None:
         self._stack, self._kafka, self._folder = stack, kafka, folder
         self._added: list[str] = []
         self._armed: dict[str, tuple[str, Path]] = {}
-        self._number = 0
-        self.score = Score()
+        self._broker_number = 0
+        self.tally = Tally()
 
     @property
     def can_wipe(self) -> bool:
-        """A Kafka of our own may be emptied; somebody else's may not."""
+        """Only a Kafka that this campaign started may be emptied."""
         return self._kafka is not None
 
-    async def strike(self, blow: Blow) -> None:
-        """Returns when it is over; who was killed may still be starting."""
-        self.score.blows[blow.kind if blow.target in SERVICES else f"{blow.kind} {blow.target}"] += 1
+    async def inject(self, blow: Blow) -> None:
+        """Carry out one blow. Returns when it is over; a killed process may still be starting."""
+        self.tally.blows[blow.kind if blow.target in SERVICES else f"{blow.kind} {blow.target}"] += 1
         await getattr(self, "_" + blow.kind.replace("-", "_"))(blow)
 
-    async def heal(self) -> None:
-        """Good weather, no process armed, the added ones gone."""
+    async def restore(self) -> None:
+        """Reset all simulators, disarm all processes and remove the added instances."""
         for outside in OUTSIDE:
-            await self._say(outside, self._good(outside))
+            await self._control(outside, self._healthy(outside))
         self._notice_deaths()
         for name in SERVICES:
             self._arm(name, "", None)
         for name in (*SERVICES, *OUTSIDE):
-            # Our own kills must not count as a process that cannot start.
+            # Kills of the campaign must not count as a process that cannot start.
             self._stack.supervisor[name].deaths = 0
         for name in self._added:
             await asyncio.to_thread(self._stack.remove_instance, name)
@@ -84,10 +84,10 @@ class Hand:
         if blow.target == "broker":
             await self._kill_broker()
             return
-        busy = await self._is_busy(ASKERS.get(blow.target, (blow.target,)))
+        busy = await self._is_busy(AFFECTED.get(blow.target, (blow.target,)))
         if self._stack.kill(blow.target) is not None:
-            self.score.kills += 1
-            self.score.hit += busy
+            self.tally.kills += 1
+            self.tally.hit += busy
 
     async def _kill_broker(self) -> None:
         if self._kafka is None and "broker" not in self._stack.supervisor:
@@ -99,18 +99,18 @@ class Hand:
             broker = self._next_broker(self._kafka)
             self._kafka.kill(broker)
             await self._kafka.start_broker(broker)
-        self.score.kills += 1
-        self.score.hit += busy
+        self.tally.kills += 1
+        self.tally.hit += busy
 
     async def _wipe(self, _: Blow) -> None:
-        """All brokers die at once and come back empty, as another cluster."""
+        """Kill all brokers at once and start them empty, as a new cluster."""
         if self._kafka is None:
             return
         busy = await self._is_busy(SERVICES)
         await self._kafka.wipe()
         await self._kafka.start()
-        self.score.kills += 1
-        self.score.hit += busy
+        self.tally.kills += 1
+        self.tally.hit += busy
 
     async def _die_at(self, blow: Blow) -> None:
         self._notice_deaths()
@@ -118,19 +118,19 @@ class Hand:
         self._armed[blow.target] = blow.point, file
         self._arm(blow.target, blow.point, file)
         await self._kill(blow)
-        deadline = time.monotonic() + AT_STEP_S
+        deadline = time.monotonic() + DEATH_WITHIN_S
         while not file.exists() and time.monotonic() < deadline:  # noqa: ASYNC110 - another process makes the file
             await asyncio.sleep(0.05)
         self._notice_deaths()
 
     def _notice_deaths(self) -> None:
-        """Who was armed and has died at its step, now or while other blows fell: with work in hand, or not at all."""
+        """Count the armed processes that have died at their fault point, during this blow or another one."""
         for name, (point, file) in list(self._armed.items()):
             if file.exists():
                 del self._armed[name]
-                self.score.kills += 1
-                self.score.hit += 1
-                self.score.steps[point] += 1
+                self.tally.kills += 1
+                self.tally.hit += 1
+                self.tally.steps[point] += 1
 
     def _arm(self, name: str, point: str, file: Path | None) -> None:
         program = self._stack.supervisor[name].runnable
@@ -160,67 +160,67 @@ class Hand:
             await asyncio.to_thread(self._bring_back, blow.target)
 
     def _bring_back(self, name: str) -> None:
-        """Started again until it can be: PostgreSQL may still be mending what an earlier kill left."""
-        give_up = time.monotonic() + HEARS_S
+        """Try to start it until it works: PostgreSQL may still be recovering from an earlier kill."""
+        deadline = time.monotonic() + RETRY_FOR_S
         while True:
             try:
                 self._stack.bring_back(name)
                 return
             except Trouble:
-                if time.monotonic() > give_up:
+                if time.monotonic() > deadline:
                     raise
             time.sleep(0.2)
 
     def _next_broker(self, kafka: KafkaCluster) -> int:
-        """One after the other, so that a majority of three is always there."""
-        self._number = (self._number + 1) % kafka.brokers
-        return self._number
+        """Return the brokers in turn, so that two of three are always running."""
+        self._broker_number = (self._broker_number + 1) % kafka.brokers
+        return self._broker_number
 
     async def _instance(self, blow: Blow) -> None:
-        """One more, or, when there is one already, one less."""
+        """Add an instance, or remove the one that was added before."""
         if self._added:
             await asyncio.to_thread(self._stack.remove_instance, self._added.pop())
             return
         try:
             self._added.append(await asyncio.to_thread(self._stack.add_instance, blow.target))
         except Trouble:
-            # It could not come up in this weather: whatever was begun is taken away again.
+            # It did not become ready under these faults: remove it again.
             name = f"{blow.target}-2"
             if name in self._stack.supervisor:
                 await asyncio.to_thread(self._stack.remove_instance, name)
 
     async def _weather(self, blow: Blow) -> None:
-        await self._say(blow.target, dict(blow.weather))
+        await self._control(blow.target, dict(blow.settings))
         await asyncio.sleep(blow.lasts_s)
-        await self._say(blow.target, self._good(blow.target))
+        await self._control(blow.target, self._healthy(blow.target))
 
     @staticmethod
-    def _good(outside: str) -> dict[str, float | bool]:
+    def _healthy(outside: str) -> dict[str, float | bool]:
         return HEALTHY | ({"latency_p50_s": 0.02, "latency_p95_s": 0.06} if outside == "registry" else {})
 
-    async def _say(self, outside: str, settings: dict[str, float | bool]) -> None:
-        """Told again until it hears: it may just have been killed."""
-        url, give_up = self._stack.endpoints[outside], time.monotonic() + HEARS_S
+    async def _control(self, outside: str, settings: dict[str, float | bool]) -> None:
+        """Change a simulator's settings. Tries again for a while: the simulator may just have been killed."""
+        url, deadline = self._stack.endpoints[outside], time.monotonic() + RETRY_FOR_S
         async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
             while True:
                 try:
                     (await http.put(f"{url}/control", json=settings)).raise_for_status()
                     return
                 except httpx2.HTTPError:
-                    if time.monotonic() > give_up:
+                    if time.monotonic() > deadline:
                         raise
                 await asyncio.sleep(0.1)
 
     async def _is_busy(self, services: tuple[str, ...]) -> bool:
-        """Whether one of them has something open, unsent or unanswered at this moment; False when it cannot be told."""
+        """Whether one of the services has open, unsent or unanswered work now; False when its database cannot say."""
         for service in services:
             try:
                 connection = await asyncpg.connect(self._stack.endpoints["databases"][service], timeout=2)
             except (OSError, asyncpg.PostgresError, TimeoutError):
                 continue
             try:
-                for what in ASKED.get(service, ("open transaction", "unsent")):
-                    if await connection.fetchval(IN_FLIGHT[what], timeout=2):
+                for kind in CHECKED.get(service, ("open transaction", "unsent")):
+                    if await connection.fetchval(IN_FLIGHT[kind], timeout=2):
                         return True
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 continue

@@ -1,4 +1,4 @@
-"""What a submission looks like: its fields, their shapes, and how text is made uniform before anybody looks at it.
+"""What a submission looks like: its fields, their shapes, and how text is made uniform before it is checked.
 
 Nothing here knows a procedure; `rules` compares a submission with one. Complaints say what is wrong and where, in both
 languages, and never repeat what was sent, since it may be somebody's name or number.
@@ -25,7 +25,7 @@ EARLIEST, LATEST = date(1800, 1, 1), date(2200, 12, 31)
 UNWANTED = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 )
-"""Controls, marks that turn the reading direction, halves of characters: nothing a register may hold."""
+"""Control characters, marks that change the reading direction and lone surrogates: no register may hold them."""
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 SHOWABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 PHONE = re.compile(r"(?:\+84|0084|84|0)([35789][0-9]{8}|2[0-9]{9})")
@@ -69,7 +69,7 @@ def complaint(field: str, code: str, label: str | None = None) -> Complaint:
 
 
 def shown(parts: Iterable[object]) -> str:
-    """A place, fit to be shown: names that nobody here chose are replaced by a question mark."""
+    """The path of a value, fit to be shown: a name that is no plain identifier becomes a question mark."""
     return "/".join(str(p) if isinstance(p, int) or SHOWABLE.fullmatch(str(p)) else "?" for p in parts)
 
 
@@ -226,9 +226,9 @@ def _code(kind: str, context: dict[str, Any] | None) -> str:
 
 
 def clean(body: Any) -> tuple[Any, list[Complaint]]:
-    """The body with its text in NFC and its blanks single, and complaints about text and size.
+    """The body with its text in NFC and single spaces, and complaints about text and size.
 
-    Line breaks and tabs become blanks: what is entered in a register is one line.
+    Line breaks and tabs become spaces: an entry in a register is one line.
     """
     complaints: list[Complaint] = []
     return _Cleaner(complaints.append).clean(body, ()), complaints

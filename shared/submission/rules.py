@@ -1,6 +1,6 @@
-"""Whether a submission may be taken: its shape, and its procedure's own rules. Everything wrong is said at once.
+"""Whether a submission may be accepted: its shape, and the rules of its procedure. All complaints come at once.
 
-A procedure arrives as the plain document of `ProcedurePublished`; `ProcedureRules` compiles it once a version.
+A procedure arrives as the plain document of `ProcedurePublished`; `ProcedureRules` compiles it once per version.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def accept(
         if complaints := procedure.check(given, office_now):
             raise _refused(complaints)
         return given, procedure.document
-    # Asked once and completely: the form is already wrong, so say what else is.
+    # The form is wrong already; the applicant should hear about the subject at the same time.
     if procedure is not None and isinstance(subject := body.get("subject"), dict):
         given += procedure.about_subject(subject, office_now)
     elif procedure is None and isinstance(code, str) and code:
@@ -66,12 +66,12 @@ def accept(
 
 
 def check(submission: Submission, procedure: Mapping[str, Any], office_now: datetime) -> list[Complaint]:
-    """What is wrong with a submission by one procedure's document. Compiles it: many checks want `ProcedureRules`."""
+    """Check a submission by a procedure's document. It compiles the document; for many checks use `ProcedureRules`."""
     return ProcedureRules(procedure).check(submission, office_now)
 
 
 def read_supplement(body: Mapping[str, Any]) -> Supplement:
-    """What a citizen hands in later. Raises Complaints."""
+    """Read what a citizen hands in later. Raises Complaints."""
     body, complaints = clean(body)
     given = read(Supplement, body)
     if isinstance(given, list):
@@ -104,7 +104,7 @@ def read_withdrawal(body: Mapping[str, Any]) -> Withdrawal:
 
 
 class ProcedureRules:
-    """One version of a procedure, ready to check submissions: about 0.1 ms each."""
+    """One version of a procedure, compiled to check submissions."""
 
     __slots__ = ("_components", "_subject", "_valid_to", "code", "document", "valid_from", "version")
 
@@ -136,7 +136,7 @@ class ProcedureRules:
         return code in self._components
 
     def about_components(self, components: Sequence[Component]) -> list[Complaint]:
-        """Missing, unknown and doubled components, and kinds the procedure does not take."""
+        """Missing, unknown and repeated components, and kinds that the procedure does not take."""
         found = list(_repeated(components))
         for place, component in enumerate(components):
             rule = self._components.get(component.code)
@@ -189,7 +189,7 @@ def _repeated(components: Iterable[Component]) -> Iterator[Complaint]:
 
 
 def _about_assistance(channel: str, assisted_by: AssistedBy | None) -> Iterator[Complaint]:
-    """What comes by post was not filed by an officer or the community team: assisted filing is counted apart."""
+    """An officer or the community team files at the counter or online, never by post."""
     if assisted_by is not None and channel == "post" and assisted_by.kind in ("officer", "community_team"):
         yield complaint("assisted_by/kind", "assistance-not-for-channel")
 

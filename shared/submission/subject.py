@@ -21,7 +21,7 @@ DECORATION = frozenset({"title", "description", "$schema", "$comment", "examples
 
 
 class SubjectRules:
-    """A schema compiled for many checks: the bare one answers yes quickly, the full one explains a no."""
+    """A schema compiled for many checks: a bare copy accepts quickly, the full one explains errors."""
 
     __slots__ = ("_full", "_quick", "_schema")
 
@@ -44,7 +44,7 @@ class SubjectRules:
 
 
 def _bare(schema: Any) -> Any:
-    """A schema without what only people read; the names of properties are nobody's keywords and stay."""
+    """A schema without the keywords that validate nothing. Names of properties are no keywords and stay."""
     if not isinstance(schema, dict):
         return [_bare(item) for item in schema] if isinstance(schema, list) else schema
     return {

@@ -62,7 +62,7 @@ class Span(Rules):
 
 
 class DayOverride(Rules):
-    """One day decided otherwise than the library says, with the document that decided it."""
+    """One day that differs from the library, with the document that decided it."""
 
     date: date
     kind: Literal["off", "worked"]
@@ -123,7 +123,7 @@ class _Year:
 
 
 class WorkingCalendar:
-    """Immutable. Years are worked out when first asked for; a moment costs about a microsecond afterwards."""
+    """Immutable. Computes a year when it is first asked for."""
 
     __slots__ = ("_days_after", "_overrides", "_starts", "_sums", "_years", "rules")
 
@@ -132,13 +132,13 @@ class WorkingCalendar:
         self._overrides = {override.date: override for override in self.rules.overrides}
         self._years: dict[int, _Year] = {}
         self._starts: dict[int, int] = {2025: 0}
-        # Dossiers that are decided about together ask the same again and again.
+        # Dossiers of one batch ask for the same sums.
         self._days_after: dict[tuple[date, int], date] = {}
         self._sums: dict[tuple[datetime, float], datetime] = {}
 
     @property
     def closes(self) -> time:
-        """When a working day ends: the moment a due day is over."""
+        """When a working day ends; a due day is over then."""
         return self.rules.office_hours[-1].closes
 
     def status(self, day: date) -> DayStatus:

@@ -1,8 +1,8 @@
 """The public holidays of Vietnam, year by year, before any correction by the centre.
 
-The years 2024 to 2030 are a table (`holidays.json`), so that a service need not load the `holidays` library,
-which takes 16 MB and 0.1 s; other years are asked of the library. `python -m services.workflow.clock.holidays` prints
-the table anew, and a test compares it with the library.
+The years 2024 to 2030 are a table (`holidays.json`), so that a service need not load the `holidays` library; other
+years come from the library. `python -m services.workflow.clock.holidays` prints the table again, and a test compares it
+with the library.
 """
 
 from __future__ import annotations

@@ -1,15 +1,28 @@
-"""The life of a dossier, decided in one place for events, officers' commands and timers. Pure.
+"""The life of a dossier: every rule that decides about one. Pure.
 
-| told | by | decides |
+| what comes | who decides |
+|---|---|
+| a fact of intake (submitted, supplement, withdrawal) | `reception` |
+| a fact of idlookup (number, identity check) | `registry` |
+| an officer starts or completes a task | `start`; `complete`, by the table `COMPLETIONS` |
+| an officer sets the result | `signing.set_result` |
+| the hour until which the return was held | `registry.on_hold_over` |
+| a procedure is opened for reception | `reception.on_opened` |
+
+| legal rule | source | where |
 |---|---|---|
-| a fact of intake | `reception` | recorded, received, supplement, withdrawal |
-| a fact of idlookup | `registry` | number found, late, doubtful; identity matched or not |
-| an officer's command | `complete`, `start`, `set_result` | steps, signature, blanks, the signatory's choice |
-| a timer | `on_hold_over` | the number did not come by the set hour |
-| a procedure opened | `reception.on_opened` | the recorded queue is received |
+| answer to an online submission within 8 working hours | decree 45/2020 | `reception.RECEPTION_HOURS` |
+| due date, day 0, the cut-off at 15:00 | Civil Code arts 147, 148; Civil Status Law art. 5(3) | `clock.deadlines` |
+| supplement: once, complete, in writing | decree 61/2018 arts 15(3), 17 | `reception.ask_supplement` |
+| the time counts again from the start | decree 61/2018 art. 19(4) | `reception.on_supplement` |
+| refusal within the processing time | decree 61/2018 art. 19(8) | `steps.refuse` |
+| waiting for a number does not stop the clock | decree 61/2018 art. 19(5) | `steps.number_holds` |
+| capacities and kinds of signature | | `signing` |
+| what a province may set (times, fees, four eyes) | | `procedures` |
 
-A decision changes the `Dossier` it is given and says what follows (`Decision`); whoever asked stores both together, or
-neither. It looks at no clock, no database and no dice: everything it may use comes in a `DecisionContext`.
+A decision changes the `Dossier` it is given and returns what follows (`Decision`); the caller stores both in one
+transaction or neither. The rules read no clock, no database and no random number: a `DecisionContext` brings all of
+that.
 """
 
 from __future__ import annotations
@@ -113,26 +126,28 @@ def submitted(
     *,
     open_for_reception: bool,
 ) -> Decision:
-    """The first decision about a dossier: `begin` made it."""
+    """The first decision about a dossier that `begin` has made."""
     builder = DecisionBuilder(dossier, procedure, context)
     reception.on_submitted(builder, fact, open_for_reception=open_for_reception)
     return builder.decision
 
 
 def decide(dossier: Dossier, procedure: Procedure, fact: Fact, context: DecisionContext) -> Decision:
-    """What a fact from intake or idlookup means for a known dossier. KeyError for a fact that is not decided here."""
+    """Decide about a known dossier by a fact of intake or idlookup. Raises KeyError for any other fact."""
     builder = DecisionBuilder(dossier, procedure, context)
     FACTS[type(fact)](builder, fact)
     return builder.decision
 
 
 def opened(dossier: Dossier, procedure: Procedure, context: DecisionContext) -> Decision:
+    """The procedure was opened: receive a dossier that was only recorded."""
     builder = DecisionBuilder(dossier, procedure, context)
     reception.on_opened(builder)
     return builder.decision
 
 
 def hold_over(dossier: Dossier, procedure: Procedure, context: DecisionContext) -> Decision:
+    """The hour has come until which a missing number holds the return."""
     builder = DecisionBuilder(dossier, procedure, context)
     registry.on_hold_over(builder)
     return builder.decision

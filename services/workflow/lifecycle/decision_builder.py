@@ -1,4 +1,4 @@
-"""Writing a decision down: facts with their sequence, tasks opened and closed, notices, requests, timers."""
+"""Builds a decision: events with their sequence, opened and closed tasks, notices, requests and timers."""
 
 from __future__ import annotations
 
@@ -34,28 +34,27 @@ NOTICES = {
     "IdNumberIssued": "number_issued",
     "RequestDeclined": "request_declined",
 }
-"""The fact a person is told of -> the kind of notice."""
+"""Fact that causes a notice -> kind of the notice."""
 OTHER_NOTICES = {
     "opened": "StepStarted",
     "supplement_received": "StepStarted",
     "ready_without_number": "DossierResolved",
 }
-"""Kinds that are said in their own words, where the fact's would mislead -> the fact they tell of."""
-
+"""Kind of notice with a text of its own, where the text of the fact would mislead -> the fact that causes it."""
 
 NUMBER_TASKS = ("awaited", "number_doubtful", "number_misshapen")
-"""What goes on after a return without the number."""
+"""Kinds of tasks that stay open when the result is returned without the number."""
 
 
 class DecisionBuilder:
-    """One decision about one dossier, changed in place; `made` is what came of it."""
+    """Builds one decision. It changes `dossier` in place and collects in `decision` what follows."""
 
     def __init__(self, dossier: Dossier, procedure: Procedure, context: DecisionContext) -> None:
         self.dossier, self.procedure, self.context = dossier, procedure, context
         self.decision = Decision()
 
     def emit(self, kind: type[LifecycleFact], *, status: int | None = None, **fields: Any) -> None:
-        """A public fact; `status` where it changes the national one."""
+        """Publish a fact of the lifecycle. `status`: the new national status, if the fact changes it."""
         dossier = self.dossier
         if status is not None:
             dossier.national_status = status
@@ -71,8 +70,8 @@ class DecisionBuilder:
         self.decision.events.append(EmittedEvent(dossier.lifecycle_sequence, self.context.new_id(), fact))
 
     def notify(self, cause: type[LifecycleFact], kind: str | None = None) -> None:
-        """Somebody is told of this fact: code and status, nothing else. `kind` where the table's would mislead."""
-        assert kind is None or OTHER_NOTICES[kind] == cause.__name__, "a kind that notify has no words for"
+        """Ask for a notice about a fact: code and status, nothing else. `kind`: one of OTHER_NOTICES."""
+        assert kind is None or OTHER_NOTICES[kind] == cause.__name__, "a kind of notice without a text"
         dossier = self.dossier
         dossier.notice_sequence += 1
         fact = NoticeWanted(
@@ -94,7 +93,7 @@ class DecisionBuilder:
         return key
 
     def request_check(self) -> None:
-        """Is this person who they say? Asked beside everything else."""
+        """Ask the registry whether the applicant is who they say. It runs beside the officers' steps."""
         dossier = self.dossier
         dossier.check_key = self._request(
             IdCheckWanted(
@@ -105,9 +104,9 @@ class DecisionBuilder:
         self.open_task("identity_check", "awaited", None)
 
     def request_number(self) -> None:
-        """A new request, with a key of its own: never while an older one may still be answered.
+        """Ask the registry for a number, with a new key. Never while an older request may still be answered.
 
-        After an end it is made quietly: then only the number itself is a public fact.
+        After the end of the dossier the request is no public fact; the number itself still is.
         """
         dossier = self.dossier
         dossier.number_key = self._request(
@@ -122,7 +121,7 @@ class DecisionBuilder:
             self.emit(IdNumberRequested)
 
     def drop_number_request(self) -> None:
-        """Nobody waits for the number any more; one that was issued already is still reported."""
+        """Withdraw the request for a number. A number that was issued already is still published."""
         dossier = self.dossier
         if dossier.number_key is not None and dossier.number_state in ("wanted", "delayed", "duplicate"):
             self._request(IdNumberNoLongerWanted(office_at=self.context.office, request_key=dossier.number_key))
@@ -134,7 +133,7 @@ class DecisionBuilder:
     def open_task(
         self, stage: str, kind: str, role: str | None, *, hours: float | None = None, needs: str | None = None
     ) -> Task:
-        """A stay in a stage. Its due time is its own target, or the law's, whichever comes first."""
+        """Open a task. It is due after `hours` working hours, but never after the dossier's legal due date."""
         context, target = self.context, self.dossier.due_office_at
         if hours is not None:
             own = context.calendar.add_working_seconds(context.office, hours * 3600)
@@ -161,7 +160,7 @@ class DecisionBuilder:
         self.decision.tasks[task.task_id] = task
 
     def add_note(self, task: Task, completion: Completion) -> None:
-        """The reason, for whoever takes the dossier up next and for the letter to the citizen."""
+        """Keep the officer's note, for the next officer and for the letter to the citizen."""
         if completion.note and completion.note.strip():
             self.dossier.notes.append(
                 {
@@ -174,7 +173,7 @@ class DecisionBuilder:
             )
 
     def close_all_tasks(self, outcome: str, *, but_number: bool = False) -> None:
-        """The dossier has come to its end; a number that is still awaited may go on being awaited."""
+        """End all tasks. `but_number`: the ones that wait for a number stay open."""
         for task in list(self.dossier.tasks):
             if not (but_number and task.kind in NUMBER_TASKS and task.stage == "id_number"):
                 self.close_task(task, outcome)
@@ -186,7 +185,7 @@ class DecisionBuilder:
         return due(self.context.calendar, start, self.procedure.time)
 
     def hold_time(self, day: datetime) -> datetime:
-        """The procedure's hour on that day: until then a missing number holds the return."""
+        """The procedure's hour on that day, until which a missing number holds the return."""
         hour = self.procedure.number_hold_until
         return day.replace(hour=hour.hour, minute=hour.minute, second=0, microsecond=0)
 
@@ -198,7 +197,7 @@ class DecisionBuilder:
         self.dossier.paused_office_at = self.context.office
 
     def resume_clock(self) -> None:
-        """The due day moves on by the working days that were paused."""
+        """Move the due day by the working days of the pause."""
         dossier = self.dossier
         if dossier.paused_office_at is not None and dossier.due_office_at is not None:
             calendar, day, paused = self.context.calendar, dossier.paused_office_at.date(), 0

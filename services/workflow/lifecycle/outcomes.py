@@ -1,4 +1,4 @@
-"""How each kind of task can end: code, label, what must be said with it, and which one leads forward."""
+"""How each kind of task can end: code, label, what must come with it, and which outcome leads forward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Outcome:
     forward: bool = False
     note_required: bool = False
     fields: tuple[str, ...] = ()
-    """What may be said beside it; all have defaults."""
+    """The fields that may come with it; each has a default."""
 
     def shown(self) -> dict[str, Any]:
         return {
@@ -85,7 +85,7 @@ OUTCOMES: dict[str, tuple[Outcome, ...]] = {
     ),
     "awaited": (),
 }
-"""kind of task -> its outcomes; exactly one of each is forward, but for `awaited`, which a machine ends."""
+"""Kind of task -> its outcomes. Exactly one leads forward; `awaited` has none, because a machine ends it."""
 
 
 def find_outcome(kind: str, code: str) -> Outcome | None:

@@ -1,4 +1,4 @@
-"""From submission to reception, and what an applicant may still hand in or take back."""
+"""From submission to reception, supplements and withdrawal."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from shared.contract.events import (
 from shared.refusals import Refused
 
 RECEPTION_HOURS = 8.0
-"""Working hours to answer what was filed online (decree 45/2020, mark C)."""
+"""Working hours to answer an online submission (decree 45/2020; unverified)."""
 
 
 def begin(fact: DossierSubmitted, dossier_id: Any, trace_id: Any, group: str) -> Dossier:
-    """The dossier as submitted, before anything was decided about it."""
+    """The dossier as submitted, before the first decision."""
     counter = fact.caller_role == "counter"
     at_counter = fact.channel == "direct" or (fact.channel == "online" and fact.assisted_by_kind == "officer")
     return Dossier(
@@ -54,7 +54,7 @@ def begin(fact: DossierSubmitted, dossier_id: Any, trace_id: Any, group: str) ->
 
 
 def on_submitted(builder: DecisionBuilder, fact: DossierSubmitted, *, open_for_reception: bool) -> None:
-    """Recorded; received at once where an officer filed it at the counter."""
+    """Record a submission, and receive it at once if an officer filed it at the counter."""
     waiting_for = None
     if not open_for_reception:
         waiting_for = "record_only"
@@ -75,7 +75,7 @@ def on_submitted(builder: DecisionBuilder, fact: DossierSubmitted, *, open_for_r
 
 
 def on_opened(builder: DecisionBuilder) -> None:
-    """The procedure receives again: what was only recorded goes the way it would have gone."""
+    """The procedure receives again: a dossier that was only recorded goes on as a new submission would."""
     if builder.dossier.state == state.RECORDED:
         _let_in(builder, builder.context.office)
         if not builder.dossier.at_once:
@@ -95,7 +95,7 @@ def _await_reception(builder: DecisionBuilder) -> None:
 
 
 def _tell_waiting(builder: DecisionBuilder, kind: str) -> None:
-    """It waits at reception from now on. Said where no other fact says so: a submission's DossierRecorded does."""
+    """Publish StepStarted when a dossier returns to reception. After a submission DossierRecorded says it already."""
     task = builder.dossier.find_open_task("reception")
     assert task is not None
     builder.emit(StepStarted, status=1, stage="reception", task_id=task.task_id)
@@ -103,6 +103,7 @@ def _tell_waiting(builder: DecisionBuilder, kind: str) -> None:
 
 
 def accept(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
+    """Receive what was filed online or by post. Raises Refused `procedure-record-only`."""
     if not completion.open_for_reception:
         raise Refused(
             "procedure-record-only",
@@ -115,9 +116,10 @@ def accept(builder: DecisionBuilder, task: Task, completion: Completion) -> None
 
 
 def receive(builder: DecisionBuilder, at: datetime) -> None:
-    """Code, due date and the version of the rules in force that day; none of them changes again but the due date.
+    """Receive a dossier: fix its code and the version of the procedure in force that day, and set its due date.
 
-    `at` is when an officer took it: a submission that this service reads late was still received when it was filed.
+    `at` is the office time of the reception. A dossier filed at the counter was received when it was filed, even if
+    this service reads the submission later.
     """
     dossier, context = builder.dossier, builder.context
     in_force = context.in_force(dossier.procedure_code, at.astimezone(VIETNAM).date())
@@ -135,7 +137,7 @@ def receive(builder: DecisionBuilder, at: datetime) -> None:
     if builder.procedure.identity_check != "none" and dossier.has_personal_id:
         builder.request_check()
     else:
-        dossier.sealed_person = ""  # the registry will not be asked: what nobody needs is not kept
+        dossier.sealed_person = ""  # kept only for the registry
     if builder.procedure.id_number:
         dossier.hold_until = builder.hold_time(dossier.due_office_at)
         builder.request_number()
@@ -148,7 +150,7 @@ def receive(builder: DecisionBuilder, at: datetime) -> None:
 
 
 def not_accept(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
-    """Not received at all (form 03): no code, no clock."""
+    """Refuse reception (form 03): the dossier gets no code and no clock."""
     builder.close_task(task, completion.outcome)
     builder.close_all_tasks("not_accepted")
     builder.dossier.state = state.NOT_ACCEPTED
@@ -157,7 +159,7 @@ def not_accept(builder: DecisionBuilder, task: Task, completion: Completion) -> 
 
 
 def ask_supplement(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
-    """Once, completely, in writing (decree 61/2018 art. 15(3), 17, 19(4)); the clock stands until it comes."""
+    """Ask for a supplement: once, complete, in writing (decree 61/2018 arts 15(3), 17, 19(4)). The clock stops."""
     dossier = builder.dossier
     if dossier.supplements >= builder.procedure.supplement_allowed:
         raise Refused(
@@ -178,7 +180,7 @@ def ask_supplement(builder: DecisionBuilder, task: Task, completion: Completion)
 
 
 def _known_components(builder: DecisionBuilder, said: Any) -> tuple[str, ...]:
-    """Only the procedure's own codes: they go into a public fact, where nobody's free text may stand."""
+    """The components that are asked for. Only codes of the procedure: the public fact may hold no free text."""
     codes = [] if said is None else said
     known = {component.code for component in builder.procedure.components}
     if not isinstance(codes, list) or not all(isinstance(code, str) and code in known for code in codes):
@@ -191,9 +193,10 @@ def _known_components(builder: DecisionBuilder, said: Any) -> tuple[str, ...]:
 
 
 def on_supplement(builder: DecisionBuilder, fact: SupplementSubmitted) -> None:
-    """Complete now: back to whoever asked; a clock that ran starts again from the beginning (art. 19(4)).
+    """Go back to the step that asked. A clock that ran starts again from zero (decree 61/2018 art. 19(4)).
 
-    From when it was handed in, not from when it is read; but not from before it was asked for.
+    It counts from when the supplement was handed in, not from when this service reads it, and never from before it was
+    asked for.
     """
     dossier = builder.dossier
     if dossier.state != state.SUPPLEMENT_REQUESTED:
@@ -214,7 +217,7 @@ def on_supplement(builder: DecisionBuilder, fact: SupplementSubmitted) -> None:
 
 
 def on_withdrawal(builder: DecisionBuilder, _: WithdrawalRequested) -> None:
-    """The applicant's right until it is decided; whichever commits first, this or the decision, has won."""
+    """Withdraw, which the applicant may until the dossier is decided. The transaction that commits first wins."""
     dossier = builder.dossier
     if dossier.ended or dossier.state == state.RESOLVED:
         _decline(builder, "withdrawal", "already-ended" if dossier.ended else "already-resolved")
@@ -233,4 +236,4 @@ def _decline(builder: DecisionBuilder, request: str, reason: str) -> None:
 
 
 def on_component_stored(_: DecisionBuilder, __: ComponentStored) -> None:
-    """Nothing is decided by it."""
+    """A stored component changes no decision."""

@@ -1,4 +1,4 @@
-"""What the population registry answers: numbers and identity checks, early, late or never."""
+"""Answers of the population registry: identification numbers and identity checks, early, late or never."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from shared.refusals import Refused
 
 REGISTRY_TASK_HOURS = 4.0
 MISSHAPEN = frozenset({"length", "not-digits"})
-"""Warnings with which a number is none: nobody may enter it as it is. Others (year, sex) are only looked at."""
+"""Warnings that make a number unusable until somebody has asked the registry. Others (year, sex) block nothing."""
 
 
 def on_number_found(builder: DecisionBuilder, fact: IdNumberFound) -> None:
-    """Early: the return is free. Late: a task for the records clerk, and the citizen is told; no status changes.
+    """Before the return the number frees it. After the return it opens a task for the records clerk and a notice.
 
-    A misshapen one frees nothing until somebody has asked the registry; it may not be asked for again, for the registry
-    has issued it. After an end that nobody waits behind it is told as it came.
+    A misshapen number frees nothing until somebody has asked the registry. No new number is requested, because the
+    registry has issued this one. After an end without a result (refused, withdrawn) it is only published.
     """
     dossier = builder.dossier
     if fact.request_key != dossier.number_key or dossier.number_state in ("found", "misshapen"):
@@ -54,7 +54,7 @@ def _is_issued(builder: DecisionBuilder) -> None:
 
 
 def on_still_pending(builder: DecisionBuilder, fact: IdNumberStillPending) -> None:
-    """Said once: the registry is late."""
+    """Publish once that the registry is late."""
     dossier = builder.dossier
     if fact.request_key == dossier.number_key and dossier.number_state == "wanted" and not dossier.ended:
         dossier.number_state = "delayed"
@@ -62,9 +62,9 @@ def on_still_pending(builder: DecisionBuilder, fact: IdNumberStillPending) -> No
 
 
 def on_duplicate_suspected(builder: DecisionBuilder, fact: IdNumberDuplicateSuspected) -> None:
-    """The registry thinks this person has a number: somebody has to look. The same request may still succeed.
+    """The registry thinks that this person has a number: open a task for a specialist.
 
-    It may be suspected again after somebody has looked: then somebody has to look again.
+    The same request may still succeed, and a new suspicion after the task was closed opens another task.
     """
     dossier = builder.dossier
     still_cared_for = not dossier.ended or dossier.state == state.RETURNED
@@ -77,7 +77,7 @@ def on_duplicate_suspected(builder: DecisionBuilder, fact: IdNumberDuplicateSusp
 
 
 def on_number_refused(builder: DecisionBuilder, fact: IdNumberRefused) -> None:
-    """The registry will not answer this request any more: only now may another be made."""
+    """The registry has rejected this request: only now may a specialist make another one."""
     dossier = builder.dossier
     if fact.request_key != dossier.number_key or dossier.number_state not in state.AWAITED - {"misshapen"}:
         return
@@ -89,7 +89,7 @@ def on_number_refused(builder: DecisionBuilder, fact: IdNumberRefused) -> None:
 
 
 def on_check_answered(builder: DecisionBuilder, fact: IdCheckAnswered) -> None:
-    """A match is noted; anything else is a specialist's to look at. It blocks approval only where told to."""
+    """Note a match; any other answer opens a task for a specialist. Approval waits only where the procedure says so."""
     dossier = builder.dossier
     if fact.request_key != dossier.check_key or dossier.check_state != "wanted":
         return
@@ -123,7 +123,7 @@ def wait_for_number(builder: DecisionBuilder, task: Task, completion: Completion
 
 
 def on_hold_over(builder: DecisionBuilder) -> None:
-    """The set hour has come: ask the signatory, if the return is what waits."""
+    """The hour has come: if the return waits for the number, ask the signatory."""
     if not builder.dossier.ended and _is_held(builder):
         steps.open_step(builder)
 
@@ -141,18 +141,18 @@ def ask_again(builder: DecisionBuilder, task: Task, completion: Completion) -> N
 
 
 def accept_misshapen(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
-    """The registry has said which number it is: from now on it is a number like any other."""
+    """A specialist has asked the registry for the right number: treat it as any number that was found."""
     builder.close_task(task, completion.outcome)
     _is_issued(builder)
 
 
 def note(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
-    """Somebody has looked at it; nothing else follows."""
+    """End a task that asks a person to look; nothing else follows."""
     builder.close_task(task, completion.outcome)
 
 
 def _is_held(builder: DecisionBuilder) -> bool:
-    """Whether the flow stands at the return with no task for it."""
+    """Whether the return is the current step and has no task yet."""
     step = steps.current_step(builder)
     return (
         step is not None

@@ -1,4 +1,4 @@
-"""What the rules know of one dossier: its state, the tasks it stands in, and what was asked of others."""
+"""What the rules know of one dossier: its state, its open tasks, and its requests to others."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ STATES = {
     WITHDRAWN: "withdrawn by the applicant",
     STOPPED: "stopped",
 }
-"""The public states: open strings, new ones may come."""
+"""The public states. New ones may come."""
 ENDED = frozenset({RETURNED, NOT_ACCEPTED, REFUSED, WITHDRAWN, STOPPED})
 
 AWAITED = frozenset({"wanted", "delayed", "duplicate", "refused", "misshapen"})
-"""Number states in which there is no number yet that anybody may enter."""
+"""Number states without a number that may be entered in the register."""
 
 
 @dataclass(slots=True)
 class Task:
-    """One stay of a dossier in a stage. `role` is None where a machine is awaited; then nobody can complete it.
+    """One stay of a dossier in a stage. `role` is None where a machine is awaited; then no officer can complete it.
 
     `kind` names its outcomes (`outcomes.OUTCOMES`). `version` changes only when outcomes, holder or state change.
     """
@@ -67,19 +67,19 @@ class Task:
     state: str = "open"
     holder: str | None = None
     needs: str | None = None
-    """`blanks:<kind>`: completing it uses one up."""
+    """`blanks:<kind>`: completing the task uses up one blank. The column is `waiting_for`."""
     started_at: datetime | None = None
     started_office_at: datetime | None = None
     left_at: datetime | None = None
     left_office_at: datetime | None = None
     outcome: str | None = None
     completed_by: str | None = None
-    """The officer who ended it; never public."""
+    """The officer who ended the task; never public."""
 
 
 @dataclass(slots=True)
 class Dossier:
-    """The whole state, as stored. Times called `*_at` are office time."""
+    """The whole state, as stored. Times end in `_office_at`: office time; `hold_until` is office time as well."""
 
     dossier_id: UUID
     procedure_code: str
@@ -88,7 +88,7 @@ class Dossier:
     agency: str
     channel: str
     at_once: bool
-    """Received without waiting at reception: filed by an officer at the counter."""
+    """Whether it is received without waiting at reception: an officer filed it at the counter."""
     recorded_office_at: datetime
     trace_id: UUID
     sealed_contact: str
@@ -104,10 +104,10 @@ class Dossier:
     due_office_at: datetime | None = None
     paused_office_at: datetime | None = None
     paid: bool = False
-    """The financial obligation is met: it is not asked for again when a step is sent back."""
+    """Whether the financial obligation is met. It is not asked for again when a step is sent back."""
     fee: int | None = None
     step: int = -1
-    """Which of the procedure's steps is under way; -1 before the first."""
+    """Index of the current step of the procedure; -1 before the first."""
     tasks: list[Task] = field(default_factory=list)
     """Open ones."""
     appraised_by: str | None = None
@@ -124,7 +124,7 @@ class Dossier:
     number_waived: bool = False
     hold_until: datetime | None = None
     notes: list[dict[str, Any]] = field(default_factory=list)
-    """What officers wrote when they ended a task: {stage, outcome, by, office_at, note}. Never public."""
+    """Notes of officers who ended a task: {stage, outcome, by, office_at, note}. Never public."""
     lifecycle_sequence: int = 0
     request_sequence: int = 0
     notice_sequence: int = 0
@@ -213,7 +213,7 @@ def _typed(row: dict[str, Any], ids: tuple[str, ...], times: Mapping[str, str]) 
 
 @dataclass(frozen=True, slots=True)
 class DecisionContext:
-    """When a decision is made, and what it may use: nothing here looks at a clock, a database or chance by itself."""
+    """When a decision is made, and the resources it may use. `wall` and `office` are the two times of now."""
 
     wall: datetime
     office: datetime
@@ -243,7 +243,7 @@ class Completion:
 
 
 class EmittedEvent(NamedTuple):
-    """One fact to tell, in its place."""
+    """A fact to publish, with its sequence in the dossier's stream."""
 
     sequence: int
     ce_id: UUID
@@ -252,7 +252,7 @@ class EmittedEvent(NamedTuple):
 
 @dataclass(slots=True)
 class Decision:
-    """What follows: facts in order, tasks that are new, changed or closed, and timers (office time; None: no more)."""
+    """What follows: events in order; new, changed and closed tasks; timers (office time, None: cancelled)."""
 
     events: list[EmittedEvent] = field(default_factory=list)
     tasks: dict[UUID, Task] = field(default_factory=dict)

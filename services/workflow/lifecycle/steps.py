@@ -1,4 +1,7 @@
-"""The officers' steps, in the procedure's order, to the end; the number may hold the return, a check the approval."""
+"""The officers' steps in the procedure's order. A missing number may hold the return, a check the approval.
+
+Every rule here raises Refused before its first change.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def current_step(builder: DecisionBuilder) -> Step | None:
 
 
 def go_on(builder: DecisionBuilder) -> None:
-    """To the next step; with nothing left but the return, it is resolved."""
+    """Go to the next step. When only the return is left, the dossier is resolved."""
     builder.dossier.step += 1
     step = current_step(builder)
     if step is not None and step.stage == "return" and builder.dossier.step > 0:
@@ -40,7 +43,7 @@ def go_on(builder: DecisionBuilder) -> None:
 
 
 def open_step(builder: DecisionBuilder) -> None:
-    """Open the current step's task, unless something it may not go without is still awaited."""
+    """Open the task of the current step, unless it has to wait for a check or a number."""
     step = current_step(builder)
     if step is None:
         return
@@ -57,7 +60,7 @@ def open_step(builder: DecisionBuilder) -> None:
     if step.stage == "consultation":
         builder.emit(ConsultationAsked, answer_due_at=task.due_office_at)
     if step.stage == "return" and builder.dossier.state == state.RESOLVED:
-        # Only now: while it is held for the number nobody should come for it.
+        # Not before: nobody should come for a result that is held for the number.
         without = builder.dossier.number_state in AWAITED
         builder.notify(DossierResolved, "ready_without_number" if without else None)
 
@@ -68,7 +71,10 @@ def check_holds(builder: DecisionBuilder) -> bool:
 
 
 def number_holds(builder: DecisionBuilder) -> bool:
-    """The return waits for the number until the set hour; then the signatory decides, never the clock by itself."""
+    """Whether the return waits for the number. At the procedure's hour the signatory decides, never the clock alone.
+
+    Waiting for another agency does not stop the legal clock (decree 61/2018 art. 19(5)).
+    """
     dossier = builder.dossier
     if dossier.number_state not in AWAITED or dossier.number_waived:
         return False
@@ -153,7 +159,7 @@ def hand_over(builder: DecisionBuilder, task: Task, completion: Completion) -> N
 
 
 def hand_over_at_once(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
-    """Same visit: signed, resolved and returned in one act."""
+    """Same visit: sign, resolve and return at once (decree 61/2018 art. 17(4))."""
     signature = signing.read_signature(builder.dossier, builder.procedure, completion.fields, completion.holder)
     entry = signing.read_entry(builder.dossier, completion.fields)
     signing.sign(builder, signature)
@@ -165,7 +171,7 @@ def hand_over_at_once(builder: DecisionBuilder, task: Task, completion: Completi
 
 
 def refuse(builder: DecisionBuilder, task: Task, _: Completion) -> None:
-    """A reasoned letter, inside the processing time (decree 61/2018 art. 19(8)); not the same as not accepting."""
+    """Refuse on substance, with a reason, within the processing time (decree 61/2018 art. 19(8))."""
     if builder.dossier.state == state.RESOLVED:
         raise Refused(
             "already-ended", "Hồ sơ đã giải quyết xong.", "The dossier has been decided already.", conflict=True
@@ -180,7 +186,7 @@ def refuse(builder: DecisionBuilder, task: Task, _: Completion) -> None:
 
 
 def send_back(builder: DecisionBuilder, task: Task, _: Completion) -> None:
-    """A step back, as leaders do every day."""
+    """Go back a step. Back at the approval, the signature is void."""
     if builder.dossier.step < 1:
         raise Refused(
             "no-step-before", "Không có bước trước để trả lại.", "There is no step before this one.", conflict=True
@@ -196,7 +202,7 @@ def send_back(builder: DecisionBuilder, task: Task, _: Completion) -> None:
 
 
 def _resolve(builder: DecisionBuilder) -> None:
-    """Decided: the result has a number, the dossier's own code where nobody gave it another."""
+    """Decide the dossier. A result without a number gets the dossier's code as its number."""
     result = builder.dossier.result or {}
     builder.dossier.result = {**result, "number": result.get("number") or builder.dossier.dossier_code}
     builder.dossier.state = state.RESOLVED

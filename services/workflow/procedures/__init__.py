@@ -2,7 +2,7 @@
 
 Each `<code>.toml` beside this file is one procedure as first published; `PUT /v1/procedures/{code}` makes later
 versions. A dossier keeps the version in force when it was received. Figures the law leaves to the province are fields
-here, never constants in code, and say how certain they are: A read in the law, B in secondary material, C plausible,
+here, never constants in code. Each names its certainty: A read in the law, B in secondary material, C plausible,
 D unknown.
 
 Two words in `subject_schema` are ours (JSON Schema lets validators ignore them): `"x-date": "birth"` or `"past"` on a
@@ -30,7 +30,7 @@ Stage = Literal["appraisal", "consultation", "approval", "issuing", "return"]
 Certainty = Literal["A", "B", "C", "D"]
 GROUPS = ("birth", "certification", "civil_status", "construction", "extract", "household_business", "land", "linked",
           "social")  # fmt: skip
-"""The procedure groups: a metrics label, so at most 15 and none that anybody makes up."""
+"""The procedure groups. They are a metrics label, so the list is fixed and has at most 15."""
 MAX_MONEY = 1_000_000_000
 """Đồng of one item of a fee."""
 Role = Literal["counter", "specialist", "signatory", "records_clerk", "centre_director"]
@@ -107,7 +107,7 @@ class Procedure(Part):
     """How sure it is that this is the national code: domain facts and public code lists (B), or a local code (D)."""
     names: Names
     group: str = Field(pattern=r"^[a-z_]{3,30}$")
-    """One of `GROUPS`. Asked of what is put, not of what is stored: a row of an older release must still be read."""
+    """One of `GROUPS`. Checked when a procedure is put, not when it is loaded: rows of older releases must load."""
     valid_from: date = date(2025, 7, 1)
     valid_to: date | None = None
     time: TimeLimit
@@ -211,7 +211,7 @@ class Procedure(Part):
         try:
             error = next(validator.iter_errors(self.example.get("subject")), None)
         except Exception as broken:
-            # A `$ref` to nothing, or one that never ends: intake would fall over it with every submission.
+            # A `$ref` to nothing or to itself would fail intake with every submission.
             raise broken_rule(
                 f"Không đi theo được subject_schema: {type(broken).__name__}.",
                 f"subject_schema cannot be followed: {type(broken).__name__}.",
@@ -224,7 +224,7 @@ class Procedure(Part):
         return self
 
     def same_rules(self, other: Procedure) -> bool:
-        """Whether both say the same but for version and intake mode."""
+        """Whether both are equal apart from version and intake mode."""
         outside = {"version", "intake_mode", "record_only_reason"}
         return self.model_dump(exclude=outside) == other.model_dump(exclude=outside)
 

@@ -1,7 +1,8 @@
 """Where work is stuck, since when and why: the bottleneck verdict, from figures alone. Pure.
 
-The bottleneck is the stage with the highest score = age of the oldest / target, when that is over 1. Whether the queue
-grows, stands or drains is said, and decides nothing: two births stuck for two days are named as surely as a flood.
+The bottleneck is the stage with the highest score, if that is over 1. A score is the age of the oldest item divided by
+the stage's target. Whether the queue grows, stands or drains is reported, but does not decide: two dossiers that are
+stuck for two days are a bottleneck as much as a flood.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ WHY = {
     "consultation": "other_agency",
     "approval": "signing",
 }
-"""Who is awaited; every other stage waits for an officer."""
+"""Stage -> who is awaited; every other stage waits for an officer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,16 @@ class StageFigures:
     waiting: int
     oldest_seconds: float
     oldest_since: datetime | None
-    """Office time at which the oldest came."""
+    """Office time at which the oldest item entered the stage."""
     wait_p50_s: float | None
     wait_p95_s: float | None
     service_p50_s: float | None
     service_p95_s: float | None
     target_seconds: float
     counted_s: float
-    """Wall seconds that `arrived` and `left` count."""
+    """Length in wall seconds of the period of `arrived` and `left`."""
     short_of: str | None = None
-    """What the oldest waits for beside a pair of hands, e.g. `blanks:land_certificate`."""
+    """What the oldest task needs and the stock does not have, e.g. `blanks:land_certificate`."""
 
     @property
     def score(self) -> float:

@@ -118,7 +118,7 @@ def emitted() -> dict[tuple[str, str], set[str]]:
         for _ in range(14):
             happening = chance.choice(["task"] * 14 + ["opened", "hour", "time", *others])
             happen(centre, happening, chance.randrange(1, 4), chance.choice([None, None, None, None, 0, 1, 2]))
-        for event in centre.told:
+        for event in centre.emitted:
             for field, value in event.fact.model_dump(mode="json").items():
                 for one in value if isinstance(value, list) else [value]:
                     if one is not None:

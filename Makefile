@@ -12,20 +12,20 @@ READY := .venv/installed.lock
 
 help:
 	@printf '%s\n' \
-	  'make demo        một tuần của một xã / a week of one commune' \
-	  'make up          chạy hệ thống đến Ctrl-C / run the stack until Ctrl-C' \
-	  'make doctor      kiểm tra máy này / check this machine' \
-	  'make test        kiểm thử chỉ cần gói Python / tests that need only wheels' \
-	  'make test-kafka  kiểm thử trên Kafka thật / tests on a real Kafka (Java, Maven)' \
-	  'make test-clients bộ đọc chính thức / the official parsers (Node.js)' \
-	  'make check       định dạng, kiểu, ranh giới / format, lint, types, imports' \
-	  'make chaos       giết mọi thứ khi có việc / kill all under load (SEED= MINUTES=)' \
-	  'make bench       đo hiệu năng, nửa giờ / benchmarks, half an hour' \
-	  'make bench-long  đo hiệu năng, lâu hơn / longer benchmarks' \
-	  'make format      sửa định dạng / format the sources' \
-	  'make docs        sinh lại tài liệu / regenerate the documents' \
-	  'make lock        khoá lại các gói (cần uv) / update the lock files (needs uv)' \
-	  'ARGS="…"         tuỳ chọn thêm / more options; PYTHON=… chọn Python / the Python'
+	  'make demo          một tuần của một xã / a week of one commune' \
+	  'make up            chạy hệ thống đến Ctrl-C / run the stack until Ctrl-C' \
+	  'make doctor        kiểm tra máy này / check this machine' \
+	  'make test          kiểm thử chỉ cần gói Python / tests that need only wheels' \
+	  'make test-kafka    kiểm thử trên Kafka thật / tests on a real Kafka (Java, Maven)' \
+	  'make test-clients  bộ đọc chính thức / the official parsers (Node.js)' \
+	  'make check         định dạng, kiểu, ranh giới / format, lint, types, imports' \
+	  'make chaos         giết mọi thứ khi có việc / kill all under load (SEED= MINUTES=)' \
+	  'make bench         đo hiệu năng, nửa giờ / benchmarks, half an hour' \
+	  'make bench-long    đo hiệu năng, lâu hơn / longer benchmarks' \
+	  'make format        sửa định dạng / format the sources' \
+	  'make docs          sinh lại tài liệu / regenerate the documents' \
+	  'make lock          khoá lại các gói (cần uv) / update the lock files (needs uv)' \
+	  'ARGS="…"           tuỳ chọn thêm / more options; PYTHON=… chọn Python / the Python'
 
 # The stamp is a copy of the lock file that was installed last.
 $(READY): requirements/dev.lock deploy/local/prepare.sh

@@ -125,3 +125,18 @@ def test_the_project_is_described_as_it_is() -> None:
     for contract in project["tool"]["importlinter"]["contracts"]:
         for module in contract.get("source_modules", []) + contract.get("containers", []):
             assert importlib.util.find_spec(module), module
+
+
+def test_the_architecture_names_every_older_column_that_is_office_time() -> None:
+    """By the comments of the migrations, and `due_at`, which the law sets. New columns end in `_office_at`."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    columns = set()
+    for file in ROOT.glob("services/*/migrations/*.sql"):
+        table = ""
+        for line in file.read_text("utf-8").splitlines():
+            table = (re.findall(r"create table (\w+)", line) or [table])[0]
+            column = re.match(r"\s+(\w+_at)\s+timestamptz", line)
+            if column and ("-- office time" in line or column[1] == "due_at"):
+                columns.add(f"{table}.{column[1]}")
+    named = set(re.findall(r"`(\w+\.\w+_at)`", text))
+    assert named == columns

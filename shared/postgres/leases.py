@@ -40,11 +40,12 @@ class LeasedTable:
         taken = ", ".join((*self.key, *self.before))
         same = " and ".join(f"t.{column} = due.{column}" for column in self.key)
         shown = ", ".join(f"{'due' if column in self.before else 't'}.{column}" for column in self.returning)
-        # Materialized: a plain subquery may be run once per row, and would then take more than its limit.
+        # Materialized: a plain subquery may be run once per row, and would then take more than its limit. now(), not
+        # clock_timestamp(): only a stable function can bound the scan of an index.
         return f"""
           with due as materialized (
             select {taken} from {self.table}
-             where {self.open_rows} and {self.due_at} <= clock_timestamp()
+             where {self.open_rows} and {self.due_at} <= now()
              order by {self.due_at} limit $1 for update skip locked)
           update {self.table} t
              set tries = t.tries + 1, {self.due_at} = clock_timestamp() + $2 * interval '1 second', {self.assignments}

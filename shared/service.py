@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 Task = Callable[[], Awaitable[None]]
+RESTART_AFTER_S = 1.0
+"""Pause before a background task is started again."""
 
 
 @dataclass
@@ -184,7 +186,7 @@ async def _run_for_ever(task: Task) -> None:
         except Exception as error:
             if not is_transient(error):
                 log.exception("a background task failed and starts again", task=name)
-        await asyncio.sleep(1)
+        await asyncio.sleep(RESTART_AFTER_S)
 
 
 async def _until_done(step: Task) -> None:

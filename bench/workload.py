@@ -12,7 +12,7 @@ from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
-from services.intake.store import NewSubmission
+from services.intake.store import NewSubmission, SubmissionKey
 from shared.contract.envelope import new_id
 from shared.contract.events import DossierSubmitted, SubmittedComponent
 from shared.contract.partitions import DossierIds
@@ -83,4 +83,4 @@ def submissions(
             sealed_subject=sealer.seal(dossier_id, "subject", body["subject"]),
         )
         digest = hashlib.sha256(dossier_id.bytes).digest()
-        yield NewSubmission(dossier_id, "bench", str(dossier_id), digest, fact, new_id())
+        yield NewSubmission(dossier_id, SubmissionKey("bench", str(dossier_id)), digest, fact, new_id())

@@ -1,7 +1,7 @@
 """Publishing and consuming, attached to a service: outbox and relay, inbox and subscription, parked records, gauges.
 
-The broker is connected in the background and tried for ever; its state is a field of `/readyz` and a metric, and never
-decides whether the service is ready.
+The broker is connected in the background, and tried again until it answers. Its state is a field of `/readyz` and a
+metric, and never decides whether the service is ready.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from shared.telemetry.metrics import DeliveryMetrics, StageMetrics
 
 @dataclass(frozen=True)
 class States:
-    """A compacted topic: `state_of` builds the records of the dossiers whose events on the topic `source` were sent."""
+    """A compacted topic of states: `state_of` builds the records of dossiers whose events on `source` were sent."""
 
     source: str
     state_of: StateOf
 
 
 class Delivery:
-    """One service's outbox, metrics and stage targets; `part` attaches the tasks that publish and consume."""
+    """One service's outbox, metrics and stage targets. `part` adds the tasks that publish and consume."""
 
     def __init__(self, service: Service, settings: DeliverySettings) -> None:
         self._service, self._dsn = service, settings.database.get_secret_value()
@@ -39,14 +39,14 @@ class Delivery:
         self.metrics = DeliveryMetrics(service.metrics_registry, service=service.name)
         self.stages = StageMetrics(service.metrics_registry)
         self.targets = targets(settings.targets, settings.speed)
-        """stage -> seconds its age is measured against (working seconds for people's stages, wall for machines')."""
+        """stage -> target in seconds: working time for stages of people, wall time for stages of machines."""
         self.outbox = Outbox(service.pool)
 
     def consumer(self, inbox: Inbox) -> Consumer:
         return Consumer(inbox, self.outbox, self.metrics)
 
     def part(self, inbox: Inbox, states: States | None = None) -> Part:
-        """What `create_app` is given so that the service publishes, and consumes `inbox`."""
+        """The part that publishes the outbox and consumes `inbox`, for `create_app`."""
         relay = Relay(
             service=self._service.name,
             dsn=self._dsn,

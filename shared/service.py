@@ -1,8 +1,8 @@
 """A service process: an HTTP application with its own database, background tasks, health and metrics.
 
-HTTP serves at once. The database is connected in the background, and tried until it answers: a service starts while its
-database is down, and `/readyz` says so. Publishing and consuming events are attached by `shared.delivery`; a service
-without Kafka leaves them out.
+HTTP is served at once. The database is connected in the background, and tried again until it answers: a service starts
+while its database is down, and `/readyz` answers 503 until it is up. Publishing and consuming are attached by
+`shared.delivery`; a service without Kafka leaves them out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from shared.clock import OfficeClock
 from shared.http import body, health, openapi, problems
 from shared.http.access import Access
 from shared.http.access_log import AccessLog
+from shared.http.health import ReadinessReport
 from shared.http.server import serve
 from shared.postgres.migrate import migrate
 from shared.postgres.pool import wait_for_pool
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 Task = Callable[[], Awaitable[None]]
+RESTART_AFTER_S = 1.0
+"""Pause before a background task is started again."""
 
 
 @dataclass
 class Service:
-    """What every service has: settings, the centre's clock, known callers, metrics, and a database once it answers."""
+    """What every service has: settings, the office clock, tokens, metrics, and the connection pool once it is open."""
 
     settings: ServiceSettings
     office: OfficeClock = field(init=False)
@@ -52,7 +55,7 @@ class Service:
     prepared: bool = field(init=False, default=False)
     """The migrations and every `on_ready` are done."""
     stopping: bool = field(init=False, default=False)
-    """A signal to stop has come: `/readyz` answers 503, everything else works until the last request is answered."""
+    """A signal to stop has come: `/readyz` answers 503, everything else works until the socket is closed."""
     _pool: Pool | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -77,7 +80,7 @@ class Service:
         return self._pool
 
     def use(self, pool: Pool) -> None:
-        """From now on `pool()` is this migrated database's."""
+        """Let `pool()` return `pool`, whose database is migrated."""
         self._pool = pool
 
 
@@ -85,9 +88,10 @@ class Service:
 class Part:
     """What is attached to a service: routes, tasks, and more fields for `/readyz`.
 
-    `on_ready` runs once, in order, after the migrations and before any other task; it is tried again after transient
-    errors. `background` tasks run until the service stops, and are started again when they raise. `refreshers` set
-    gauges every `refresh_s`. `migrations` are packages whose migrations come before the service's own.
+    `on_ready` steps run once, in order, after the migrations and before any other task; a step is tried again after a
+    transient error. `background` tasks run until the service stops, and are started again when they end or raise.
+    `refreshers` set gauges every `refresh_s` seconds. `readiness` returns fields for `/readyz`. `migrations` are
+    packages whose migrations run before the service's own.
     """
 
     routers: Sequence[APIRouter] = ()
@@ -115,7 +119,7 @@ def create_app(service: Service, *parts: Part) -> FastAPI:
     app.add_middleware(AccessLog)
     problems.install(app)
     openapi.complete(app)
-    # Starlette tries routes one by one: the service's own come first, in the order of how often they are asked.
+    # Starlette compares routes one by one: the service's own come first, those with the most requests before others.
     for part in parts:
         for router in part.routers:
             app.include_router(router)
@@ -124,7 +128,7 @@ def create_app(service: Service, *parts: Part) -> FastAPI:
 
 
 def run(app: FastAPI) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered first (`shared.http.server`)."""
+    """Serve until SIGTERM or SIGINT, then stop gracefully (`shared.http.server`)."""
     service: Service = app.state.service
     settings = service.settings
 
@@ -153,7 +157,7 @@ async def _lifespan(service: Service, parts: Sequence[Part]) -> AsyncIterator[No
 
 
 async def _prepare(service: Service, parts: Sequence[Part], tasks: list[asyncio.Task[None]]) -> None:
-    """Connect, migrate, get ready; then start the background tasks and add them to `tasks`."""
+    """Connect, migrate and run the `on_ready` steps; then start the background tasks and add them to `tasks`."""
     settings = service.settings
     pool = await wait_for_pool(settings.database.get_secret_value(), name=service.name, size=settings.pool_size)
     packages = [package for part in parts for package in part.migrations] + [f"services.{service.name}"]
@@ -170,19 +174,19 @@ async def _prepare(service: Service, parts: Sequence[Part], tasks: list[asyncio.
 
 
 async def _run_for_ever(task: Task) -> None:
+    name = getattr(task, "__qualname__", str(task))
     while True:
         try:
             await task()
         except asyncio.CancelledError:
-            # A cancellation inside a client library is not ours: taken for ours, it would end the task silently.
+            # A client library may raise CancelledError although nobody cancelled this task: it must not end silently.
             if (current := asyncio.current_task()) is None or current.cancelling():
                 raise
-            log.warning("a background task was cancelled from inside and starts again")
+            log.warning("a library cancelled a background task, which starts again", task=name)
         except Exception as error:
             if not is_transient(error):
-                name = getattr(task, "__qualname__", str(task))
                 log.exception("a background task failed and starts again", task=name)
-        await asyncio.sleep(1)
+        await asyncio.sleep(RESTART_AFTER_S)
 
 
 async def _until_done(step: Task) -> None:
@@ -193,19 +197,20 @@ async def _until_done(step: Task) -> None:
         except Exception as error:
             if not is_transient(error):
                 raise
-            log.warning("preparing is retried", error=type(error).__name__)
+            name = getattr(step, "__qualname__", str(step))
+            log.warning("a step of the start failed and is tried again", step=name, error=type(error).__name__)
         await asyncio.sleep(0.5)
 
 
 def _end_process_on_error(task: asyncio.Task[None]) -> None:
-    """End the process when it cannot start: a wrong password or a broken migration needs a person."""
+    """End the process when the start fails for good: a person must mend a wrong password or a broken migration."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("cannot start", exc_info=error)
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _refresh(service: Service, refreshers: Sequence[Task]) -> None:
-    """Set the gauges every `refresh_s`, and let the garbage collector run on the same timer."""
+    """Set the gauges every `refresh_s` seconds, and run the garbage collector when it is due."""
     while True:
         try:
             for refresher in refreshers:
@@ -214,12 +219,12 @@ async def _refresh(service: Service, refreshers: Sequence[Task]) -> None:
             gc_timer.run_due()
         except Exception as error:
             if not is_transient(error):
-                log.exception("gauges not refreshed")
+                log.exception("gauges could not be refreshed")
         await asyncio.sleep(service.settings.refresh_s)
 
 
-async def _readiness(service: Service, parts: Sequence[Part]) -> tuple[bool, dict[str, Any]]:
-    """(ready, fields): ready means the database answers and is migrated, never the broker or the registry."""
+async def _readiness(service: Service, parts: Sequence[Part]) -> ReadinessReport:
+    """Ready when the database answers and the service is prepared, whatever the broker and the registry do."""
     try:
         await asyncio.wait_for(service.pool().fetchval("select 1"), 3)
         if not service.prepared:
@@ -234,4 +239,4 @@ async def _readiness(service: Service, parts: Sequence[Part]) -> tuple[bool, dic
     fields: dict[str, Any] = {"status": status, "service": service.name}
     for part in reversed(parts):
         fields |= part.readiness()
-    return ready, fields
+    return ReadinessReport(ready, fields)

@@ -238,7 +238,7 @@ async def test_a_submission_by_its_key_and_by_its_id(seeded: Any) -> None:
 
     async def ask() -> None:
         async with one.pool.acquire() as tx:
-            found = await intake_store.find_by_key(tx, "counter", "key-77")
+            found = await intake_store.find_by_key(tx, intake_store.SubmissionKey("counter", "key-77"))
             assert found
             row = await intake_store.find_submission(tx, found.dossier_id)
             await intake_store.list_components(tx, row)

@@ -1,7 +1,7 @@
-"""Accepting submissions in groups: those that arrive while one transaction is under way share the next one.
+"""Stores submissions in groups: those that arrive while one transaction is under way share the next one.
 
-A submission is answered only after its group has committed. A group that fails for a transient reason fails for all its
-members (503, nothing stored); one that fails because of its data is tried one by one.
+A submission is answered only after its group has committed. After a transient error the whole group fails (503, nothing
+is stored). After an error in the data each submission is tried on its own.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from shared.outbox.publish import Outbox
 from shared.postgres.group_commit import GroupCommit
 
 MAX_GROUP, MAX_WAITING = 200, 2_000
-"""Submissions in one transaction, and waiting for one, at most."""
+"""At most so many submissions are in one transaction, and wait for one."""
 
 
 class Acceptance:
-    """The one writer of submissions in this process."""
+    """The only writer of submissions in this process."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -29,7 +29,7 @@ class Acceptance:
         )
 
     async def accept(self, new: NewSubmission) -> StoredSubmission:
-        """What is stored under the submission's key once that is committed: this submission, or an earlier one."""
+        """Store a submission. Returns what is stored under its key after the commit: it, or an earlier one."""
         return await self._group.submit(new)
 
     async def run(self) -> None:
@@ -37,18 +37,18 @@ class Acceptance:
         await self._group.run()
 
     async def commit(self, group: Sequence[NewSubmission]) -> Sequence[StoredSubmission]:
-        """One transaction: store them with their events. Returns what is stored under each one's key."""
-        # Of two with one key in a group the first is stored, and the second is answered with it.
-        first = {(new.caller, new.idempotency_key): new for new in reversed(group)}
+        """Store a group with its events in one transaction. Returns what is stored under each submission's key."""
+        # Of two with the same key in one group the first is stored; the second is answered with it.
+        first = {new.key: new for new in reversed(group)}
         async with self._outbox.transaction() as transaction:
             stored = await store.add_submissions(transaction.tx, list(first.values()))
-            newcomers = [
+            events = [
                 Outgoing(new.dossier_id, 1, new.fact, new_id(), new.trace_id)
                 for key, new in first.items()
                 if stored[key].dossier_id == new.dossier_id
             ]
-            transaction.append(newcomers)
-            transaction.on_commit(lambda: fault_point("intake-after-commit", len(newcomers)))
+            transaction.append(events)
+            transaction.on_commit(lambda: fault_point("intake-after-commit", len(events)))
             await transaction.flush()
-            fault_point("intake-before-commit", len(newcomers))
-        return [stored[new.caller, new.idempotency_key] for new in group]
+            fault_point("intake-before-commit", len(events))
+        return [stored[new.key] for new in group]

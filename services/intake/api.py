@@ -1,4 +1,4 @@
-"""Intake's HTTP: submit a dossier, hand things in later, look at what was submitted."""
+"""Intake's HTTP: submit a dossier, hand in a supplement, ask to withdraw, show what was submitted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared import service
 from shared.clock import VIETNAM
 from shared.contract.envelope import trace_of
 from shared.contract.events import SupplementSubmitted, WithdrawalRequested
-from shared.http.access import ROLES, Caller, allow
+from shared.http.access import ROLES, allow
 from shared.http.body import digest, dumps, read_object
 from shared.http.idempotency import Key, KeyedRoute
 from shared.http.openapi import describe
@@ -32,13 +32,13 @@ KEY_REUSED = "idempotency-key-reused"
 
 
 class FilingRoute(KeyedRoute):
-    """Submitting: who may not file is told so before anything is said about the key."""
+    """Submitting: a caller who may not file gets 401 or 403 before the key is read."""
 
     admit = staticmethod(_may_file)
 
 
 def create_app(app: IntakeApp) -> FastAPI:
-    """The whole service: routes, tasks, what it publishes and consumes."""
+    """The whole service: its routes and background tasks, publishing and consuming."""
     own = Part(
         routers=[_dossiers(app), _requests(app), contents.router(app)],
         background=[app.acceptance.run, app.read_procedures, app.send_heartbeats, app.sweep_uploads],
@@ -48,10 +48,11 @@ def create_app(app: IntakeApp) -> FastAPI:
 
 
 def _dossiers(app: IntakeApp) -> APIRouter:
+    """Submitting, and showing what was submitted."""
     routes = APIRouter(prefix="/v1/dossiers", tags=["dossiers"])
 
     def answer(stored: store.StoredSubmission, status: int) -> Response:
-        # Written by hand, as `Accepted` describes it: the fastest route of all (docs/performance.md).
+        # Built by hand in the form of `Accepted`: this is the busiest route (docs/performance.md).
         accepted = {
             "dossier_id": stored.dossier_id,
             "tracking_secret": tracking_secret(app.secret_key, stored.dossier_id),
@@ -63,10 +64,13 @@ def _dossiers(app: IntakeApp) -> APIRouter:
         return Response(dumps(accepted), status, media_type="application/json")
 
     async def submit(request: Request, key: Key) -> Response:
-        """Accept a dossier. 201 means: stored, will take effect once, whatever dies afterwards."""
+        """Submit a dossier.
+
+        201: it is stored and will take effect exactly once. The same key and body again: 200 and the same answer.
+        """
         caller = _may_file(request)
         body = await read_object(request)
-        app.service.pool()
+        app.service.pool()  # 503 before anything is judged
         office_now = app.service.office.now()
         try:
             if not len(app.catalogue):
@@ -74,12 +78,13 @@ def _dossiers(app: IntakeApp) -> APIRouter:
             today = office_now.astimezone(VIETNAM).date()
             submission, procedure = rules.accept(body, lambda code: app.catalogue.find(code, today), office_now)
         except (Problem, Complaints):
-            if (earlier := await _accepted_before(app, caller, key, digest(body))) is None:
+            if (earlier := await _accepted_before(app, store.SubmissionKey(caller.name, key), digest(body))) is None:
                 raise
             return answer(earlier, 200)
         dossier_id, trace_id = app.dossier_ids.next(time.monotonic()), trace_of(request.headers.get("traceparent"))
-        fact = facts.submitted(app.sealer, dossier_id, submission, procedure["version"], office_now, caller.role)
-        new = store.NewSubmission(dossier_id, caller.name, key, digest(body), fact, trace_id)
+        filing = facts.Filing(dossier_id, procedure["version"], office_now, caller.role)
+        fact = facts.submitted(app.sealer, submission, filing)
+        new = store.NewSubmission(dossier_id, store.SubmissionKey(caller.name, key), digest(body), fact, trace_id)
         stored = await app.acceptance.accept(new)
         if stored.dossier_id == new.dossier_id:
             return answer(stored, 201)
@@ -94,14 +99,15 @@ def _dossiers(app: IntakeApp) -> APIRouter:
         status_code=201,
         response_class=Response,
         responses={
-            200: {"model": Accepted, "description": "Accepted before under the same key, with the same body"},
-            201: {"model": Accepted, "description": "Accepted now"},
+            200: {"model": Accepted, "description": "Accepted before, under the same key and with the same body"},
+            201: {"model": Accepted, "description": "Accepted"},
         },
         openapi_extra=describe(
             body=rules.Submission,
+            invalid="invalid-submission",
             problems={
                 409: [KEY_REUSED],
-                422: ["invalid-submission", "unknown-procedure", "procedure-not-yet-valid", "procedure-closed"],
+                422: ["unknown-procedure", "procedure-not-yet-valid", "procedure-closed"],
                 503: ["procedures-not-yet-known"],
             },
             roles=FILERS,
@@ -115,7 +121,7 @@ def _dossiers(app: IntakeApp) -> APIRouter:
         openapi_extra=describe(problems={404: ["unknown-dossier"]}, roles=ROLES, secret=True),
     )
     async def get_dossier(request: Request, dossier_id: UUID, secret: Secret = None) -> dict[str, Any]:
-        """The submission as accepted, without persons. Its status is workflow's to say."""
+        """Show a submission as it was accepted, without personal data. Workflow has the dossier's status."""
         caller_or_secret(app, request, dossier_id, secret)
         async with app.service.pool().acquire() as tx:
             row = await store.find_submission(tx, dossier_id)
@@ -127,30 +133,30 @@ def _dossiers(app: IntakeApp) -> APIRouter:
 
 
 def _requests(app: IntakeApp) -> APIRouter:
-    """What is handed in or asked for after the submission; workflow decides about it."""
+    """Supplements and withdrawals; workflow decides about them."""
     routes = APIRouter(prefix="/v1/dossiers", tags=["dossiers"])
 
     async def requester_of(request: Request, dossier_id: UUID, secret: Secret = None) -> str:
-        # A dependency: who asks is settled before headers are looked at. Async: FastAPI runs others in a thread.
+        # A dependency, so that 401, 403 and 404 come before 400. Async, because FastAPI runs sync ones in a thread.
         return caller_or_secret(app, request, dossier_id, secret, *REQUESTERS)
 
     async def supplement(
         request: Request, dossier_id: UUID, key: Key, caller: str = Depends(requester_of)
     ) -> dict[str, Any]:
-        """Hand in what was asked for. Whether it still can be taken is decided by workflow."""
+        """Hand in a supplement. 202: it is stored; workflow decides whether the dossier can still take it."""
         body = await read_object(request)
-        given = rules.read_supplement(body)
+        parsed = rules.read_supplement(body)
         async with app.service.pool().acquire() as tx:
             row = await store.find_submission(tx, dossier_id)
         if row is None:
             raise unknown_dossier()
         procedure = app.catalogue.find(row["procedure_code"], app.today())
         if procedure is not None:
-            rules.check_supplement(given, procedure, known={part["code"] for part in store.components_of(row)})
+            rules.check_supplement(parsed, procedure, known={part["code"] for part in store.components_of(row)})
         fact = SupplementSubmitted(
             office_at=app.service.office.now(),
-            components=facts.components(given.components),
-            sealed_note=None if given.note is None else app.sealer.seal(dossier_id, "note", given.note),
+            components=facts.components(parsed.components),
+            sealed_note=None if parsed.note is None else app.sealer.seal(dossier_id, "note", parsed.note),
         )
         await _add_request(app, store.NewRequest(caller, key, dossier_id, "supplement", digest(body)), fact)
         return {"dossier_id": dossier_id, "status": "submitted", "request": "supplement"}
@@ -158,18 +164,18 @@ def _requests(app: IntakeApp) -> APIRouter:
     async def withdrawal(
         request: Request, dossier_id: UUID, key: Key, caller: str = Depends(requester_of)
     ) -> dict[str, Any]:
-        """Ask to withdraw. Whether it comes in time is decided by workflow."""
+        """Ask to withdraw the dossier. 202: the request is stored; workflow decides whether it comes in time."""
         body = await read_object(request)
-        given = rules.read_withdrawal(body)
+        parsed = rules.read_withdrawal(body)
         fact = WithdrawalRequested(
-            office_at=app.service.office.now(), sealed_reason=app.sealer.seal(dossier_id, "reason", given.reason)
+            office_at=app.service.office.now(), sealed_reason=app.sealer.seal(dossier_id, "reason", parsed.reason)
         )
         await _add_request(app, store.NewRequest(caller, key, dossier_id, "withdrawal", digest(body)), fact)
         return {"dossier_id": dossier_id, "status": "submitted", "request": "withdrawal"}
 
-    for path, endpoint, model, codes in (
-        ("/{dossier_id}/supplement", supplement, rules.Supplement, ["invalid-submission"]),
-        ("/{dossier_id}/withdrawal", withdrawal, rules.Withdrawal, ["invalid-submission"]),
+    for path, endpoint, model in (
+        ("/{dossier_id}/supplement", supplement, rules.Supplement),
+        ("/{dossier_id}/withdrawal", withdrawal, rules.Withdrawal),
     ):
         routes.add_api_route(
             path,
@@ -179,7 +185,8 @@ def _requests(app: IntakeApp) -> APIRouter:
             response_model=RequestTaken,
             openapi_extra=describe(
                 body=model,
-                problems={404: ["unknown-dossier"], 409: [KEY_REUSED], 422: codes},
+                invalid="invalid-submission",
+                problems={404: ["unknown-dossier"], 409: [KEY_REUSED]},
                 roles=REQUESTERS,
                 secret=True,
             ),
@@ -188,26 +195,29 @@ def _requests(app: IntakeApp) -> APIRouter:
 
 
 async def _accepted_before(
-    app: IntakeApp, caller: Caller, key: str, body_digest: bytes
+    app: IntakeApp, key: store.SubmissionKey, body_digest: bytes
 ) -> store.StoredSubmission | None:
-    """The rules may have changed since this very body was accepted: the answer of a key never changes."""
+    """What was accepted under this key with this body. Raises Problem 409 for another body.
+
+    The answer of a key never changes, even when the rules would refuse the same body now.
+    """
     async with app.service.pool().acquire() as tx:
-        earlier = await store.find_by_key(tx, caller.name, key)
+        earlier = await store.find_by_key(tx, key)
     if earlier is not None and earlier.body_digest != body_digest:
         raise key_reused() from None
     return earlier
 
 
 async def _add_request(app: IntakeApp, new: store.NewRequest, fact: SupplementSubmitted | WithdrawalRequested) -> None:
-    """Store it once under its key, and publish its fact. Raises Problem 404, 409."""
+    """Store the request once under its key, and publish its fact. Raises Problem 404, 409."""
     async with app.delivery.outbox.transaction() as transaction:
         if await store.find_submission(transaction.tx, new.dossier_id) is None:
             raise unknown_dossier()
         components = fact.components if isinstance(fact, SupplementSubmitted) else ()
-        is_new, stored = await store.add_request(transaction.tx, new, components)
-        if stored != new:
+        added = await store.add_request(transaction.tx, new, components)
+        if added.stored != new:
             raise key_reused()
-        if is_new:
+        if added.is_new:
             submission = await store.lock_submission(transaction.tx, new.dossier_id)
             transaction.append([await store.next_event(transaction.tx, submission, fact)])
 

@@ -1,4 +1,4 @@
-"""Intake's application object: what its routes, handlers and tasks share, put together once."""
+"""Intake's application object: what its routes, handlers and tasks share."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from shared.service import Service
 HEARTBEAT_S = 60.0
 SWEEP_EVERY_S = 3_600.0
 ABANDONED_AFTER_S = 86_400.0
+"""An upload that is not finished so many wall seconds after its start is deleted."""
 
 
 @dataclass
@@ -48,13 +49,13 @@ class IntakeApp:
         return self.service.office.now().astimezone(VIETNAM).date()
 
     async def read_procedures(self) -> None:
-        """Keep the compiled copy of the procedures as new as the table, until cancelled."""
+        """Read new versions of procedures from the table, until cancelled."""
         while True:
             await self.catalogue.refresh(self.service.pool())
             await asyncio.sleep(0.25 if not len(self.catalogue) else 2.0)
 
     async def send_heartbeats(self) -> None:
-        """Publish a heartbeat every minute, so that a silent pipeline is noticed whatever the traffic."""
+        """Publish a heartbeat every minute, so that a broken pipeline is noticed even without traffic."""
         while True:
             fact = SubmissionHeartbeat(sent_at=wall_now())
             async with self.delivery.outbox.transaction() as transaction:
@@ -62,7 +63,7 @@ class IntakeApp:
             await asyncio.sleep(HEARTBEAT_S)
 
     async def sweep_uploads(self) -> None:
-        """Delete now and then what interrupted uploads left when this process died during them."""
+        """Delete every hour what remains of uploads during which a process died."""
         while True:
             await store.drop_abandoned(self.service.pool(), ABANDONED_AFTER_S)
             await asyncio.sleep(SWEEP_EVERY_S)

@@ -1,4 +1,4 @@
-"""Who may file, and who may add to a dossier: a role's token, or the citizen's own tracking secret."""
+"""Who may submit, and who may act on a dossier later: a role's token, or the citizen's tracking secret."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from shared.privacy.tracking import is_tracking_secret
 
 FILERS = ("counter", "specialist", "centre_director", "system")
 REQUESTERS = ("counter", "system")
-Secret = Annotated[str | None, Query()]
+Secret = Annotated[
+    str | None,
+    Query(description="The citizen's `tracking_secret`, instead of a token. A wrong one is answered 404."),
+]
 
 
 def caller_or_secret(app: IntakeApp, request: Request, dossier_id: UUID, secret: str | None, *roles: str) -> str:
-    """The caller's name: a role's token, or the citizen's secret. A wrong secret looks like an unknown dossier.
+    """The caller's name: the role of the token, or `citizen:` and the dossier's id for the citizen's secret.
 
-    Raises Problem 401, 403 or 404.
+    Raises Problem 401, 403 or 404; a wrong secret is answered as an unknown dossier is.
     """
     if secret is not None:
         if not is_tracking_secret(app.secret_key, dossier_id, secret):

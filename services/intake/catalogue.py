@@ -1,4 +1,4 @@
-"""Intake's own copy of the procedures, compiled once a version, so that checking a submission asks nobody."""
+"""Intake's own copy of the procedures: submissions are checked without asking another service."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class ProcedureCatalogue:
-    """The procedures as last read from the table, every version of each."""
+    """All versions of all procedures, each compiled once."""
 
     def __init__(self) -> None:
         self._rules: dict[str, dict[int, ProcedureRules]] = {}
 
     def __len__(self) -> int:
-        """How many procedures, whatever their versions."""
+        """The number of procedures, not of versions."""
         return len(self._rules)
 
     def find(self, code: str, day: date) -> ProcedureRules | None:
@@ -29,12 +29,13 @@ class ProcedureCatalogue:
         return version_in_force(self._rules.get(code, {}).values(), day)
 
     async def refresh(self, pool: Pool) -> None:
-        """Read versions that are new; compile those alone."""
+        """Read and compile the versions that are new in the table."""
         known = [(code, version) for code, versions in self._rules.items() for version in versions]
         async with pool.acquire() as tx:
             for procedure in await store.list_procedures(tx, known):
                 self.keep(procedure)
 
     def keep(self, document: Mapping[str, Any]) -> None:
+        """Compile one version, a document as in ProcedurePublished."""
         rules = ProcedureRules(document)
         self._rules.setdefault(rules.code, {})[rules.version] = rules

@@ -1,4 +1,4 @@
-"""The files of a dossier: streamed in pieces, checked against their hash, published once they are whole."""
+"""The contents of a dossier's components: streamed in pieces, checked against their hashes, published when whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request
@@ -25,16 +25,24 @@ if TYPE_CHECKING:
     from shared.postgres.pool import Pool, Tx
 
 BINARY = {"type": "string", "format": "binary"}
-MEDIA = ("application/pdf", "application/octet-stream", "image/jpeg", "image/png", "image/tiff")
+MEDIA_TYPES = ("application/pdf", "application/octet-stream", "image/jpeg", "image/png", "image/tiff")
 LIMIT = 50 * 1024 * 1024
 """Bytes of one component's content."""
 PIECE = 256 * 1024
-TYPES = re.compile(r"^(application/pdf|application/octet-stream|image/(jpeg|png|tiff))$")
+"""Bytes of one row of `content_pieces`."""
 CONTENT_DIGEST = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/=]*):")
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 
+class StoredPieces(NamedTuple):
+    """An upload whose pieces are stored: SHA-256 in hex, size in bytes."""
+
+    sha256: str
+    size: int
+
+
 def router(app: IntakeApp) -> APIRouter:
+    """`PUT /v1/dossiers/{id}/components/{code}/content`."""
     routes = APIRouter(prefix="/v1/dossiers", tags=["dossiers"])
 
     @routes.put(
@@ -43,7 +51,7 @@ def router(app: IntakeApp) -> APIRouter:
         response_model=ContentStored,
         openapi_extra=describe(
             body=BINARY,
-            media=MEDIA,
+            media=MEDIA_TYPES,
             problems={
                 400: ["malformed-hash", "interrupted"],
                 404: ["unknown-dossier", "unknown-component"],
@@ -58,23 +66,25 @@ def router(app: IntakeApp) -> APIRouter:
     async def put_content(
         request: Request,
         dossier_id: UUID,
-        code: Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,60}$")],
+        code: Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="The component's code.")],
         secret: Secret = None,
     ) -> dict[str, Any]:
-        """Store a component's content. It is checked against the hash it was announced with (`sha256` of the component)
-        and the one sent with it (`Content-SHA256` in hex, or RFC 9530's `Content-Digest`); nothing is kept when it
-        differs."""
+        """Store a component's content; it replaces an earlier one.
+
+        Its SHA-256 must be the one announced with the component (`sha256`), and the one sent with the content
+        (`Content-SHA256` in hex, or RFC 9530's `Content-Digest`). Otherwise nothing is stored.
+        """
         caller_or_secret(app, request, dossier_id, secret, *REQUESTERS)
         refuse_compressed(request)
-        kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
-        if not TYPES.match(kind):
+        media_type = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+        if media_type not in MEDIA_TYPES:
             raise Problem(
                 415,
                 "wrong-content-type",
                 vi="Chỉ nhận PDF, JPEG, PNG, TIFF hoặc application/octet-stream.",
                 en="Only PDF, JPEG, PNG, TIFF or application/octet-stream.",
             )
-        sent_hash = _hash_of(request)
+        sent_hash = _sent_hash(request)
         if int_or_zero(request.headers.get("content-length")) > LIMIT:
             raise _too_large()
         pool = app.service.pool()
@@ -82,10 +92,12 @@ def router(app: IntakeApp) -> APIRouter:
             announced = await _announced_hash(tx, dossier_id, code)
         upload_id = new_id()
         try:
-            digest, size = await _store_pieces(request, pool, upload_id)
-            if size == 0:
-                raise Problem(422, "empty-content", vi="Tệp rỗng; chưa lưu gì.", en="The file is empty.")
-            if {sent_hash, announced} - {None, digest}:
+            stored = await _store_pieces(request, pool, upload_id)
+            if stored.size == 0:
+                raise Problem(
+                    422, "empty-content", vi="Tệp rỗng; chưa lưu gì.", en="The file is empty; nothing was stored."
+                )
+            if {sent_hash, announced} - {None, stored.sha256}:
                 raise Problem(
                     422,
                     "hash-differs",
@@ -95,20 +107,21 @@ def router(app: IntakeApp) -> APIRouter:
         except BaseException:
             await asyncio.shield(store.drop_upload(pool, upload_id))
             raise
-        upload = store.Upload(upload_id, bytes.fromhex(digest), size, kind)
+        upload = store.Upload(upload_id, bytes.fromhex(stored.sha256), stored.size, media_type)
         async with app.delivery.outbox.transaction() as transaction:
             submission = await store.lock_submission(transaction.tx, dossier_id)
             if await store.set_content(transaction.tx, dossier_id, code, upload):
                 fact = ComponentStored(
-                    office_at=app.service.office.now(), component_code=code, sha256=digest, size=size
+                    office_at=app.service.office.now(), component_code=code, sha256=stored.sha256, size=stored.size
                 )
                 transaction.append([await store.next_event(transaction.tx, submission, fact)])
-        return {"dossier_id": dossier_id, "code": code, "sha256": digest, "size": size}
+        return {"dossier_id": dossier_id, "code": code, **stored._asdict()}
 
     return routes
 
 
 async def _announced_hash(tx: Tx, dossier_id: UUID, code: str) -> str | None:
+    """The SHA-256 that the component was announced with, in hex. Raises Problem 404."""
     submission = await store.find_submission(tx, dossier_id)
     if submission is None:
         raise unknown_dossier()
@@ -118,36 +131,36 @@ async def _announced_hash(tx: Tx, dossier_id: UUID, code: str) -> str | None:
     return components[code]
 
 
-def _hash_of(request: Request) -> str | None:
-    """The hash sent with the content, as hex; none when there is none. Raises Problem 400 for one that is no hash."""
+def _sent_hash(request: Request) -> str | None:
+    """The SHA-256 sent with the content, in hex; None when none is sent. Raises Problem 400 for a malformed one."""
     plain = request.headers.get("content-sha256", "").strip().lower()
     if plain:
         if SHA256.match(plain):
             return plain
-        raise _no_hash()
+        raise _malformed_hash()
     found = CONTENT_DIGEST.search(request.headers.get("content-digest", ""))
     if found is None:
         return None
     try:
         raw = base64.b64decode(found[1], validate=True)
     except ValueError:
-        raise _no_hash() from None
+        raise _malformed_hash() from None
     if len(raw) != 32:
-        raise _no_hash()
+        raise _malformed_hash()
     return raw.hex()
 
 
-def _no_hash() -> Problem:
+def _malformed_hash() -> Problem:
     return Problem(
         400,
         "malformed-hash",
         vi="Mã băm gửi kèm không phải SHA-256.",
-        en="The hash sent with the content is no SHA-256.",
+        en="The hash sent with the content is not a SHA-256.",
     )
 
 
-async def _store_pieces(request: Request, pool: Pool, upload_id: UUID) -> tuple[str, int]:
-    """(SHA-256 as hex, bytes) of what came, stored piece by piece."""
+async def _store_pieces(request: Request, pool: Pool, upload_id: UUID) -> StoredPieces:
+    """Store the body piece by piece as it arrives. Raises Problem 413 when it is larger than LIMIT."""
     whole, size, number, piece = hashlib.sha256(), 0, 0, bytearray()
     async for part in request.stream():
         whole.update(part)
@@ -161,7 +174,7 @@ async def _store_pieces(request: Request, pool: Pool, upload_id: UUID) -> tuple[
             number += 1
     if piece:
         await store.add_piece(pool, upload_id, number, bytes(piece))
-    return whole.hexdigest(), size
+    return StoredPieces(whole.hexdigest(), size)
 
 
 def _too_large() -> Problem:

@@ -1,9 +1,10 @@
-"""The events of accepted submissions: persons and subject sealed, the rest as it was given."""
+"""The facts that intake publishes. Persons, contacts and subjects are sealed; the rest is as submitted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from shared.contract.events import DossierSubmitted, SubmittedComponent
@@ -11,11 +12,17 @@ from shared.privacy.sealed import Sealer
 from shared.submission import rules
 
 
-def submitted(
-    sealer: Sealer, dossier_id: UUID, submission: rules.Submission, version: int, office_now: datetime, role: str
-) -> DossierSubmitted:
-    """The fact. `version` is the procedure's, `role` the caller's."""
-    person, helper = submission.applicant, submission.assisted_by
+class Filing(NamedTuple):
+    """What is known about a submission beside its content."""
+
+    dossier_id: UUID
+    procedure_version: int
+    office_at: datetime
+    caller_role: str
+
+
+def submitted(sealer: Sealer, submission: rules.Submission, filing: Filing) -> DossierSubmitted:
+    dossier_id, person, helper = filing.dossier_id, submission.applicant, submission.assisted_by
     contact = {
         "full_name": person.full_name,
         "phone": person.phone,
@@ -24,13 +31,13 @@ def submitted(
     }
     who = {"full_name": person.full_name, "birth_date": person.birth_date, "personal_id": person.personal_id}
     return DossierSubmitted(
-        office_at=office_now,
+        office_at=filing.office_at,
         procedure_code=submission.procedure_code,
-        procedure_version=version,
+        procedure_version=filing.procedure_version,
         receiving_agency=submission.receiving_agency,
         support_point=submission.support_point,
         channel=submission.channel,
-        caller_role=role,
+        caller_role=filing.caller_role,
         assisted_by_kind=helper.kind if helper else None,
         assisted_by_ref=helper.ref if helper else None,
         components=components(submission.components),

@@ -1,4 +1,4 @@
-"""What intake consumes: the procedures, so that it can check a submission while workflow is down."""
+"""Intake consumes the procedures, so that it can check submissions while workflow is down."""
 
 from __future__ import annotations
 
@@ -20,4 +20,5 @@ HANDLERS: dict[type[Fact], Handler] = {ProcedurePublished: on_procedure_publishe
 
 
 def inbox() -> Inbox:
+    """Relaxed: a new version of a procedure may take a second to arrive."""
     return Inbox(TOPICS, open_unit, HANDLERS, relaxed=True)

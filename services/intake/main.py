@@ -1,4 +1,4 @@
-"""Intake: takes dossiers, loses none, and needs nothing but its own database to do so."""
+"""Intake: accepts dossiers and loses none. It needs no more than its own database for it."""
 
 from services.intake.api import create_app
 from services.intake.app import IntakeApp

@@ -1,4 +1,4 @@
-"""Intake's settings, beside the ones of every service that publishes and consumes."""
+"""Intake's own settings, beside those of every service that publishes and consumes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from shared.settings import DeliverySettings
 
 
 class IntakeSettings(DeliverySettings):
-    """The two secrets with which intake seals what it takes."""
+    """The keys that seal personal data, and the key of the tracking secrets."""
 
     seal_keys: SecretStr
-    """`id:base64-of-32-bytes[,id:base64…]`; the first encrypts, all decrypt. Seals contacts, persons and subjects."""
+    """`id:base64-of-32-bytes[,id:base64…]`; the first encrypts, all decrypt. They seal contacts, persons, subjects."""
     secret: SecretStr
-    """Key of the citizens' tracking secrets, the same as workflow's."""
+    """Key of the citizens' tracking secrets; workflow has the same."""

@@ -1,4 +1,4 @@
-"""Intake's tables: submissions by their idempotency keys, later requests, file contents, the copy of the procedures."""
+"""Intake's tables: submissions, later requests, the contents of components, the copy of the procedures."""
 
 from __future__ import annotations
 
@@ -19,22 +19,28 @@ if TYPE_CHECKING:
     from shared.postgres.pool import Pool, Tx
 
 
-PARTS = TypeAdapter(Sequence[SubmittedComponent])
+COMPONENTS = TypeAdapter(Sequence[SubmittedComponent])
+
+
+class SubmissionKey(NamedTuple):
+    """An idempotency key belongs to its caller."""
+
+    caller: str
+    idempotency_key: str
 
 
 @dataclass(frozen=True, slots=True)
 class NewSubmission:
-    """A valid submission about to be stored, with the fact that tells of it."""
+    """A valid submission to store, with its fact."""
 
     dossier_id: UUID
-    caller: str
-    idempotency_key: str
+    key: SubmissionKey
     body_digest: bytes
     fact: DossierSubmitted
     trace_id: UUID
 
     def as_stored(self) -> StoredSubmission:
-        """What is stored under its key, where it was the first."""
+        """What is stored under its key when it is the first there."""
         fact = self.fact
         return StoredSubmission(
             self.dossier_id, self.body_digest, fact.procedure_code, fact.procedure_version, fact.office_at
@@ -43,16 +49,22 @@ class NewSubmission:
 
 @dataclass(frozen=True, slots=True)
 class StoredSubmission:
+    """What the answer to a submission is made of."""
+
     dossier_id: UUID
     body_digest: bytes
     procedure_code: str
     procedure_version: int
     submitted_at: datetime
+    """Office time."""
 
 
-async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[tuple[str, str], StoredSubmission]:
-    """Store those whose key is new; returns what is stored under every key. A key in flight elsewhere is waited for."""
-    rows = sorted(new, key=lambda row: (row.caller, row.idempotency_key))
+async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[SubmissionKey, StoredSubmission]:
+    """Store the submissions whose key is new. Returns what is stored under every key.
+
+    Waits for another transaction that is storing one of the keys.
+    """
+    rows = sorted(new, key=lambda row: row.key)
     added = await tx.fetch(
         """
         insert into submissions (dossier_id, caller, idempotency_key, body_digest, procedure_code, procedure_version,
@@ -63,8 +75,8 @@ async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[tuple[st
         returning dossier_id
         """,
         [row.dossier_id for row in rows],
-        [row.caller for row in rows],
-        [row.idempotency_key for row in rows],
+        [row.key.caller for row in rows],
+        [row.key.idempotency_key for row in rows],
         [row.body_digest for row in rows],
         [row.fact.procedure_code for row in rows],
         [row.fact.procedure_version for row in rows],
@@ -72,56 +84,52 @@ async def add_submissions(tx: Tx, new: Sequence[NewSubmission]) -> dict[tuple[st
         [row.fact.channel for row in rows],
         [row.fact.office_at for row in rows],
         [row.trace_id for row in rows],
-        [_parts_json(row.fact.components) for row in rows],
+        [_components_json(row.fact.components) for row in rows],
     )
-    mine = {row["dossier_id"] for row in added}
-    stored = {(row.caller, row.idempotency_key): row.as_stored() for row in rows if row.dossier_id in mine}
-    if len(mine) < len(rows):
-        stored |= await _find_by_keys(tx, [row for row in rows if row.dossier_id not in mine])
+    added_ids = {row["dossier_id"] for row in added}
+    stored = {row.key: row.as_stored() for row in rows if row.dossier_id in added_ids}
+    if len(added_ids) < len(rows):
+        stored |= await _find_by_keys(tx, [row.key for row in rows if row.dossier_id not in added_ids])
     return stored
 
 
-def _parts_json(parts: Sequence[SubmittedComponent]) -> str:
-    return PARTS.dump_json(parts).decode()
+def _components_json(components: Sequence[SubmittedComponent]) -> str:
+    return COMPONENTS.dump_json(components).decode()
 
 
-async def _find_by_keys(tx: Tx, rows: Sequence[NewSubmission]) -> dict[tuple[str, str], StoredSubmission]:
-    found = await tx.fetch(
+async def _find_by_keys(tx: Tx, keys: Sequence[SubmissionKey]) -> dict[SubmissionKey, StoredSubmission]:
+    rows = await tx.fetch(
         """
         select s.caller, s.idempotency_key, s.dossier_id, s.body_digest, s.procedure_code, s.procedure_version,
                s.submitted_at
           from submissions s
           join unnest($1::text[], $2::text[]) as k (c, i) on s.caller = k.c and s.idempotency_key = k.i
         """,
-        [row.caller for row in rows],
-        [row.idempotency_key for row in rows],
+        [key.caller for key in keys],
+        [key.idempotency_key for key in keys],
     )
-    return {(row["caller"], row["idempotency_key"]): StoredSubmission(*list(row.values())[2:]) for row in found}
+    return {SubmissionKey(*list(row.values())[:2]): StoredSubmission(*list(row.values())[2:]) for row in rows}
 
 
-async def find_by_key(tx: Tx, caller: str, key: str) -> StoredSubmission | None:
-    """What was accepted under an idempotency key."""
-    row = await tx.fetchrow(
-        "select dossier_id, body_digest, procedure_code, procedure_version, submitted_at from submissions"
-        " where caller = $1 and idempotency_key = $2",
-        caller,
-        key,
-    )
-    return StoredSubmission(*row.values()) if row is not None else None
+async def find_by_key(tx: Tx, key: SubmissionKey) -> StoredSubmission | None:
+    """The submission that was accepted under a key."""
+    return (await _find_by_keys(tx, [key])).get(key)
 
 
 async def find_submission(tx: Tx, dossier_id: UUID) -> Any | None:
+    """A row of `submissions`; None when there is none."""
     return await tx.fetchrow("select * from submissions where dossier_id = $1", dossier_id)
 
 
 async def lock_submission(tx: Tx, dossier_id: UUID) -> Any | None:
-    """The row, locked; a row that refers to it (`requests`, `contents`) may be written before, by several at once."""
-    # FOR UPDATE would wait for everybody whose new request refers to the row, and they for us.
+    """A row of `submissions`, locked until the transaction ends; None when there is none."""
+    # FOR UPDATE could deadlock: it waits for transactions that have added a request or content of this dossier, whose
+    # foreign keys hold the row FOR KEY SHARE, and they wait for this one.
     return await tx.fetchrow("select * from submissions where dossier_id = $1 for no key update", dossier_id)
 
 
 async def next_event(tx: Tx, submission: Any, fact: Fact) -> Outgoing:
-    """The next fact of a submission whose row is locked."""
+    """The event of `fact` with the dossier's next sequence. `submission`: its row, locked."""
     sequence = await tx.fetchval(
         "update submissions set sequence = sequence + 1 where dossier_id = $1 returning sequence",
         submission["dossier_id"],
@@ -133,40 +141,46 @@ class NewRequest(NamedTuple):
     """A supplement or withdrawal, under its caller's idempotency key."""
 
     caller: str
-    key: str
+    idempotency_key: str
     dossier_id: UUID
     kind: str
     body_digest: bytes
 
 
-async def add_request(
-    tx: Tx, new: NewRequest, components: Sequence[SubmittedComponent] = ()
-) -> tuple[bool, NewRequest]:
-    """(whether it is new, what is stored under its key: `new`, or an earlier request)."""
+class AddedRequest(NamedTuple):
+    """`stored`: what is stored under the key now, the request itself or an earlier one."""
+
+    is_new: bool
+    stored: NewRequest
+
+
+async def add_request(tx: Tx, new: NewRequest, components: Sequence[SubmittedComponent] = ()) -> AddedRequest:
+    """Store a request if its key is new."""
     row = await tx.fetchrow(
         "insert into requests (caller, idempotency_key, dossier_id, kind, body_digest, components)"
         " values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning 1",
         *new,
-        _parts_json(components),
+        _components_json(components),
     )
     stored = await tx.fetchrow(
         "select caller, idempotency_key, dossier_id, kind, body_digest from requests"
         " where caller = $1 and idempotency_key = $2",
         new.caller,
-        new.key,
+        new.idempotency_key,
     )
     assert stored is not None
-    return row is not None, NewRequest(*stored.values())
+    return AddedRequest(row is not None, NewRequest(*stored.values()))
 
 
 async def add_piece(pool: Pool, upload_id: UUID, number: int, piece: bytes) -> None:
+    """Store one piece of an upload, in a transaction of its own; pieces are numbered from 0."""
     await pool.execute(
         "insert into content_pieces (upload_id, number, piece) values ($1, $2, $3)", upload_id, number, piece
     )
 
 
 async def drop_abandoned(pool: Pool, older_than_s: float) -> None:
-    """Pieces of uploads that nobody finished, where the process died before it could take them away itself."""
+    """Delete the pieces of unfinished uploads whose first piece is older than `older_than_s` wall seconds."""
     await pool.execute(
         "delete from content_pieces p where p.upload_id in (select upload_id from content_pieces where number = 0"
         " and stored_at < clock_timestamp() - $1 * interval '1 second')"
@@ -176,11 +190,12 @@ async def drop_abandoned(pool: Pool, older_than_s: float) -> None:
 
 
 async def drop_upload(pool: Pool, upload_id: UUID) -> None:
+    """Delete an upload's pieces."""
     await pool.execute("delete from content_pieces where upload_id = $1", upload_id)
 
 
 class Upload(NamedTuple):
-    """A file whose pieces are stored. `size` in bytes."""
+    """A file whose pieces are stored. `sha256` is the digest itself, `size` in bytes."""
 
     upload_id: UUID
     sha256: bytes
@@ -189,7 +204,7 @@ class Upload(NamedTuple):
 
 
 async def set_content(tx: Tx, dossier_id: UUID, code: str, upload: Upload) -> bool:
-    """Make an upload the component's content; False when the same content was there already."""
+    """Make an upload the component's content. Returns False when the component has this content already."""
     old = await tx.fetchrow(
         "select upload_id, sha256 from contents where dossier_id = $1 and component_code = $2", dossier_id, code
     )
@@ -212,7 +227,7 @@ async def set_content(tx: Tx, dossier_id: UUID, code: str, upload: Upload) -> bo
 
 
 async def list_procedures(tx: Tx, known: Collection[tuple[str, int]]) -> list[dict[str, Any]]:
-    """The versions of procedures that are not among the known ones (code, version)."""
+    """The documents of all versions that are not among `known`, pairs of code and version."""
     rows = await tx.fetch(
         "select procedure from procedures p where not exists"
         " (select 1 from unnest($1::text[], $2::int[]) as k (c, v) where k.c = p.code and k.v = p.version)",
@@ -223,25 +238,26 @@ async def list_procedures(tx: Tx, known: Collection[tuple[str, int]]) -> list[di
 
 
 async def list_components(tx: Tx, submission: Any) -> dict[str, str | None]:
-    """code -> the SHA-256 it was announced with (hex), as submitted and as supplemented; the latest word wins."""
-    later = await tx.fetch(
+    """The dossier's components: code -> the announced SHA-256 in hex, or None. A later supplement replaces it."""
+    supplements = await tx.fetch(
         "select components from requests where dossier_id = $1 and kind = 'supplement' order by accepted_at",
         submission["dossier_id"],
     )
-    found: dict[str, str | None] = {}
-    for row in (submission, *later):
-        found.update((part["code"], part["sha256"]) for part in components_of(row))
-    return found
+    hashes: dict[str, str | None] = {}
+    for row in (submission, *supplements):
+        hashes.update((component["code"], component["sha256"]) for component in components_of(row))
+    return hashes
 
 
-def components_of(submission: Any) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = json.loads(submission["components"])
-    return parts
+def components_of(row: Any) -> list[dict[str, Any]]:
+    """The components of a submission's or supplement's row."""
+    components: list[dict[str, Any]] = json.loads(row["components"])
+    return components
 
 
 @dataclass(slots=True)
 class ProcedureUnit:
-    """One batch of published procedures: (code, version) -> the fact. Every version that is heard is kept."""
+    """The unit of work of one batch of published procedures: (code, version) -> the fact. Every version is kept."""
 
     published: dict[tuple[str, int], ProcedurePublished] = field(default_factory=dict)
 
@@ -260,7 +276,7 @@ class ProcedureUnit:
         return []
 
     def committed(self) -> None:
-        """Whoever checks a submission reads the table."""
+        """Nothing to do: `ProcedureCatalogue` reads the table."""
 
 
 async def open_unit(_: Tx, __: Sequence[Received]) -> ProcedureUnit:

@@ -1,4 +1,4 @@
-"""Who is calling: bearer tokens, roles, and the declared roles of every endpoint."""
+"""Who calls: bearer tokens, roles, and the roles that each endpoint declares."""
 
 from __future__ import annotations
 
@@ -18,53 +18,60 @@ ROLES = ("counter", "specialist", "signatory", "records_clerk", "centre_director
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody with a valid token. `name` scopes idempotency keys; `officer` says whose hand it was, where told."""
+    """Somebody with a valid token."""
 
     role: str
     name: str
+    """Idempotency keys belong to this name."""
     officer: str
+    """The person who acts, from the header `X-Officer`; the role where the header is missing."""
 
 
 class Access:
-    """The tokens this service accepts: JSON {role: token}. Raises ValueError for an unknown role or a short token."""
+    """The tokens that a service accepts."""
 
     def __init__(self, tokens: str) -> None:
-        given: dict[str, str] = json.loads(tokens)
-        for role, token in given.items():
+        """`tokens` is JSON, {role: token}. Raises ValueError for an unknown role or a token that is too short."""
+        token_of: dict[str, str] = json.loads(tokens)
+        for role, token in token_of.items():
             if role not in ROLES:
-                raise ValueError(f"no role is called {role}")
+                raise ValueError(f"there is no role {role}")
             if len(token) < 16:
                 raise ValueError(f"the token of {role} is shorter than 16 characters")
-        self._tokens = {role: token.encode() for role, token in given.items()}
+        self._tokens = {role: token.encode() for role, token in token_of.items()}
 
     def find_caller(self, request: Request) -> Caller | None:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given:
+        """The caller whose token the request carries; None without a valid token."""
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not text:
             return None
-        found, told = None, given.encode()
-        for role, token in self._tokens.items():
-            if hmac.compare_digest(told, token):
-                found = role
-        if found is None:
+        caller_role, sent = None, text.encode()
+        for role, token in self._tokens.items():  # every token is compared: the time says nothing about them
+            if hmac.compare_digest(sent, token):
+                caller_role = role
+        if caller_role is None:
             return None
-        officer = officer_of(request.headers.get("x-officer", "")) or found
-        return Caller(found, found, officer)
+        officer = officer_of(request.headers.get("x-officer", "")) or caller_role
+        return Caller(caller_role, caller_role, officer)
 
 
-def officer_of(said: str) -> str:
-    """The name in an `X-Officer` header: UTF-8 as it is, or as in RFC 8187 (`UTF-8''Nguy%E1%BB%85n`)."""
-    if said[:7].lower() == "utf-8''":
-        text = unquote(said[7:], errors="replace")
+def officer_of(header: str) -> str:
+    """The name in an `X-Officer` header, at most 80 letters: UTF-8, or as in RFC 8187 (`UTF-8''Nguy%E1%BB%85n`)."""
+    if header[:7].lower() == "utf-8''":
+        text = unquote(header[7:], errors="replace")
     else:
         try:
-            text = said.encode("latin-1").decode("utf-8")  # HTTP hands each byte over as a character
+            text = header.encode("latin-1").decode("utf-8")  # Starlette decodes headers as latin-1
         except UnicodeError:
-            text = said
+            text = header
     return "".join(letter for letter in text if letter.isprintable()).strip()[:80]
 
 
 def allow(*roles: str) -> Callable[[Request], Caller]:
-    """A route dependency: the caller, who must have one of `roles` (none given: any role). Raises Problem 401, 403."""
+    """A route dependency that returns the caller, who must have one of `roles` (without `roles`: any role).
+
+    It raises Problem 401 and 403.
+    """
 
     def check(request: Request) -> Caller:
         access: Access = request.app.state.access
@@ -85,7 +92,7 @@ def allow(*roles: str) -> Callable[[Request], Caller]:
 
 
 def roles_of(route: APIRoute) -> tuple[str, ...]:
-    """The roles that may call a route: those of its `allow` dependency, or those said in its `x-roles`.
+    """The roles that may call a route: those of its `x-roles`, or of its `allow` dependency.
 
     Raises LookupError for a route that declares none.
     """

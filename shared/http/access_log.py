@@ -13,7 +13,7 @@ class AccessLog:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._log = structlog.get_logger("access").bind()  # bound once: structlog would bind it for every line
+        self._log = structlog.get_logger("access").bind()  # bound once, not for every line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ("/livez", "/readyz", "/metrics"):
@@ -22,14 +22,14 @@ class AccessLog:
         started = time.perf_counter()
         status = 500
 
-        async def remember(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, remember)
+            await self._app(scope, receive, send_and_note_status)
         finally:
             millis = round((time.perf_counter() - started) * 1000, 1)
             self._log.info("request", method=scope["method"], path=scope["path"], status=status, ms=millis)

@@ -1,4 +1,4 @@
-"""JSON in and out of HTTP: strict UTF-8, no NUL, lone surrogate, doubled key or infinite number; bounded."""
+"""JSON bodies, read strictly: bounded size and depth, valid UTF-8, no NUL, no doubled key, no infinite number."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.http.problems import Problem, malformed, read_strictly, too_large, wrong_encoding, wrong_type
 
-Form = TypeVar("Form", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 LIMIT = 256 * 1024
 """Bytes of a request body."""
 MAX_DEPTH = 100
+"""Objects and lists inside each other."""
 
 
 def dumps(value: Any) -> bytes:
@@ -25,29 +26,29 @@ def dumps(value: Any) -> bytes:
 
 
 def digest(value: Any) -> bytes:
-    """SHA-256 of the canonical form (sorted keys): two bodies are the same when these are."""
+    """SHA-256 of the canonical form (sorted keys). Two bodies are the same when their digests are."""
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def refuse_compressed(request: Request) -> None:
-    """Raises Problem 415 for a compressed body: its size and its hash would be another body's."""
+    """Raises Problem 415 for a compressed body: limits and hashes are about the content itself."""
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise wrong_encoding()
 
 
-async def read_model(request: Request, kind: type[Form], **sentences: str) -> Form:
-    """The request's JSON body as `kind`. Raises Problem 400, 413, 415, and 422 `invalid` with a row for each defect.
+async def read_model(request: Request, model: type[Model], **sentences: str) -> Model:
+    """The request's JSON body as `model`. Raises Problem 400, 413, 415, and 422 `invalid` with a row for each defect.
 
-    `sentences` may be `vi` and `en`: what the problem says of the whole.
+    `sentences` may be `vi` and `en`, the problem's sentences about the whole body.
     """
-    return read_strictly(kind, await read_object(request), **sentences)
+    return read_strictly(model, await read_object(request), **sentences)
 
 
 async def read_object(request: Request) -> dict[str, Any]:
     """The request's body as a JSON object. Raises Problem 400, 413 or 415."""
     refuse_compressed(request)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
         raise wrong_type()
     if int_or_zero(request.headers.get("content-length")) > LIMIT:
         raise too_large()
@@ -69,12 +70,12 @@ def parse_object(body: bytes) -> dict[str, Any]:
         ) from None
     if not isinstance(value, dict):
         raise malformed("not-an-object", "Nội dung phải là một đối tượng JSON.", "The body must be a JSON object.")
-    # orjson keeps the last of two and says nothing: the caller and we would mean different things by one body.
+    # orjson silently keeps the last of two equal keys; another reader of the same body might keep the first.
     if b"\\" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _look_for_doubled_keys(body)
         _look_inside(value)
     elif body.count(b":") != orjson.dumps(value).count(b":"):
-        # Without a backslash no string holds a NUL, and each is written as it was read: a colon less is a key less.
+        # Without a backslash every string is written as it was read, and none has a NUL: fewer colons, fewer keys.
         raise _doubled()
     return value
 
@@ -98,7 +99,7 @@ def _single(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _look_inside(value: Any) -> None:
-    """Without recursion: what is to be refused may be deeper than the interpreter goes."""
+    """Refuse NUL and too much depth. Without recursion: the value may be deeper than Python's stack."""
     level, depth = [value], 0
     while level:
         if depth > MAX_DEPTH:
@@ -106,7 +107,7 @@ def _look_inside(value: Any) -> None:
         below: list[Any] = []
         for item in level:
             if isinstance(item, str):
-                # It can stand in valid JSON only as an escape; PostgreSQL's text cannot hold it.
+                # PostgreSQL's text type cannot hold NUL.
                 if "\x00" in item:
                     raise malformed("nul", "Nội dung có ký tự NUL.", "The body contains a NUL character.")
             elif isinstance(item, dict):
@@ -118,15 +119,15 @@ def _look_inside(value: Any) -> None:
 
 
 class NoNul:
-    """PostgreSQL's text cannot hold a NUL: in an address it is malformed (400), not a failure of ours."""
+    """ASGI middleware that refuses a NUL in an address (400): PostgreSQL's text type cannot hold it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and ("\x00" in scope["path"] or b"%00" in scope["query_string"]):
-            said = malformed("nul", "Địa chỉ có ký tự NUL.", "The address contains a NUL character.").response()
-            await said(scope, receive, send)
+            problem = malformed("nul", "Địa chỉ có ký tự NUL.", "The address contains a NUL character.")
+            await problem.response()(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -144,4 +145,5 @@ def _too_deep() -> Problem:
 
 
 def int_or_zero(text: str | None) -> int:
+    """The number in a header; 0 for anything that is no plain decimal number."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0

@@ -1,4 +1,4 @@
-"""Cursors of lists: where a page ended, as text that a client passes back in `after` and need not understand."""
+"""Cursors of lists: the position where a page ended, as text that a client sends back in `after`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ Parts = TypeVar("Parts", bound=tuple[Any, ...])
 Timestamp = Annotated[
     AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC), strict=True)
 ]
-"""A time that a row can have; anything else would be an error of PostgreSQL or of Python."""
+"""A time that a row can have. Other times, e.g. in the year 9999, are errors in PostgreSQL or Python."""
 Count = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Text = Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$", strict=True)]
 MAX_CHARACTERS = 600
-"""Of a cursor's text."""
+"""Length of a cursor's text."""
 
 
 class Cursor(Generic[Parts]):
-    """The codec of one list's cursors. `shape` is the type of what orders it, e.g. `tuple[Timestamp, UUID]`."""
+    """The codec of one list's cursors."""
 
     def __init__(self, shape: type[Parts]) -> None:
+        """`shape`: the types of the columns that order the list, e.g. `tuple[Timestamp, UUID]`."""
         self._adapter = TypeAdapter(shape)
 
     def encode(self, parts: Parts) -> str:
-        """Text that can stand in an address as it is."""
+        """The cursor's text; it needs no escaping in an address."""
         return base64.urlsafe_b64encode(dumps(parts)).decode().rstrip("=")
 
     def decode(self, text: str) -> Parts:
-        """Raises Problem 400 `bad-cursor` for anything that `encode` cannot have made."""
+        """The parts of a cursor. Raises Problem 400 `bad-cursor` for text that `encode` did not write."""
         try:
             if len(text) > MAX_CHARACTERS:
                 raise ValueError("too long")
@@ -46,5 +47,5 @@ class Cursor(Generic[Parts]):
 
 
 def page(rows: list[Any], limit: int, following: str | None) -> dict[str, Any]:
-    """A list's answer: `following` is where the next page begins, when this one is full."""
+    """A list's answer. `following` is the cursor of its last row; a page that is not full has no next one."""
     return {"items": rows, "next": following if len(rows) == limit else None}

@@ -6,5 +6,5 @@ from starlette.responses import Response
 
 
 async def no_store(response: Response) -> None:
-    """A route dependency: browsers and proxies keep no copy. Async, because FastAPI runs others in a thread."""
+    """A route dependency: browsers and proxies keep no copy. Async, because FastAPI runs sync ones in a thread."""
     response.headers["Cache-Control"] = "no-store"

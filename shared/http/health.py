@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from pydantic import BaseModel, ConfigDict
-from starlette.responses import Response
+from pydantic import ConfigDict
+from starlette.responses import PlainTextResponse, Response
 
 from shared.http.body import dumps
+from shared.http.models import HttpModel
 
-METHODS = ["GET", "HEAD"]
 RETRY_AFTER_S = 2
+METRICS_FORMATS = ("text/plain", "application/openmetrics-text")
 
 
-class Alive(BaseModel):
+class Alive(HttpModel):
+    """The process answers."""
+
     status: Literal["alive"]
 
 
-class Readiness(BaseModel):
-    """Whether requests can be answered. Services add fields, e.g. `broker`, which says nothing about readiness."""
+class Readiness(HttpModel):
+    """Whether requests can be answered. Services add fields of their own, e.g. `broker`; they do not decide it."""
 
     model_config = ConfigDict(extra="allow")
     status: Literal["ready", "unavailable", "stopping"]
+    """`unavailable`: the database does not answer or is not migrated. `stopping`: a signal to stop has come."""
     service: str
 
 
-def router(registry: CollectorRegistry, readiness: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]) -> APIRouter:
-    """`readiness()` returns (ready, the fields of `Readiness`)."""
+class ReadinessReport(NamedTuple):
+    """`fields`: those of `Readiness`."""
+
+    ready: bool
+    fields: dict[str, Any]
+
+
+def router(registry: CollectorRegistry, readiness: Callable[[], Awaitable[ReadinessReport]]) -> APIRouter:
     routes = APIRouter(tags=["health"])
 
     async def livez() -> dict[str, str]:
@@ -38,13 +48,13 @@ def router(registry: CollectorRegistry, readiness: Callable[[], Awaitable[tuple[
         return {"status": "alive"}
 
     async def readyz() -> Response:
-        """Ready: the database answers and its migrations are done. 503 with the same body otherwise."""
-        ready, fields = await readiness()
-        headers = {} if ready else {"Retry-After": str(RETRY_AFTER_S)}
-        return Response(dumps(fields), 200 if ready else 503, headers, "application/json")
+        """Ready: the database answers and its migrations are done. Otherwise 503, with the same fields."""
+        report = await readiness()
+        headers = {} if report.ready else {"Retry-After": str(RETRY_AFTER_S)}
+        return Response(dumps(report.fields), 200 if report.ready else 503, headers, "application/json")
 
     async def metrics(request: Request) -> Response:
-        """Prometheus' text formats, as `Accept` asks."""
+        """All metrics in one of Prometheus' text formats, as the header `Accept` asks."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=media_type)
 
@@ -59,7 +69,8 @@ def router(registry: CollectorRegistry, readiness: Callable[[], Awaitable[tuple[
         "/metrics",
         metrics,
         methods=["GET"],
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        response_class=PlainTextResponse,
+        responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in METRICS_FORMATS}}},
     )
     for path, endpoint in (("/livez", livez), ("/readyz", readyz), ("/metrics", metrics)):
         routes.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)

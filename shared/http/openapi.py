@@ -1,8 +1,8 @@
 """The OpenAPI document, complete in both directions: bodies, answers, and every problem with its status and codes.
 
-Routes read their bodies themselves (`shared.http.body` is stricter than FastAPI), so each says in `describe` what it
-takes and which problems of its own it answers. `complete` adds what follows from the route: who may call it, its
-parameters, a body, a list.
+Routes read their bodies themselves, because `shared.http.body` is stricter than FastAPI. So each route declares with
+`describe` its body and the problems of its own. `complete` adds the problems that follow from the route: from its
+roles, its parameters and its body.
 """
 
 from __future__ import annotations
@@ -15,46 +15,53 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 
-from shared.http.access import roles_of
+from shared.http.access import ROLES, roles_of
 from shared.http.problems import TITLES, ProblemDocument
 
 SCHEMAS = "#/components/schemas/"
 PROBLEM = SCHEMAS + ProblemDocument.__name__
 PROBLEMS = "x-problems"
-"""Where `describe` leaves a route's own problems for `complete`; not in the finished document."""
+"""Key under which `describe` leaves a route's own problems for `complete`; not in the finished document."""
+JSON = "application/json"
 HEALTH = "health"
+"""Tag of the routes that need no role."""
 
 Problems = Mapping[int, Sequence[str]]
 """HTTP status -> problem codes."""
 
+HEALTH_TOO: Problems = {400: ["nul"]}
 ANY: Problems = {500: ["internal-error"], 503: ["unavailable"]}
 WITH_CALLER: Problems = {401: ["unauthorized"]}
 WITH_SOME_ROLES: Problems = {403: ["wrong-role"]}
-WITH_ADDRESS: Problems = {400: ["nul"], 422: ["invalid"]}
-WITH_HEADER: Problems = {400: ["malformed"]}
+WITH_CHECKED_PARAMETER: Problems = {422: ["invalid"]}
+WITH_CHECKED_HEADER: Problems = {400: ["malformed"]}
 WITH_CURSOR: Problems = {400: ["bad-cursor"]}
 WITH_JSON: Problems = {
     400: ["not-json", "not-an-object", "nul", "doubled-key", "too-deep", "interrupted"],
     413: ["too-large"],
     415: ["wrong-content-type", "wrong-content-encoding"],
-    422: ["invalid"],
 }
 
 
 def describe(
     *,
     body: type[BaseModel] | Mapping[str, Any] | None = None,
-    media: Sequence[str] = ("application/json",),
+    media: Sequence[str] = (JSON,),
+    invalid: str = "invalid",
     problems: Problems | None = None,
     roles: Sequence[str] | None = None,
     secret: bool = False,
 ) -> dict[str, Any]:
     """A route's `openapi_extra`: the body it reads, and the problems of its own.
 
-    `body` is a model or a JSON Schema, taken as any of the `media` types. `roles` are said where no dependency declares
-    them; `secret`: the citizen's tracking secret serves instead of a token.
+    `body` is a model or a JSON Schema; `media` are the media types it may have; `invalid` is the code of the 422 when a
+    JSON body does not fit. `roles` are needed where no dependency declares them. `secret`: the citizen's tracking
+    secret is accepted instead of a token.
     """
-    extra: dict[str, Any] = {PROBLEMS: dict(problems or {})}
+    own: dict[int, list[str]] = {status: list(codes) for status, codes in (problems or {}).items()}
+    extra: dict[str, Any] = {PROBLEMS: own}
+    if body is not None and JSON in media:
+        own[422] = [invalid, *own.get(422, ())]
     if body is not None:
         is_model = isinstance(body, type)
         schema = body.model_json_schema(ref_template=SCHEMAS + "{model}") if is_model else dict(body)  # type: ignore[union-attr, arg-type]
@@ -106,29 +113,41 @@ def _operations(document: Mapping[str, Any], app: FastAPI) -> Iterator[tuple[API
 
 
 def _problems_of(route: APIRoute, operation: dict[str, Any]) -> dict[int, set[str]]:
-    found: dict[int, set[str]] = defaultdict(set)
+    codes_of: dict[int, set[str]] = defaultdict(set)
 
     def add(problems: Problems) -> None:
         for status, codes in problems.items():
-            found[int(status)].update(codes)  # FastAPI has made its keys text
+            codes_of[int(status)].update(codes)  # FastAPI turns the keys into text
 
     add(operation.pop(PROBLEMS, {}))
+    add(HEALTH_TOO)
     if HEALTH in operation.get("tags", ()):
-        return found
+        return codes_of
     add(ANY)
     roles, parameters = roles_of(route), operation.get("parameters", [])
     if roles:
         add(WITH_CALLER)
-        add(WITH_SOME_ROLES)
-    if parameters:
-        add(WITH_ADDRESS)
-    if any(parameter["in"] == "header" for parameter in parameters):
-        add(WITH_HEADER)
-    if any(parameter["name"] == "after" for parameter in parameters):
-        add(WITH_CURSOR)
-    if "application/json" in operation.get("requestBody", {}).get("content", {}):
+        if set(roles) != set(ROLES):
+            add(WITH_SOME_ROLES)
+    for parameter in parameters:
+        if _is_checked(parameter):
+            add(WITH_CHECKED_HEADER if parameter["in"] == "header" else WITH_CHECKED_PARAMETER)
+        if parameter["name"] == "after":
+            add(WITH_CURSOR)
+    if JSON in operation.get("requestBody", {}).get("content", {}):
         add(WITH_JSON)
-    return found
+    return codes_of
+
+
+def _is_checked(parameter: Mapping[str, Any]) -> bool:
+    """Whether a request can have a wrong value of it; an optional text without any rule is never wrong."""
+    if parameter["in"] != "path" and parameter.get("required"):
+        return True
+    schema = parameter["schema"]
+    return any(
+        row.get("type") not in ("string", "null") or not row.keys() <= {"type", "title", "description", "default"}
+        for row in schema.get("anyOf", [schema])
+    )
 
 
 def _problem_response(status: int, codes: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Errors a person or a program can act on: RFC 9457 problem+json, a stable code, Vietnamese and English."""
+"""Problems: errors as RFC 9457 problem+json, with a stable code and sentences in Vietnamese and English."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from shared.http.models import HttpModel
 from shared.postgres.transient import is_transient
 from shared.refusals import RULE, Complaints, Refused
 
@@ -34,30 +35,44 @@ TITLES = {
 }
 
 
-class ErrorRow(BaseModel):
-    """One thing that is wrong with what was sent. `field`: where, parts joined by `/`."""
+class ErrorRow(HttpModel):
+    """One defect of what was sent."""
 
     field: str
+    """The place of the defect, parts joined by `/`, e.g. `applicant/birth_date`."""
     code: str
+    """Stable; programs may rely on it."""
     vi: str
+    """A sentence in Vietnamese."""
     en: str
+    """A sentence in English."""
 
 
-class ProblemDocument(BaseModel):
-    """RFC 9457 problem+json. `code` is stable; `detail` is Vietnamese, `detail_en` English. Some add fields."""
+class ProblemDocument(HttpModel):
+    """RFC 9457 problem+json. Some problems add fields of their own."""
 
     model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=False)
     type: str = Field(pattern=r"^urn:hoso:problem:[a-z0-9-]+$")
+    """`urn:hoso:problem:` and the code."""
     title: str
+    """The name of the HTTP status."""
     status: int
+    """The HTTP status."""
     code: str
+    """Stable; programs may rely on it."""
     detail: str
+    """What is wrong, in Vietnamese."""
     detail_en: str
+    """What is wrong, in English."""
     errors: list[ErrorRow] = Field(default=[])
+    """The single defects of what was sent, at most 20."""
 
 
 class Problem(Exception):
-    """Raised anywhere below a route. `code` is stable; `errors` are {field, code, vi, en} and never quote a value."""
+    """Raised anywhere below a route; `install` answers it.
+
+    `code` is stable. `errors` are rows {field, code, vi, en}, which never quote a value; `more` are further fields.
+    """
 
     def __init__(
         self, status: int, code: str, *, vi: str, en: str, errors: list[dict[str, Any]] | None = None, **more: Any
@@ -110,7 +125,7 @@ def malformed(code: str, vi: str, en: str, errors: list[dict[str, Any]] | None =
 
 
 def bad_cursor() -> Problem:
-    return malformed("bad-cursor", "Con trỏ `after` không hợp lệ.", "The cursor `after` is not one of ours.")
+    return malformed("bad-cursor", "Con trỏ `after` không hợp lệ.", "The cursor `after` is not valid.")
 
 
 def too_large() -> Problem:
@@ -154,13 +169,13 @@ MAX_ROWS = 20
 
 
 def about(field: str, code: str) -> dict[str, Any]:
-    """One entry of a problem's `errors`. `code` as the validator names it."""
+    """One row of a problem's `errors`. `code`: pydantic's name of the error."""
     vi, en = SENTENCES.get(code, ("không đúng dạng", "does not have the required form"))
     return {"field": field, "code": code.replace("_", "-"), "vi": f"{field}: {vi}.", "en": f"{field} {en}."}
 
 
 def rows_of(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A validator's complaints in our words: its own message may quote what was sent."""
+    """Pydantic's errors as rows with our sentences; pydantic's own messages may quote what was sent."""
     return [_row(error) for error in errors[:MAX_ROWS]]
 
 
@@ -178,7 +193,10 @@ def read_strictly(
     vi: str = "Nội dung không hợp lệ.",
     en: str = "The content is not valid.",
 ) -> Form:
-    """A JSON body as `kind`: no text for a number, no 1 for true. Raises Problem 422 `invalid` with a row for each."""
+    """A JSON body as `kind`, in pydantic's strict mode: no text for a number, no 1 for true.
+
+    Raises Problem 422 `invalid` with a row for each defect.
+    """
     try:
         return kind.model_validate_json(orjson.dumps(body), strict=True)
     except ValidationError as wrong:
@@ -187,7 +205,7 @@ def read_strictly(
 
 
 def install(app: FastAPI) -> None:
-    """Turn every error of a route into a problem; nothing leaks a stack trace or a value."""
+    """HttpModel every error of a route as a problem, without a stack trace or a value of the request."""
 
     async def problem(_: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
@@ -204,7 +222,7 @@ def install(app: FastAPI) -> None:
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         rows = error.errors()[:MAX_ROWS]
-        # A header is syntax: a key that is missing or too long is wrong whatever the body says.
+        # 400 for a wrong header, 422 for a wrong parameter.
         if any(row["type"] == "json_invalid" or row["loc"][0] == "header" for row in rows):
             return malformed(
                 "malformed", "Yêu cầu không đúng dạng.", "The request is not of the expected form.", rows_of(rows)
@@ -224,16 +242,16 @@ def install(app: FastAPI) -> None:
         answer.headers.update(error.headers or {})
         return answer
 
-    async def unforeseen(_: Request, __: Exception) -> Response:
+    async def unexpected(_: Request, __: Exception) -> Response:
         return Problem(
             500,
             "internal-error",
             vi="Hệ thống gặp lỗi ngoài dự kiến; lỗi đã được ghi lại.",
-            en="An unforeseen error; it has been recorded.",
+            en="An unexpected error; it has been logged.",
         ).response()
 
-    async def gone(_: Request, __: Exception) -> Response:
-        return malformed("interrupted", "Kết nối bị ngắt giữa chừng.", "The connection broke off.").response()
+    async def disconnected(_: Request, __: Exception) -> Response:
+        return malformed("interrupted", "Kết nối bị ngắt giữa chừng.", "The connection was interrupted.").response()
 
     async def database(_: Request, error: Exception) -> Response:
         if is_transient(error):
@@ -245,8 +263,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Complaints, complaints)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(ClientDisconnect, gone)
-    app.add_exception_handler(Exception, unforeseen)
+    app.add_exception_handler(ClientDisconnect, disconnected)
+    app.add_exception_handler(Exception, unexpected)
     for kind in _database_errors():
         app.add_exception_handler(kind, database)
 

@@ -1,8 +1,8 @@
-"""The HTTP server of a process, and its orderly stop: "not ready" first, then the last answers, then the end.
+"""The HTTP server of a process, and its graceful stop.
 
-On SIGTERM or SIGINT `/readyz` turns 503 at once, while requests are still taken and answered, each on a connection that
-ends with it. After `drain_s`, when a load balancer has looked and goes elsewhere, the door is closed; requests under
-way are finished. Without that pause a connection that waits at the door would be broken off, its request unanswered.
+On SIGTERM or SIGINT `/readyz` answers 503 at once. For `drain_s` seconds requests are still accepted, each on a
+connection that is closed after its answer, until the load balancer has noticed and sends no more. Then the socket is
+closed, and requests under way are finished. Without the pause, connections in the socket's backlog would be reset.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from fastapi import FastAPI
 log = structlog.get_logger(__name__)
 
 FINISH_S = 20
-"""How long requests under way may take after the door is closed; then they are cancelled."""
+"""Seconds that requests under way may take after the socket is closed; then they are cancelled."""
 KEEP_ALIVE_S = 75
-"""An idle connection lives longer here than at a load balancer (60 s is usual), so that it is never ours to break."""
+"""Longer than a load balancer keeps an idle connection (60 s is usual), so that the balancer closes it and not we."""
 
 
 def serve(app: FastAPI, *, host: str, port: int, drain_s: float, on_stop: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT. `on_stop` is called as soon as one has come."""
+    """Serve until SIGTERM or SIGINT, then stop gracefully. `on_stop` is called at the signal, before the pause."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -48,7 +48,7 @@ class _Server(uvicorn.Server):
         self._on_stop()
         log.info("stopping", drain_s=self._drain_s)
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
-        over = asyncio.get_running_loop().time() + self._drain_s
-        while asyncio.get_running_loop().time() < over and not self.force_exit:  # noqa: ASYNC110 - uvicorn's flag
+        drained_at = asyncio.get_running_loop().time() + self._drain_s
+        while asyncio.get_running_loop().time() < drained_at and not self.force_exit:  # noqa: ASYNC110 - uvicorn's flag
             await asyncio.sleep(min(0.1, self._drain_s))
         await super().shutdown(sockets)

@@ -1,4 +1,4 @@
-"""Times as other people see them: with the centre's offset, +07:00, whatever zone a value was stored with."""
+"""Times in answers: always with Vietnam's offset, +07:00, whatever offset the value has."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ OfficeTime = Annotated[
     PlainSerializer(in_vietnam, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2025-08-27T09:00:00+07:00"]}),
 ]
-"""For answers' models: RFC 3339 with +07:00."""
+"""A time in the model of an answer: RFC 3339 with +07:00."""

@@ -1,12 +1,12 @@
 """From a batch's arrival to its commit: the order of all steps, written once for every service.
 
 1. lock the stream positions of the dossiers concerned, and plan: what to apply, hold, park, or ignore as a repeat;
-2. load and lock the service's own state (`open_unit`), decide with its handlers;
+2. load and lock the service's own state (`open_unit`), and let its handlers decide;
 3. save what changed, append the events that follow, record how far each stream was processed;
 4. commit; then acknowledge: `batch_reader` commits the offsets when `apply` has returned.
 
-A process that dies before the commit leaves nothing, and the batch is delivered again. After the commit, the batch is
-delivered again and its events are known as repeats.
+When the process dies before the commit, nothing is stored and the batch is delivered again. When it dies after the
+commit, the batch is delivered again as well, and its events are recognised as repeats.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class UnitOfWork(Protocol):
     """A service's state in one transaction: loaded and locked, changed by handlers, saved once."""
 
     async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
-        """Write what changed, or add it to the `writes` that end the transaction; everything is locked by then.
+        """Write what changed, or add it to the `writes` that end the transaction. Every row is locked already.
 
         Returns the events to publish, with sequences from rows that this transaction has locked.
         """
         ...
 
     def committed(self) -> None:
-        """Called once after the commit, and never otherwise: for metrics, and for waking workers."""
+        """Called once after the commit, never after a rollback: to count metrics and wake workers."""
         ...
 
 
@@ -59,7 +59,7 @@ Handler = Callable[[Any, Received], None]
 
 
 class Unappliable(Exception):
-    """A rule refuses this event for good. `reason` is a short stable code."""
+    """This event can never be applied: a rule refuses it. `reason` is a short stable code."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason} {detail}".strip())
@@ -69,23 +69,25 @@ class Unappliable(Exception):
 
 @dataclass(frozen=True)
 class Inbox:
-    """What a service consumes: its topics, how to lock and load what a batch concerns, and a handler for each fact."""
+    """What a service consumes: its topics, the function that locks and loads its state, a handler for each fact."""
 
     topics: Sequence[str]
     open_unit: Callable[[Tx, Sequence[Received]], Awaitable[UnitOfWork]]
     handlers: Mapping[type[Fact], Handler]
     relaxed: bool = False
-    """Nobody waits for these events: the broker is polled rarely, whatever the traffic."""
+    """Nobody waits for these events: the broker is polled rarely, even under load."""
 
 
 class _Poisoned(Exception):
+    """This event of the batch must be parked, and the transaction repeated without it."""
+
     def __init__(self, event: Received, reason: str, detail: str) -> None:
         super().__init__(reason)
         self.event, self.reason, self.detail = event, reason, detail
 
 
 class _Tripped(Exception):
-    """Too much would be parked: something is wrong with this service, not with the records."""
+    """Too much would be parked: this service is at fault, not the records."""
 
 
 class Consumer:
@@ -100,7 +102,7 @@ class Consumer:
         breaker: ParkingBreaker | None = None,
         patience_s: float = 120.0,
     ) -> None:
-        """`patience_s`: wall seconds of retries before a batch is given back; below the client's poll interval."""
+        """`patience_s`: wall seconds of retries before a batch is given back; less than the client's poll interval."""
         self._inbox, self._outbox, self._metrics = inbox, outbox, metrics
         self._breaker = breaker or ParkingBreaker()
         self._patience_s = patience_s
@@ -108,7 +110,7 @@ class Consumer:
     async def apply(self, records: Sequence[Record]) -> None:
         """Apply, hold or park every record. Returns when that is committed.
 
-        What fails is retried with back-off; after `patience_s` it is raised, so that the batch is fetched again,
+        A batch that fails is retried with back-off. After `patience_s` the error is raised: the batch is fetched again,
         perhaps by another process.
         """
         give_up_at = time.monotonic() + self._patience_s
@@ -148,7 +150,7 @@ class Consumer:
             await self._apply_or_split(events)
 
     async def _park_unsequenced(self, record: Record, reason: str, detail: str, handled: int) -> None:
-        """Park a record that belongs to no stream: it blocks nobody."""
+        """Park a record that belongs to no stream, so that no other waits for it."""
         async with self._outbox.transaction() as transaction:
             is_new = await store.park(transaction.tx, record, None, reason, detail, blocks=False)
             if is_new and self._breaker.would_trip(handled, 1):
@@ -160,18 +162,18 @@ class Consumer:
         log.error("record parked", topic=record.topic, partition=record.partition, offset=record.offset, reason=reason)
 
     async def _apply_or_split(self, events: Sequence[Received]) -> None:
-        """One transaction for all. A rule that raises names its event; a data error without a name is bisected for."""
+        """Apply all in one transaction. After a data error, which names no event, halve the batch until it is found."""
         poison: dict[Position, Cause] = {}
         while True:
             try:
                 await self._transact(events, poison)
                 return
-            except _Poisoned as found:
-                if found.event.dossier_id is None:
-                    await self._park_unsequenced(found.event.record, found.reason, found.detail, len(events))
-                    events = [event for event in events if event is not found.event]
+            except _Poisoned as poisoned:
+                if poisoned.event.dossier_id is None:
+                    await self._park_unsequenced(poisoned.event.record, poisoned.reason, poisoned.detail, len(events))
+                    events = [event for event in events if event is not poisoned.event]
                 else:
-                    poison[_position(found.event)] = Cause(found.reason, found.detail)
+                    poison[_position(poisoned.event)] = Cause(poisoned.reason, poisoned.detail)
             except Exception as error:
                 if isinstance(error, _Tripped) or is_transient(error):
                     raise
@@ -187,16 +189,16 @@ class Consumer:
             await self._apply_or_split(part)
 
     async def _apply_singly(self, events: Sequence[Received], stream: StreamKey | None = None) -> None:
-        """One transaction per event that is ready, held ones of `stream` too: so a data error has a name."""
+        """One transaction per event that is ready, also of those held in `stream`: so a data error names its event."""
         poison: dict[Position, Cause] = {}
         while True:
             try:
                 plan = await self._transact(events, poison, stream=stream, singly=True)
-            except _Poisoned as found:
-                if found.event.dossier_id is None:
-                    await self._park_unsequenced(found.event.record, found.reason, found.detail, len(events))
+            except _Poisoned as poisoned:
+                if poisoned.event.dossier_id is None:
+                    await self._park_unsequenced(poisoned.event.record, poisoned.reason, poisoned.detail, len(events))
                     return
-                poison[_position(found.event)] = Cause(found.reason, found.detail)
+                poison[_position(poisoned.event)] = Cause(poisoned.reason, poisoned.detail)
                 continue
             if not any(event.dossier_id for event in plan.ready):
                 return
@@ -209,7 +211,7 @@ class Consumer:
         stream: StreamKey | None = None,
         singly: bool = False,
     ) -> Plan:
-        """Steps 1 to 4 for these events, in one transaction."""
+        """Steps 1 to 4 for `events` and what is held in `stream`, in one transaction. `singly`: apply one at most."""
         started = time.perf_counter()
         streams = {stream_of(event) for event in events if event.dossier_id is not None}
         streams |= {stream} if stream else set()
@@ -234,7 +236,7 @@ class Consumer:
     async def _decide_and_save(
         self, transaction: PublishingTransaction, plan: Plan, begun: Container[StreamKey] = ()
     ) -> None:
-        """Steps 2 and 3: `plan.ready` takes effect in the service's state."""
+        """Steps 2 and 3: apply `plan.ready` to the service's state. Raises _Poisoned for an event that is refused."""
         known = [event for event in plan.ready if type(event.fact) in self._inbox.handlers]
         if known:
             unit = await self._inbox.open_unit(transaction.tx, known)
@@ -258,27 +260,27 @@ class Consumer:
         self._metrics.batch_events.observe(len(events))
         if plan.repeats:
             self._metrics.repeated.inc(plan.repeats)
-        for event, reason, detail, blocks in plan.park:
-            self._metrics.parked.labels(event.topic, reason).inc()
+        for row in plan.park:
+            self._metrics.parked.labels(row.event.topic, row.reason).inc()
             log.error(
                 "event parked",
-                topic=event.topic,
-                dossier_id=str(event.dossier_id),
-                sequence=event.sequence,
-                reason=reason,
-                detail=detail,
-                blocks=blocks,
+                topic=row.event.topic,
+                dossier_id=str(row.event.dossier_id),
+                sequence=row.event.sequence,
+                reason=row.reason,
+                detail=row.detail,
+                blocks=row.blocks,
             )
 
     async def resume(self, transaction: PublishingTransaction, event: Received) -> None:
-        """Apply a parked event in the caller's transaction, alone. Call `drain` for its stream after the commit.
+        """Apply one parked event in the caller's transaction. Call `drain` for its stream after the commit.
 
-        Raises Unappliable when it still cannot be applied; then the transaction must not be committed.
+        Raises Unappliable when the event still cannot be applied; then the transaction must not be committed.
         """
         streams = {stream_of(event)} if event.dossier_id is not None else set()
         plan, begun = await store.plan_batch(transaction.tx, [event], streams, {}, singly=True)
-        if refused := next((row for row in plan.park if row[0] is event), None):
-            raise Unappliable(refused[1], refused[2])
+        if refused := next((row for row in plan.park if row.event is event), None):
+            raise Unappliable(refused.reason, refused.detail)
         try:
             await self._decide_and_save(transaction, plan, begun)
             await transaction.flush()
@@ -290,11 +292,15 @@ class Consumer:
             raise Unappliable("data", safely(error)) from error
 
     async def drain(self, stream: StreamKey) -> None:
-        """Apply what was held behind a parked event that was replayed or discarded; the next that fails is parked."""
+        """Apply what is held in `stream` after its parked event was replayed or discarded; park the next that fails.
+
+        Raises nothing: what cannot be applied now stays held.
+        """
         try:
             await self._apply_singly([], stream)
-        except Exception as error:  # noqa: BLE001 - what is held stays held, and the next search for gaps finds it
-            log.warning("held events not applied yet", topic=stream[0], dossier_id=str(stream[1]), error=safely(error))
+        except Exception as error:  # noqa: BLE001 - the next search for gaps finds what is still held
+            topic, dossier_id = stream
+            log.warning("held events not applied yet", topic=topic, dossier_id=str(dossier_id), error=safely(error))
 
 
 def _position(event: Received) -> Position:
@@ -303,7 +309,7 @@ def _position(event: Received) -> Position:
 
 
 def _halves(events: Sequence[Received]) -> list[list[Received]]:
-    """Split by dossier."""
+    """The events in two parts, each with all events of its dossiers."""
     dossiers = list(dict.fromkeys(event.dossier_id for event in events))
     first = set(dossiers[: len(dossiers) // 2])
     return [[e for e in events if e.dossier_id in first], [e for e in events if e.dossier_id not in first]]

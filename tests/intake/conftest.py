@@ -1,4 +1,4 @@
-"""A running intake whose procedures were put into its table by hand, with no broker anywhere."""
+"""A running intake without a broker; its procedures are written into its table by the tests."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from services.workflow.procedures import shipped
 from shared.kafka.settings import KafkaSettings
 from shared.postgres import pool as database
 from tests.fixtures.databases import Databases
+from tests.fixtures.openapi import checks_answers
 from tests.fixtures.services import ServiceProcess, StartService
 from tests.fixtures.waiting import wait_until
 
@@ -29,6 +30,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     code: procedure.model_dump(mode="json", exclude={"intake_mode", "record_only_reason"})
     for code, procedure in shipped().items()
 }
+NOBODY = "nobody"
 NOT_YET, CLOSED = "HOSO.NOT-YET", "HOSO.CLOSED"
 OFFICE0 = "2025-08-25T09:00:00+07:00"
 TABLES = ("submissions", "requests", "contents", "content_pieces")
@@ -36,23 +38,23 @@ TABLES = ("submissions", "requests", "contents", "content_pieces")
 
 def documents() -> dict[str, dict[str, Any]]:
     """All shipped procedures, one that is not valid yet and one that is closed."""
-    found = copy.deepcopy(DOCUMENTS)
+    documents = copy.deepcopy(DOCUMENTS)
     for code, change in ((NOT_YET, {"valid_from": "2031-01-01"}), (CLOSED, {"valid_to": "2025-08-24"})):
-        found[code] = {**copy.deepcopy(DOCUMENTS[BIRTH]), "code": code, **change}
-        found[code]["example"]["procedure_code"] = code
-    return found
+        documents[code] = {**copy.deepcopy(DOCUMENTS[BIRTH]), "code": code, **change}
+        documents[code]["example"]["procedure_code"] = code
+    return documents
 
 
 def example(code: str = BIRTH, **changes: Any) -> dict[str, Any]:
-    """A body that is accepted as it is, but for `changes`."""
+    """A body that is accepted as it is, with `changes`."""
     return {**copy.deepcopy(DOCUMENTS.get(code, DOCUMENTS[BIRTH])["example"]), "procedure_code": code, **changes}
 
 
-async def publish(pool: Pool, whole: Mapping[str, Mapping[str, Any]]) -> None:
-    """What intake's handler would write."""
+async def publish(pool: Pool, documents: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write what intake's handler would write."""
     await pool.executemany(
         "insert into procedures (code, version, procedure) values ($1, $2, $3) on conflict do nothing",
-        [(code, document["version"], json.dumps(document)) for code, document in whole.items()],
+        [(code, document["version"], json.dumps(document)) for code, document in documents.items()],
     )
 
 
@@ -76,14 +78,20 @@ async def until_it_knows(service: ServiceProcess, count: int) -> None:
 
 
 class Intake:
-    """The running service, clients of it and its database."""
+    """The running service, its database, and clients that check every answer against the OpenAPI document."""
 
     def __init__(self, service: ServiceProcess, pool: Pool) -> None:
         self.service, self.pool = service, pool
-        self.counter = service.client("counter")
-        self.system = service.client("system")
-        self.nobody = httpx2.AsyncClient(base_url=service.url, timeout=30)
+        self.counter, self.system, self.nobody = [self.client(role) for role in ("counter", "system", NOBODY)]
         self._keys = 0
+
+    def client(self, role: str) -> httpx2.AsyncClient:
+        """A client with the token of a role, or without one for NOBODY."""
+        made = (
+            httpx2.AsyncClient(base_url=self.service.url, timeout=30) if role == NOBODY else self.service.client(role)
+        )
+        made.event_hooks = checks_answers("intake")
+        return made
 
     def key(self) -> dict[str, str]:
         """A header with a fresh idempotency key."""
@@ -97,8 +105,8 @@ class Intake:
         """The answer to an accepted submission."""
         answer = await self.submit(body or example())
         assert answer.status_code == 201, answer.text
-        said: dict[str, Any] = answer.json()
-        return said
+        accepted: dict[str, Any] = answer.json()
+        return accepted
 
     async def stored(self) -> dict[str, int]:
         """Rows of each of intake's own tables, and of its events."""
@@ -113,7 +121,7 @@ class Intake:
 
 @pytest_asyncio.fixture(scope="module")
 async def intake(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Intake]:
-    """One process for a module's tests; each counts what it changes itself."""
+    """One process for all tests of a module; each test counts what it changes."""
     dsn = await databases.create(*PACKAGES)
     pool = await database.open_pool(dsn, name="test", size=4)
     starter = StartService(tmp_path_factory.mktemp("intake"))
@@ -129,22 +137,22 @@ async def intake(databases: Databases, tmp_path_factory: pytest.TempPathFactory)
 
 
 def assert_problem(answer: httpx2.Response, status: int, code: str | None = None) -> dict[str, Any]:
-    """A problem+json in both languages; returns it."""
+    """Fail unless the answer is a problem+json in both languages; returns it."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    said: dict[str, Any] = answer.json()
-    assert said["status"] == status
-    assert said["type"] == f"urn:hoso:problem:{said['code']}"
-    assert said["title"] != "Error"
-    assert said["detail"]
-    assert said["detail_en"]
-    assert said["detail"] != said["detail_en"]
-    assert not said["detail"].isascii()
+    problem: dict[str, Any] = answer.json()
+    assert problem["status"] == status
+    assert problem["type"] == f"urn:hoso:problem:{problem['code']}"
+    assert problem["title"] != "Error"
+    assert problem["detail"]
+    assert problem["detail_en"]
+    assert problem["detail"] != problem["detail_en"]
+    assert not problem["detail"].isascii()
     if code is not None:
-        assert said["code"] == code, said
-    for row in said.get("errors", ()):
+        assert problem["code"] == code, problem
+    for row in problem.get("errors", ()):
         assert row["field"]
         assert row["code"]
         assert row["vi"]
         assert row["en"]
-    return said
+    return problem

@@ -243,7 +243,7 @@ async def test_without_a_valid_token_it_is_401_and_with_the_wrong_role_403(intak
             assert_problem(answer, 401, "unauthorized")
             assert answer.headers["www-authenticate"] == "Bearer"
         for role in ("signatory", "records_clerk", "ops"):
-            async with intake.service.client(role) as client:
+            async with intake.client(role) as client:
                 assert_problem(await client.post(PATH, json=example(), headers=key), 403, "wrong-role")
     assert await intake.stored() == before
 
@@ -256,7 +256,7 @@ async def test_no_such_address_and_no_such_method_are_problems(intake: Intake) -
 
 async def test_the_submission_is_shown_without_persons(intake: Intake) -> None:
     said = await intake.submitted()
-    async with intake.service.client("ops") as client:
+    async with intake.client("ops") as client:
         answer = await client.get(f"{PATH}/{said['dossier_id']}")
     assert answer.status_code == 200
     body = answer.json()

@@ -108,7 +108,7 @@ async def test_who_may_not_is_refused_and_a_wrong_secret_looks_like_no_dossier(i
     key = intake.key()
     for given in (key, {}):
         assert_problem(await intake.nobody.post(path(said, what), json=body, headers=given), 401)
-        async with intake.service.client("specialist") as client:
+        async with intake.client("specialist") as client:
             assert_problem(await client.post(path(said, what), json=body, headers=given), 403)
     wrong = {"secret": other["tracking_secret"]}
     refused = await intake.nobody.post(path(said, what), params=wrong, json=body, headers=key)

@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from deploy.local.ports import free_port
 from deploy.local.postgres import Postgres
-from services.intake import contents, store
+from services.intake import store
+from services.intake.app import ABANDONED_AFTER_S
 from services.workflow.procedures import shipped
 from shared.contract.envelope import new_id
 from shared.kafka.settings import KafkaSettings
@@ -99,7 +100,7 @@ async def test_pieces_that_a_killed_process_left_are_swept_away_and_no_others(ma
     await pool.execute(
         "update content_pieces set stored_at = stored_at - interval '25 hours' where upload_id = $1 and number = 0", old
     )
-    await store.drop_abandoned(pool, contents.ABANDONED_AFTER_S)
+    await store.drop_abandoned(pool, ABANDONED_AFTER_S)
     rows = await pool.fetch("select upload_id from content_pieces")
     assert [row["upload_id"] for row in rows] == [young]
 

@@ -1,4 +1,4 @@
-"""JSON from strangers: strict, bounded, and an answer for everything."""
+"""JSON bodies: strict, bounded, and every body is either read or refused with a problem."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 
-from shared.http.body import LIMIT, digest, dumps, parse_object, read_object
+from shared.http.body import LIMIT, digest, dumps, int_or_zero, parse_object, read_model, read_object
 from shared.http.problems import Problem
 
 REFUSED = [
@@ -94,14 +95,21 @@ def test_a_doubled_key_is_found_wherever_it_stands_and_however_the_text_is_writt
         assert code == ("doubled-key" if doubled(tree) else "")
 
 
-def request(body: bytes, kind: str = "application/json", length: str | None = None, chunk: int = 10_000) -> Request:
+def request(
+    body: bytes,
+    kind: str = "application/json",
+    length: str | None = None,
+    chunk: int = 10_000,
+    encoding: str | None = None,
+) -> Request:
     parts = [body[at : at + chunk] for at in range(0, len(body), chunk)] or [b""]
 
     async def receive() -> Any:
         part = parts.pop(0)
         return {"type": "http.request", "body": part, "more_body": bool(parts)}
 
-    headers = [(b"content-type", kind.encode())] + ([(b"content-length", length.encode())] if length else [])
+    named = {b"content-type": kind, b"content-length": length, b"content-encoding": encoding}
+    headers = [(name, value.encode()) for name, value in named.items() if value is not None]
     return Request({"type": "http", "method": "POST", "headers": headers}, receive)
 
 
@@ -141,3 +149,40 @@ def test_two_bodies_are_the_same_when_only_their_order_and_spacing_differ() -> N
 
 def test_what_is_written_is_utf_8_without_escapes() -> None:
     assert dumps({"tên": "Hoa"}) == '{"tên":"Hoa"}'.encode()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate, gzip", "identity, gzip"])
+async def test_a_compressed_body_is_415(encoding: str) -> None:
+    with pytest.raises(Problem) as refused:
+        await read_object(request(b"{}", encoding=encoding))
+    assert (refused.value.status, refused.value.code) == (415, "wrong-content-encoding")
+
+
+@pytest.mark.parametrize("encoding", [None, "", "identity", " Identity "])
+async def test_a_body_that_is_not_compressed_is_read(encoding: str | None) -> None:
+    assert await read_object(request(b"{}", encoding=encoding)) == {}
+
+
+class Form(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    copies: int
+    certified: bool = False
+
+
+async def test_a_model_is_read_strictly_and_every_defect_has_a_row_in_both_languages() -> None:
+    assert (await read_model(request(b'{"copies": 2, "certified": true}'), Form)).copies == 2
+    with pytest.raises(Problem) as refused:
+        await read_model(request(b'{"copies": "2", "certified": 1, "SECRET": 3}'), Form, vi="Sai.", en="Wrong.")
+    problem = refused.value
+    assert (problem.status, problem.code, problem.vi, problem.en) == (422, "invalid", "Sai.", "Wrong.")
+    rows = {row["field"]: row for row in problem.errors or ()}
+    assert rows.keys() == {"copies", "certified", "SECRET"}
+    assert all(row["code"] and row["vi"] != row["en"] for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("42", 42), (None, 0), ("", 0), ("-1", 0), ("1.5", 0), ("x", 0), ("\u0664", 0), ("9" * 19, 0)],
+)
+def test_a_number_in_a_header_is_read_only_when_it_is_plain(text: str | None, number: int) -> None:
+    assert int_or_zero(text) == number

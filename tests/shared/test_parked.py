@@ -1,4 +1,4 @@
-"""What was put aside: listed, shown without its content, replayed in order, or passed over by a person."""
+"""Parked records: listed, shown without their content, replayed in order, or discarded by a person."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from shared.http.body import dumps
 from shared.inbox import parked
 from shared.inbox.consumer import Consumer, Unappliable
 from shared.outbox.publish import Outbox
+from tests.fixtures.openapi import checks_answers
 from tests.fixtures.services import TOKENS
 from tests.shared import world
 from tests.shared.telling import record, stranger
@@ -36,15 +37,15 @@ class Rule:
 
     mended = False
 
-    def __call__(self, work: world.Effects, event: Received) -> None:
+    def __call__(self, unit: world.Effects, event: Received) -> None:
         assert isinstance(event.fact, WithdrawalRequested)
         if event.fact.sealed_reason == "against the rule" and not self.mended:
             raise Unappliable("no-such-thing")
-        work.rows.append((event.dossier_id, event.sequence, event.fact.sealed_reason))
+        unit.rows.append((event.dossier_id, event.sequence, event.fact.sealed_reason))
 
 
 class Office:
-    """One service's parked records and the officer who looks after them."""
+    """One service's parked records, and an officer's client that checks every answer against the OpenAPI document."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -60,9 +61,10 @@ class Office:
             transport=httpx2.ASGITransport(app=app),
             base_url="http://service",
             headers={"Authorization": f"Bearer {TOKENS['ops']}", "X-Officer": "lan"},
+            event_hooks=checks_answers("intake"),
         )
 
-    def _publish(self, work: world.Effects, event: Received) -> None:
+    def _publish(self, unit: world.Effects, event: Received) -> None:
         assert isinstance(event.fact, ProcedurePublished)
         if not self.rule.mended:
             raise KeyError("an old release")
@@ -115,7 +117,7 @@ async def test_what_is_parked_is_counted_once_by_its_topic_and_reason(office: Of
     assert {row.labels["topic"] for row in parked_total.collect()[0].samples} == {SUBMISSIONS}
 
 
-async def test_replay_applies_it_and_what_waited_behind_it_in_order(office: Office) -> None:
+async def test_replay_applies_the_event_and_what_is_held_behind_it_in_order(office: Office) -> None:
     dossier_id = await park_second(office)
     office.rule.mended = True
     answer = await office.replay((await office.ids())[0])
@@ -158,7 +160,7 @@ async def test_replay_of_what_cannot_be_stored_says_so(office: Office) -> None:
     assert (answer.status_code, answer.json()["reason"]) == (409, "data")
 
 
-async def test_discard_lets_the_dossier_go_on_without_it(office: Office) -> None:
+async def test_a_dossier_goes_on_without_a_discarded_event(office: Office) -> None:
     dossier_id = await park_second(office)
     answer = await office.discard((await office.ids())[0])
     assert answer.json()["state"] == "discarded"
@@ -167,10 +169,10 @@ async def test_discard_lets_the_dossier_go_on_without_it(office: Office) -> None
     assert tuple(row or ()) == ("discarded", "lan: double by mistake")
 
 
-async def test_killed_between_discarding_and_going_on_what_waits_is_looked_for(
+async def test_when_the_process_dies_between_discard_and_drain_what_is_held_is_looked_for(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody parked stands before it any more: called `behind` it would never be looked for, and never apply."""
+    """Nothing parked is before it any more. With the reason `behind` nobody would look for it."""
     dossier_id = await park_second(office)
 
     async def dies(_: Any) -> None: ...
@@ -183,7 +185,7 @@ async def test_killed_between_discarding_and_going_on_what_waits_is_looked_for(
 async def test_a_stranger_that_a_later_release_understands_blocks_its_dossier_when_it_is_poison(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parked first as nobody's, then, read again, in its place: a person can settle it there."""
+    """Parked first as a record of no stream; when it is read again, it is parked in its place and blocks."""
     dossier_id = uuid4()
     poison = record(dossier_id, 2, "against the rule")
     monkeypatch.setattr(envelope, "source_of", lambda _: "/another/name")
@@ -246,7 +248,7 @@ async def test_a_stranger_can_be_discarded_but_not_replayed(office: Office) -> N
     assert (await office.discard(number)).status_code == 200
 
 
-async def test_an_impostor_can_never_take_the_place_of_the_first(office: Office) -> None:
+async def test_a_second_event_with_the_same_sequence_can_never_be_replayed(office: Office) -> None:
     dossier_id = uuid4()
     await office.consumer.apply([record(dossier_id, 1), record(dossier_id, 1)])
     (number,) = await office.ids()
@@ -254,7 +256,7 @@ async def test_an_impostor_can_never_take_the_place_of_the_first(office: Office)
     assert len(await effects(office.pool)) == 1
 
 
-async def test_two_officers_at_once_settle_it_once(office: Office) -> None:
+async def test_of_several_officers_at_once_one_decides(office: Office) -> None:
     dossier_id = await park_second(office)
     office.rule.mended = True
     (number,) = await office.ids()
@@ -264,7 +266,7 @@ async def test_two_officers_at_once_settle_it_once(office: Office) -> None:
     assert done in ([1, 2, 3, 4], [1, 3, 4])
 
 
-async def test_only_ops_may_touch_it_and_nonsense_is_answered_as_such(office: Office) -> None:
+async def test_only_ops_may_call_it_and_wrong_requests_are_refused(office: Office) -> None:
     counter = {"Authorization": f"Bearer {TOKENS['counter']}"}
     assert (await office.client.get("/v1/parked", headers=counter)).status_code == 403
     assert (await office.client.get("/v1/parked", headers={"Authorization": ""})).status_code == 401
@@ -274,7 +276,7 @@ async def test_only_ops_may_touch_it_and_nonsense_is_answered_as_such(office: Of
     assert (await office.client.get("/v1/parked/99999999999999999999")).status_code == 422
 
 
-async def test_the_list_goes_on_where_it_ended(office: Office) -> None:
+async def test_the_next_page_of_the_list_begins_where_the_last_one_ended(office: Office) -> None:
     await office.consumer.apply([stranger(str(n)) for n in range(5)])
     for junk in ("junk", "-1", "1.5", "%C2%B2", str(2**63)):
         answer = await office.client.get(f"/v1/parked?after={junk}")

@@ -1,4 +1,4 @@
-"""What every service does alike: ready only when it is prepared, NULs refused in every address."""
+"""What every service does alike: readiness, health, background tasks, addresses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import httpx2
+import pytest
 from fastapi import APIRouter
 
 from shared.service import Part, Service, create_app
@@ -66,3 +67,46 @@ def test_a_service_without_kafka_loads_neither_faststream_nor_aiokafka() -> None
     program = "import sys, shared.service; print(sorted({'faststream', 'aiokafka'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+async def test_health_answers_head_like_get_without_a_body_and_no_address_is_redirected(make_pool: MakePool) -> None:
+    dsn, _ = await make_pool.with_dsn("shared", "services.intake")
+    app = create_app(service_on(dsn), Part(migrations=["shared"]))
+    client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://service")
+    async with app.router.lifespan_context(app), client:
+
+        async def is_ready() -> bool:
+            return (await client.get("/readyz")).status_code == 200
+
+        await wait_until(is_ready)
+        for path in ("/livez", "/readyz", "/metrics"):
+            asked, headed = await client.get(path), await client.head(path)
+            assert (headed.status_code, headed.content) == (200, b"")
+            assert headed.headers["content-type"] == asked.headers["content-type"]
+            slashed = await client.get(f"{path}/")
+            assert (slashed.status_code, slashed.json()["code"]) == (404, "not-found")
+
+
+async def test_a_background_task_that_ends_or_raises_is_started_again(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn, _ = await make_pool.with_dsn("shared", "services.intake")
+    starts: list[int] = []
+    ends: list[BaseException | None] = [KeyError("a bug"), TimeoutError(), asyncio.CancelledError(), None]
+
+    async def task() -> None:
+        starts.append(len(starts))
+        if len(starts) > len(ends):
+            await asyncio.Event().wait()
+        if (error := ends[len(starts) - 1]) is not None:
+            raise error
+
+    monkeypatch.setattr("shared.service.RESTART_AFTER_S", 0.001)
+    app = create_app(service_on(dsn), Part(background=[task], migrations=["shared"]))
+    async with app.router.lifespan_context(app):
+
+        async def started_again_each_time() -> bool:
+            return len(starts) == len(ends) + 1
+
+        await wait_until(started_again_each_time)
+    assert len(starts) == len(ends) + 1

@@ -223,3 +223,20 @@ async def test_after_all_journeys_nothing_is_lost_repeated_or_out_of_order(town:
     report = await town.prove()
     assert report.registry is not None
     assert report.registry["numbers_issued"] >= 3
+
+
+async def test_the_journeys_answers_fit_the_openapi_documents(town: Town) -> None:
+    """`Town.once` compares every answer of this package's tests; this one makes sure that it did."""
+    await town.once("workflow", "GET", "/v1/tasks?limit=5", "ops")
+    await town.once("workflow", "GET", "/v1/stages", "ops")
+    await town.once("notify", "GET", "/v1/notices?limit=5", "ops")
+    await town.once("idlookup", "GET", "/v1/requests?limit=5", "ops")
+    await town.once("intake", "GET", "/v1/parked", "ops")
+    checked = {(service, path) for service, _, path in town.answers_checked}
+    assert {
+        ("workflow", "/v1/tasks"),
+        ("workflow", "/v1/stages"),
+        ("notify", "/v1/notices"),
+        ("idlookup", "/v1/requests"),
+        ("intake", "/v1/parked"),
+    } <= checked

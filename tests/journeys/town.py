@@ -7,6 +7,7 @@ import copy
 import itertools
 import re
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ import httpx2
 
 from deploy.local.stack import Stack
 from deploy.verify import Report, run
+from tests.fixtures.openapi import check_answer, template_of
 from tests.fixtures.waiting import wait_until
 
 BIRTH, COPY, EXTRACT, ALLOWANCE, BUSINESS = "1.001193", "2.000908", "2.000635", "1.001776", "1.001612"
@@ -29,6 +31,7 @@ HEALTHY = {
     "hang": False,
     "down": False,
 }
+SERVICES = ("intake", "workflow", "idlookup", "notify")
 _numbers = itertools.count(1)
 
 
@@ -49,6 +52,8 @@ class Town:
         self.endpoints = stack.endpoints
         self.http = httpx2.AsyncClient(timeout=20, trust_env=False)
         self.examples: dict[str, dict[str, Any]] = {}
+        self.answers_checked: Counter[tuple[str, str, str]] = Counter()
+        """(service, method, path) -> how many real answers fitted the OpenAPI document."""
         self.numbers: set[str] = set()
         """Every 12-digit number in a submission."""
 
@@ -70,9 +75,16 @@ class Town:
     async def once(
         self, service: str, method: str, path: str, role: str, body: Any = None, **headers: str
     ) -> httpx2.Response:
+        """Send a request once. What a service answers is compared with its OpenAPI document."""
         token = {"Authorization": f"Bearer {self.endpoints['tokens'][role]}"} if role else {}
         content = {} if body is None else {"json": body}
-        return await self.http.request(method, self.endpoints[service] + path, headers={**token, **headers}, **content)
+        answer = await self.http.request(
+            method, self.endpoints[service] + path, headers={**token, **headers}, **content
+        )
+        if service in SERVICES and (template := template_of(service, method, path)) is not None:
+            check_answer(service, method, template, answer)
+            self.answers_checked[service, method, template] += 1
+        return answer
 
     async def learn(self) -> None:
         """Fetch the procedures' examples."""

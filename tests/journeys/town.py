@@ -81,7 +81,7 @@ class Town:
         answer = await self.http.request(
             method, self.endpoints[service] + path, headers={**token, **headers}, **content
         )
-        if service in SERVICES and (template := template_of(service, method, path)) is not None:
+        if service in SERVICES and (template := template_of(service, method, path.partition("?")[0])) is not None:
             check_answer(service, method, template, answer)
             self.answers_checked[service, method, template] += 1
         return answer

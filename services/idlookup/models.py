@@ -31,7 +31,7 @@ class RequestRow(HttpModel):
     wanted_at: OfficeTime
     """When workflow recorded the request; wall time."""
     asked_at: OfficeTime | None
-    """When it was first taken up; wall time. Null again after `new_person`, until the next call."""
+    """When a worker first took it; wall time. Null again after `new_person`, until the next call."""
     settled_at: OfficeTime | None
     """When it reached its present final state or `duplicate`; wall time."""
     attempts: int

@@ -52,7 +52,7 @@ class Writer:
         )
 
     def put(self, request: Request, answer: RegistryAnswer) -> None:
-        """Store what a call said of a request, with one of the next transactions."""
+        """Store the answer of a call about a request, with one of the next transactions."""
         self._settled.add(self._settle(request, answer))
 
     async def finish(self, within_s: float) -> None:

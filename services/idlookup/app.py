@@ -1,4 +1,4 @@
-"""idlookup's application object: what its routes, handlers and tasks share, put together once."""
+"""idlookup's application object: what its routes, handlers and tasks share, built once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from shared.privacy.sealed import Sealer
 from shared.service import Service
 
 MIN_UNANSWERED = {"issue": 32, "verify": 8}
-"""Requests that may always be unanswered at the registry, by kind: more births than a commune has at once."""
+"""Requests that may always be without an answer at the registry, by kind: more births than a commune has at once."""
 FINISH_S = 3.0
+"""How long answers are still stored after the workers have stopped, in wall seconds."""
 
 
 @dataclass
 class IdlookupApp:
-    """`workers` by kind (`issue`, `verify`), while `call_registry` runs."""
+    """`workers` by kind (`issue`, `verify`); empty unless `call_registry` runs."""
 
     settings: IdlookupSettings
     service: Service = field(init=False)
@@ -44,23 +45,22 @@ class IdlookupApp:
         self.metrics = RegistryMetrics(self.service.metrics_registry, self.delivery.stages)
 
     def wake(self, kinds: Iterable[str]) -> None:
-        """Requests of these kinds may be due. Cheap; calling it too early only costs a query."""
+        """Tell the workers that requests of these kinds may be due. A call too early only costs a query."""
         for kind in kinds:
             if kind in self.workers:
                 self.workers[kind].wake()
 
     async def call_registry(self) -> None:
-        """Run the workers of both kinds until cancelled; then store what was answered, within a bound."""
-        settings, speed = self.settings, self.service.office.speed
+        """Run the workers of both kinds until cancelled; then store the answers that came, within `FINISH_S`."""
+        settings = self.settings
         writer = Writer(
             outbox=self.delivery.outbox,
             sealer=self.sealer,
             office=self.service.office,
             metrics=self.metrics,
-            pending_after_s=settings.pending_after_s / speed,
-            forget_after_s=settings.forget_after_s / speed,
+            settings=settings,
         )
-        # Each kind: its sends, its asks, a probe and the watcher.
+        # Each kind has its sends, its asks, a probe and the watcher.
         connections = 2 * (SENDS + ASKS + 2)
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         async with httpx2.AsyncClient(
@@ -73,8 +73,7 @@ class IdlookupApp:
                     window=Window(MIN_UNANSWERED[kind], max_unanswered[kind]),
                     pool=self.service.pool,
                     sealer=self.sealer,
-                    hand_on=writer.put,
-                    deadline_s=settings.call_deadline_s,
+                    on_answer=writer.put,
                 )
                 for kind in MIN_UNANSWERED
             }
@@ -93,11 +92,13 @@ class IdlookupApp:
                 await asyncio.gather(writing, return_exceptions=True)
 
     async def refresh_gauges(self) -> None:
+        """Set the gauges of both kinds."""
         for kind, worker in self.workers.items():
-            self.metrics.show(kind, worker.window, worker.breaker)
+            self.metrics.report(kind, worker.window, worker.breaker)
 
 
 async def _until_one_ends(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Raises what the task raised that ended first."""
     ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in ended:
         task.result()

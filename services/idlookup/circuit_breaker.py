@@ -1,4 +1,4 @@
-"""The breaker: after several failures in a row nobody calls for a while, then one probe tries."""
+"""A circuit breaker: after several failures in a row no calls are made for a while; then one probe tries."""
 
 from __future__ import annotations
 
@@ -9,50 +9,56 @@ STATES = ("closed", "open", "half_open")
 
 
 class CircuitBreaker:
-    """Closed until `failures` in a row; open for `rest_s` (doubling to `most_s`); then half-open for one probe."""
+    """Closed until `failures` in a row; open for `rest_s` (doubled up to `max_rest_s`); then half-open for one probe.
+
+    Seconds are wall seconds.
+    """
 
     def __init__(
         self,
         *,
         failures: int = 5,
         rest_s: float = 0.5,
-        most_s: float = 2.0,
+        max_rest_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._failures, self._first_rest, self._most, self._clock = failures, rest_s, most_s, clock
-        self._in_a_row = 0
-        self._rest = rest_s
+        self._max_failures, self._first_rest_s, self._max_rest_s, self._clock = failures, rest_s, max_rest_s, clock
+        self._failures_in_a_row = 0
+        self._next_rest_s = rest_s
         self._open_until: float | None = None
         self._probing = False
 
     @property
     def state(self) -> str:
+        """One of `STATES`."""
         if self._open_until is None:
             return "closed"
         return "open" if self._clock() < self._open_until else "half_open"
 
     def allow(self) -> bool:
-        """Whether a call may be made now. In half-open only one may, until it is reported or released."""
+        """Whether a call may be made now. Half-open allows one call, until its result or `release` is recorded."""
         if self.state == "half_open" and not self._probing:
             self._probing = True
             return True
         return self.state == "closed"
 
     def rest_s(self) -> float:
-        """Wall seconds until a call may be tried; 0 when one may now."""
+        """Seconds until a call may be tried; 0 when it may be tried now."""
         return 0.0 if self._open_until is None else max(self._open_until - self._clock(), 0.0)
 
-    def succeeded(self) -> None:
-        self._in_a_row, self._rest, self._open_until, self._probing = 0, self._first_rest, None, False
+    def record_success(self) -> None:
+        """A call was answered: closed."""
+        self._failures_in_a_row, self._next_rest_s = 0, self._first_rest_s
+        self._open_until, self._probing = None, False
 
-    def failed(self) -> None:
-        """A failure of a call made before it opened changes nothing while it is open."""
-        self._in_a_row += 1
-        if self._probing or (self._open_until is None and self._in_a_row >= self._failures):
-            self._open_until = self._clock() + self._rest
-            self._rest = min(self._rest * 2, self._most)
+    def record_failure(self) -> None:
+        """A call failed. While open, the failure of a call that began earlier does not lengthen the rest."""
+        self._failures_in_a_row += 1
+        if self._probing or (self._open_until is None and self._failures_in_a_row >= self._max_failures):
+            self._open_until = self._clock() + self._next_rest_s
+            self._next_rest_s = min(self._next_rest_s * 2, self._max_rest_s)
             self._probing = False
 
-    def released(self) -> None:
-        """A permitted call was not made after all."""
+    def release(self) -> None:
+        """A call that `allow` permitted is not made: another may be."""
         self._probing = False

@@ -1,4 +1,4 @@
-"""What idlookup consumes: requests that workflow wants made. They are stored; the workers do the rest."""
+"""What idlookup consumes: workflow's requests. They are only stored; the workers call the registry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from services.idlookup.app import IdlookupApp
 from services.idlookup.sealed_fields import SEALED_AS
-from services.idlookup.store import RequestUnit
+from services.idlookup.store import DroppedRequest, RequestUnit, WantedRequest
 from shared.contract.envelope import Outgoing, Received, new_id
 from shared.contract.events import (
     IDNUMBER_REQUESTS,
@@ -28,37 +28,41 @@ TOPICS = (IDNUMBER_REQUESTS,)
 
 
 def on_id_number_wanted(unit: RequestUnit, event: Received) -> None:
-    """The event's own id becomes the request's key."""
+    """Store a request for a number. The event's id is the request's key."""
     assert isinstance(event.fact, IdNumberWanted)
-    _want(unit, event, "issue", event.fact.sealed_subject)
+    _add_wanted(unit, event, "issue", event.fact.sealed_subject)
 
 
 def on_id_check_wanted(unit: RequestUnit, event: Received) -> None:
+    """Store a request for a check. The event's id is the request's key."""
     assert isinstance(event.fact, IdCheckWanted)
-    _want(unit, event, "verify", event.fact.sealed_person)
+    _add_wanted(unit, event, "verify", event.fact.sealed_person)
 
 
-def _want(unit: RequestUnit, event: Received, kind: str, sealed: str) -> None:
+def _add_wanted(unit: RequestUnit, event: Received, kind: str, sealed: str) -> None:
+    """Raises Unappliable when the sealed data do not open for this dossier, or are not an object."""
     assert event.dossier_id is not None
     try:
         opened = unit.open_sealed(event.dossier_id, SEALED_AS[kind], sealed)
-    except Tampered as changed:
-        raise Unappliable("tampered", f"the {SEALED_AS[kind]} does not open for this dossier") from changed
+    except Tampered as error:
+        raise Unappliable("tampered", f"the {SEALED_AS[kind]} does not open for this dossier") from error
     if not isinstance(opened, dict):
         raise Unappliable("malformed", f"the {SEALED_AS[kind]} is not an object")
-    unit.wanted.append((event, kind, sealed))
+    unit.wanted.append(WantedRequest(event, kind, sealed))
 
 
 def on_id_number_no_longer_wanted(unit: RequestUnit, event: Received) -> None:
+    """Mark a request as no longer wanted."""
     assert isinstance(event.fact, IdNumberNoLongerWanted)
     assert event.dossier_id is not None
-    unit.dropped.append((event.dossier_id, event.fact.request_key))
+    unit.dropped.append(DroppedRequest(event.dossier_id, event.fact.request_key))
 
 
 def on_request_heartbeat(unit: RequestUnit, event: Received) -> None:
+    """Pass a heartbeat on to the results' topic."""
     assert isinstance(event.fact, RequestHeartbeat)
-    onward = ResultHeartbeat(sent_at=event.fact.sent_at)
-    unit.extra.append(Outgoing(None, 0, onward, new_id(), event.trace_id, key="heartbeat"))
+    heartbeat = ResultHeartbeat(sent_at=event.fact.sent_at)
+    unit.outgoing.append(Outgoing(None, 0, heartbeat, new_id(), event.trace_id, key="heartbeat"))
     unit.heartbeats.append(event.fact.sent_at)
 
 
@@ -71,6 +75,8 @@ HANDLERS: dict[type[Fact], Handler] = {
 
 
 def inbox(app: IdlookupApp) -> Inbox:
+    """The topics, the handlers, and the unit of work that they fill."""
+
     def heartbeat_seen(sent_at: datetime) -> None:
         app.delivery.metrics.beat("id_number", sent_at)
 

@@ -1,4 +1,4 @@
-"""idlookup: asks the population registry, patiently, and never twice for one person."""
+"""idlookup: asks the population registry for numbers and checks, and never twice for one request."""
 
 from services.idlookup.api import create_app
 from services.idlookup.app import IdlookupApp

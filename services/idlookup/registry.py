@@ -1,10 +1,10 @@
-"""The population registry over HTTP, in batches: send requests, ask by key. Says what is known, never raises."""
+"""The population registry over HTTP, in batches: send requests, and ask about them by key. It never raises."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 import orjson
@@ -18,116 +18,123 @@ log = structlog.get_logger(__name__)
 SEND_BATCH = 250
 SEND_BYTES = 1_000_000
 ASK_BATCH = 200
-"""Keys in one question: with more, the address grows over the 8 KiB that proxies take."""
-NEVER_ARRIVED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-"""The last one: no registry is configured (HOSO_REGISTRY_URL is empty), so there is nobody it could have reached."""
-BLAMES_THE_BODY = (400, 413, 422)
-LONGEST_REASON = 80
+"""Keys in one question: with more, the address grows over the 8 KiB that proxies accept."""
+CANNOT_HAVE_ARRIVED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+"""The last one means that no registry is configured (HOSO_REGISTRY_URL is empty)."""
+BODY_IS_WRONG = (400, 413, 422)
+"""Statuses with which the registry answers for itself: it works, but does not accept this body."""
+MAX_REASON_CHARACTERS = 80
 
 
 class Registry:
-    """Calls of one kind (`issue` or `verify`), with their own breaker."""
+    """Calls of one kind (`issue` or `verify`), with their own circuit breaker."""
 
     def __init__(self, client: httpx2.AsyncClient, kind: str, breaker: CircuitBreaker, *, deadline_s: float) -> None:
-        """`deadline_s`: wall seconds for one call, all of it."""
-        self.kind, self.breaker = kind, breaker
-        self._client, self._deadline_s = client, deadline_s
+        """`deadline_s`: wall seconds for one whole call."""
+        self.kind, self.breaker, self.deadline_s = kind, breaker, deadline_s
+        self._client = client
 
     async def send(self, bodies: Sequence[dict[str, Any]]) -> dict[str, RegistryAnswer]:
         """By key: `sent`, `technical-error`, `rejected`, `lost` (it may have arrived) or `unreachable`."""
         answers: dict[str, RegistryAnswer] = {}
-        for part in _parts(bodies):
-            answers |= await self._send_part(part)
+        for batch in _batches(bodies):
+            answers |= await self._send_batch(batch)
         return answers
 
-    async def _send_part(self, bodies: Sequence[dict[str, Any]]) -> dict[str, RegistryAnswer]:
-        found, failure, status = await self._call("POST", "/v1/requests/batch", body={"items": list(bodies)})
-        if found is not None:
-            return {body["key"]: _accepted(found.get(body["key"])) for body in bodies}
-        if status not in BLAMES_THE_BODY:
-            return {body["key"]: RegistryAnswer(failure) for body in bodies}
+    async def _send_batch(self, bodies: Sequence[dict[str, Any]]) -> dict[str, RegistryAnswer]:
+        result = await self._call("POST", "/v1/requests/batch", body={"items": list(bodies)})
+        if result.items is not None:
+            return {body["key"]: _acknowledgement_of(result.items.get(body["key"])) for body in bodies}
+        if result.status not in BODY_IS_WRONG:
+            return {body["key"]: RegistryAnswer(result.failure) for body in bodies}
         if len(bodies) == 1:
-            log.error("the registry cannot read a request", request_key=bodies[0]["key"], status=status)
+            log.error("the registry cannot read a request", request_key=bodies[0]["key"], status=result.status)
             return {bodies[0]["key"]: RegistryAnswer(TECHNICAL)}
-        # One that it cannot read must not keep the others back.
+        # A request that the registry cannot read must not delay the others.
         half = len(bodies) // 2
-        return await self._send_part(bodies[:half]) | await self._send_part(bodies[half:])
+        return await self._send_batch(bodies[:half]) | await self._send_batch(bodies[half:])
 
     async def ask(self, keys: Sequence[str]) -> dict[str, RegistryAnswer]:
-        """By key: the registry's word, or `lost`: nothing is known, and nothing was changed by asking."""
+        """By key: the registry's state of the request, or `lost`: no answer came. Asking changes nothing there."""
         answers: dict[str, RegistryAnswer] = {}
         for first in range(0, len(keys), ASK_BATCH):
-            part = keys[first : first + ASK_BATCH]
-            found, _, _ = await self._call("GET", f"/v1/requests?keys={','.join(part)}")
-            answers |= {key: _told(found.get(key)) if found is not None else RegistryAnswer(LOST) for key in part}
+            batch = keys[first : first + ASK_BATCH]
+            items = (await self._call("GET", f"/v1/requests?keys={','.join(batch)}")).items
+            answers |= {key: _answer_of(items.get(key)) if items is not None else RegistryAnswer(LOST) for key in batch}
         return answers
 
-    async def _call(
-        self, method: str, path: str, body: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any] | None, str, int]:
-        """(items by key, "", status) or (None, `lost` or `unreachable`, status or 0)."""
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> _CallResult:
         status = 0
         try:
-            async with asyncio.timeout(self._deadline_s):
-                answer = await self._client.request(
+            async with asyncio.timeout(self.deadline_s):
+                response = await self._client.request(
                     method,
                     path,
                     content=None if body is None else orjson.dumps(body),
                     headers={"Content-Type": "application/json"},
                 )
-            status = answer.status_code
+            status = response.status_code
             if status in (200, 202):
-                found = {item["key"]: item for item in orjson.loads(answer.content)["items"] if item.get("key")}
-                self.breaker.succeeded()
-                return found, "", status
-        except NEVER_ARRIVED:
-            self.breaker.failed()
-            return None, UNREACHABLE, 0
+                items = {item["key"]: item for item in orjson.loads(response.content)["items"] if item.get("key")}
+                self.breaker.record_success()
+                return _CallResult(items, status)
+        except CANNOT_HAVE_ARRIVED:
+            self.breaker.record_failure()
+            return _CallResult(None, 0, UNREACHABLE)
         except (httpx2.HTTPError, TimeoutError, OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
-        if status in BLAMES_THE_BODY:
-            self.breaker.succeeded()
+        if status in BODY_IS_WRONG:
+            self.breaker.record_success()
         else:
-            self.breaker.failed()
-        return None, LOST, status
+            self.breaker.record_failure()
+        return _CallResult(None, status, LOST)
 
 
-def _parts(bodies: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    part: list[dict[str, Any]] = []
-    size = 0
+class _CallResult(NamedTuple):
+    """`items` by key, or None with `failure` (`lost` or `unreachable`). `status`: 0 without an HTTP answer."""
+
+    items: dict[str, Any] | None
+    status: int
+    failure: str = ""
+
+
+def _batches(bodies: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Batches of at most `SEND_BATCH` requests and about `SEND_BYTES`."""
+    batch: list[dict[str, Any]] = []
+    batch_bytes = 0
     for body in bodies:
-        more = len(orjson.dumps(body))
-        if part and (len(part) >= SEND_BATCH or size + more > SEND_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(body)
-        size += more
-    if part:
-        yield part
+        body_bytes = len(orjson.dumps(body))
+        if batch and (len(batch) >= SEND_BATCH or batch_bytes + body_bytes > SEND_BYTES):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(body)
+        batch_bytes += body_bytes
+    if batch:
+        yield batch
 
 
-def _accepted(item: dict[str, Any] | None) -> RegistryAnswer:
+def _acknowledgement_of(item: dict[str, Any] | None) -> RegistryAnswer:
     if item is None:
         return RegistryAnswer(LOST)
     if "request_id" in item:
         return RegistryAnswer(SENT)
     if item.get("code") == "key-reused":
-        # Ours are never used for another request: whatever this is, it is no verdict on the person.
-        log.error("the registry says that a key was used for another request", request_key=item.get("key"))
+        # We never use a key for another request, so this is an error of the registry and says nothing of the person.
+        log.error("the registry answers that a key was used for another request", request_key=item.get("key"))
         return RegistryAnswer(TECHNICAL)
-    return RegistryAnswer("rejected", reason=_short(item.get("code", "not-accepted")))
+    return RegistryAnswer("rejected", reason=_code_or_hint(item.get("code", "not-accepted")))
 
 
-def _told(item: dict[str, Any] | None) -> RegistryAnswer:
+def _answer_of(item: dict[str, Any] | None) -> RegistryAnswer:
     if item is None:
         return RegistryAnswer(LOST)
     number = item.get("number")
     return RegistryAnswer(
-        str(item.get("state")), str(number) if number is not None else None, _short(item.get("reason", ""))
+        str(item.get("state")), str(number) if number is not None else None, _code_or_hint(item.get("reason", ""))
     )
 
 
-def _short(reason: object) -> str:
-    """A code of the registry's. Anything longer may be a sentence that quotes a person."""
+def _code_or_hint(reason: object) -> str:
+    """The registry's code; `see-registry` for anything longer, which may be a sentence that quotes a person."""
     text = str(reason)
-    return text if len(text) <= LONGEST_REASON and " " not in text else "see-registry"
+    return text if len(text) <= MAX_REASON_CHARACTERS and " " not in text else "see-registry"

@@ -1,4 +1,4 @@
-"""Under which names the personal data of a request are sealed."""
+"""The names under which the personal data of a request are sealed."""
 
 from __future__ import annotations
 

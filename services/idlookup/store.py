@@ -1,6 +1,6 @@
-"""What idlookup remembers: each request of the registry, who is at work on it until when, and what came of it.
+"""idlookup's tables: each request to the registry, who works on it until when, and how it ended.
 
-Locks: dossier rows by id, then request rows. Taking up never waits for a lock.
+Lock order: dossiers by id, then requests. Taking due requests never waits for a lock.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from services.idlookup.rules import NO_LONGER_WANTED, Next, Request
+from services.idlookup.rules import NO_LONGER_WANTED, NextState, Request
 from shared.contract.envelope import Outgoing, Received, new_id
 from shared.contract.events import IdNumberStillPending, RequestResult
 from shared.postgres.leases import LeasedTable
@@ -22,42 +22,66 @@ if TYPE_CHECKING:
 
 COLUMNS = tuple(column.name for column in fields(Request))
 OPEN = "state in ('waiting', 'calling', 'pending')"
+NEVER_S = 1e9
 LATE = f"kind = 'issue' and not told_pending and not dropped and {OPEN}"
+
+
+class WantedRequest(NamedTuple):
+    """A request to be stored. `sealed`: the subject or the person, as it came."""
+
+    event: Received
+    kind: str
+    sealed: str
+
+
+class DroppedRequest(NamedTuple):
+    """A request that is no longer wanted."""
+
+    dossier_id: UUID
+    request_key: UUID
+
+
+class DossierResult(NamedTuple):
+    """An event to publish about one of a dossier's requests, which still needs its sequence."""
+
+    dossier_id: UUID
+    trace_id: UUID
+    fact: RequestResult
 
 
 @dataclass(slots=True)
 class RequestUnit:
-    """One batch of wants: stored and acknowledged at once; nobody is called here."""
+    """One batch of consumed events: stored and acknowledged at once; the registry is not called here."""
 
     open_sealed: Callable[[UUID, str, str], Any]
-    """(dossier, field, sealed) -> what it says. Raises Tampered."""
+    """(dossier, field, sealed) -> the content. Raises Tampered."""
     wake: Callable[[Iterable[str]], None]
     """Called with the kinds of which requests may be due."""
     heartbeat_seen: Callable[[datetime], None]
     """Called with the time at which each heartbeat was sent."""
-    wanted: list[tuple[Received, str, str]] = field(default_factory=list)
-    """(event, kind, sealed)"""
-    dropped: list[tuple[UUID, UUID]] = field(default_factory=list)
-    """(dossier, request key)"""
+    wanted: list[WantedRequest] = field(default_factory=list)
+    dropped: list[DroppedRequest] = field(default_factory=list)
     heartbeats: list[datetime] = field(default_factory=list)
-    extra: list[Outgoing] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
 
     async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
+        """Store the batch; returns the events to publish."""
         if self.wanted:
             add_requests(writes, self.wanted)
         if self.dropped:
-            await writes.run(tx)  # what is dropped may have been wanted in this very batch
+            await writes.run(tx)  # the batch may contain both a request and its end
             await drop_requests(tx, self.dropped)
-        return self.extra
+        return self.outgoing
 
     def committed(self) -> None:
         if self.wanted:
-            self.wake({kind for _, kind, _ in self.wanted})
+            self.wake({request.kind for request in self.wanted})
         for sent_at in self.heartbeats:
             self.heartbeat_seen(sent_at)
 
 
-def add_requests(writes: Writes, wanted: Sequence[tuple[Received, str, str]]) -> None:
+def add_requests(writes: Writes, wanted: Sequence[WantedRequest]) -> None:
+    """New requests, due at once."""
     writes.add(
         """
         insert into requests (request_key, dossier_id, kind, sealed, trace_id, wanted_at, next_try_at)
@@ -65,18 +89,22 @@ def add_requests(writes: Writes, wanted: Sequence[tuple[Received, str, str]]) ->
           from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::timestamptz[])
             as w (request_key, dossier_id, kind, sealed, trace_id, wanted_at)
         """,
-        [event.ce_id for event, _, _ in wanted],
-        [event.dossier_id for event, _, _ in wanted],
-        [kind for _, kind, _ in wanted],
-        [sealed for _, _, sealed in wanted],
-        [event.trace_id for event, _, _ in wanted],
-        [event.recorded_at for event, _, _ in wanted],
+        [request.event.ce_id for request in wanted],
+        [request.event.dossier_id for request in wanted],
+        [request.kind for request in wanted],
+        [request.sealed for request in wanted],
+        [request.event.trace_id for request in wanted],
+        [request.event.recorded_at for request in wanted],
     )
 
 
-async def drop_requests(tx: Tx, dropped: Sequence[tuple[UUID, UUID]]) -> None:
-    """Never called: stopped. Called already: the registry may have issued, so it is asked to the end."""
-    await lock_sequences(tx, (dossier_id for dossier_id, _ in dropped))
+async def drop_requests(tx: Tx, dropped: Sequence[DroppedRequest]) -> None:
+    """Mark requests as no longer wanted.
+
+    A request that was never sent, or is a suspected duplicate, stops. For any other the registry may have issued a
+    number already, so it is asked until it has given its final answer.
+    """
+    await lock_sequences(tx, (request.dossier_id for request in dropped))
     await tx.execute(
         """
         update requests r
@@ -88,8 +116,8 @@ async def drop_requests(tx: Tx, dropped: Sequence[tuple[UUID, UUID]]) -> None:
           from unnest($1::uuid[], $2::uuid[]) as d (dossier_id, request_key)
          where r.request_key = d.request_key and r.dossier_id = d.dossier_id
         """,
-        [dossier_id for dossier_id, _ in dropped],
-        [request_key for _, request_key in dropped],
+        [request.dossier_id for request in dropped],
+        [request.request_key for request in dropped],
     )
 
 
@@ -102,19 +130,19 @@ DUE = LeasedTable(
     returning=COLUMNS,
     before=("asked",),
 )
-"""Each row counts as asked from its first lease on; what is returned says whether it was asked *before*."""
+"""A row counts as asked from its first lease on. The `asked` that is returned is the value before this lease."""
 
 
 async def take_due(pool: Pool, kind: str, limit: int, lease_s: float, *, to_send: bool) -> list[Request]:
-    """Due requests of a kind, leased for `lease_s` seconds, the oldest first (`shared.postgres.leases`)."""
+    """Up to `limit` due requests of a kind, oldest first, leased for `lease_s` seconds (`shared.postgres.leases`)."""
     rows = await DUE.take_due(pool, limit, lease_s, kind, to_send)
     return sorted((Request(*row) for row in rows), key=lambda request: request.wanted_at)
 
 
 async def end_pauses(pool: Pool, kind: str) -> None:
-    """The registry answers again: who had no answer from it while it did not is due now, in the place of its age.
+    """Make requests due whose calls failed while the registry was down, in the order of their age.
 
-    Waits for nobody, as it holds no dossier's lock: a row that somebody is at work on keeps its short pause.
+    It holds no dossier's lock, so it must not wait for a row: a locked row is skipped and keeps its short pause.
     """
     await pool.execute(
         """
@@ -128,8 +156,15 @@ async def end_pauses(pool: Pool, kind: str) -> None:
     )
 
 
-async def due_in(pool: Pool, kind: str) -> tuple[float, float]:
-    """Wall seconds until the next request of a kind is due (to be asked after, to be sent); a large number for none."""
+class DueIn(NamedTuple):
+    """Wall seconds until the next request is due, negative when one is overdue; a large number when there is none."""
+
+    ask_s: float
+    send_s: float
+
+
+async def due_in(pool: Pool, kind: str) -> DueIn:
+    """When the next request of a kind is to be asked about, and when the next is to be sent."""
     row = await pool.fetchrow(
         f"""
         select extract(epoch from (select min(next_try_at) from requests where kind = $1 and not to_send and {OPEN})
@@ -140,12 +175,12 @@ async def due_in(pool: Pool, kind: str) -> tuple[float, float]:
         kind,
     )
     assert row is not None
-    asks, sends = row
-    return 1e9 if asks is None else asks, 1e9 if sends is None else sends
+    ask_s, send_s = row
+    return DueIn(NEVER_S if ask_s is None else ask_s, NEVER_S if send_s is None else send_s)
 
 
 async def lock_sequences(tx: Tx, dossier_ids: Iterable[UUID]) -> dict[UUID, int]:
-    """Each dossier's last sequence on the results topic, locked."""
+    """Each dossier's last sequence on internal.idnumber-results.v1; locks the dossiers, and adds missing ones."""
     rows = await tx.fetch(
         "insert into dossiers (dossier_id) select d from unnest($1::uuid[]) as d order by 1"
         " on conflict (dossier_id) do update set sequence = dossiers.sequence returning dossier_id, sequence",
@@ -156,21 +191,26 @@ async def lock_sequences(tx: Tx, dossier_ids: Iterable[UUID]) -> dict[UUID, int]
 
 @dataclass(frozen=True, slots=True)
 class SettledRequest:
-    """What became of one request after a call."""
+    """A request after a call: what its row becomes and what is published."""
 
     request: Request
-    made: Next
+    next_state: NextState
     sealed_number: str | None
-    fact: RequestResult | None
+    result: RequestResult | None
 
 
-async def save_settled(
-    tx: Tx, writes: Writes, rows: Sequence[SettledRequest]
-) -> tuple[list[Outgoing], list[SettledRequest]]:
-    """Write what became of them; returns (what to tell, what was written). Ends with `writes`.
+class Saved(NamedTuple):
+    """The events to publish, and the rows that were written."""
 
-    A request that somebody else has taken up meanwhile is left alone: the latest decides. One that was dropped during
-    the call ends stopped, and nothing is told, where nobody needs to decide or wait any more.
+    outgoing: list[Outgoing]
+    rows: list[SettledRequest]
+
+
+async def save_settled(tx: Tx, writes: Writes, rows: Sequence[SettledRequest]) -> Saved:
+    """Write what requests become after a call. The transaction must end with `writes`.
+
+    A request that another worker has taken meanwhile is not written: the latest to take it decides. A request that was
+    dropped during the call stops without an event, unless the registry may still issue its number.
     """
     sequences = await lock_sequences(tx, (row.request.dossier_id for row in rows))
     written = await tx.fetch(
@@ -191,41 +231,47 @@ async def save_settled(
         """,
         [row.request.request_key for row in rows],
         [row.request.tries for row in rows],
-        [row.made.state for row in rows],
-        [row.made.asked for row in rows],
-        [row.made.to_send for row in rows],
-        [row.made.lost for row in rows],
+        [row.next_state.state for row in rows],
+        [row.next_state.asked for row in rows],
+        [row.next_state.to_send for row in rows],
+        [row.next_state.lost for row in rows],
         [row.sealed_number for row in rows],
-        [row.made.reason for row in rows],
-        [row.made.pause_s for row in rows],
+        [row.next_state.reason for row in rows],
+        [row.next_state.pause_s for row in rows],
         NO_LONGER_WANTED,
     )
-    kept = {(row["request_key"], row["tries"]): row["state"] for row in written}
+    states = {(row["request_key"], row["tries"]): row["state"] for row in written}
+    stopped = NextState("stopped", reason=NO_LONGER_WANTED)
     saved = [
-        row if kept[place] == row.made.state else replace(row, made=Next("stopped", reason=NO_LONGER_WANTED), fact=None)
+        row if states[key] == row.next_state.state else replace(row, next_state=stopped, result=None)
         for row in rows
-        if (place := (row.request.request_key, row.request.tries)) in kept
+        if (key := (row.request.request_key, row.request.tries)) in states
     ]
-    told = [(row.request.dossier_id, row.request.trace_id, row.fact) for row in saved if row.fact is not None]
-    return number_facts(writes, told, sequences), saved
+    results = [
+        DossierResult(row.request.dossier_id, row.request.trace_id, row.result)
+        for row in saved
+        if row.result is not None
+    ]
+    return Saved(number_results(writes, results, sequences), saved)
 
 
-def number_facts(
-    writes: Writes, told: Sequence[tuple[UUID, UUID, RequestResult]], sequences: Mapping[UUID, int]
-) -> list[Outgoing]:
-    """(dossier, trace, fact) with their sequences, from rows that are locked; the rows are moved on by `writes`."""
+def number_results(writes: Writes, results: Sequence[DossierResult], sequences: Mapping[UUID, int]) -> list[Outgoing]:
+    """The events, each with its dossier's next sequence after `sequences`; `writes` stores the last one of each.
+
+    The dossiers must be locked (`lock_sequences`).
+    """
     last = dict(sequences)
     outgoing = []
-    for dossier_id, trace_id, fact in told:
-        last[dossier_id] += 1
-        outgoing.append(Outgoing(dossier_id, last[dossier_id], fact, new_id(), trace_id))
-    moved = sorted({dossier_id for dossier_id, _, _ in told})
-    if moved:
+    for result in results:
+        last[result.dossier_id] += 1
+        outgoing.append(Outgoing(result.dossier_id, last[result.dossier_id], result.fact, new_id(), result.trace_id))
+    changed = sorted({result.dossier_id for result in results})
+    if changed:
         writes.add(
             "update dossiers d set sequence = s.sequence from unnest($1::uuid[], $2::int[]) as s (dossier_id, sequence)"
             " where d.dossier_id = s.dossier_id",
-            moved,
-            [last[dossier_id] for dossier_id in moved],
+            changed,
+            [last[dossier_id] for dossier_id in changed],
         )
     return outgoing
 
@@ -233,7 +279,10 @@ def number_facts(
 async def mark_late(
     tx: Tx, writes: Writes, wanted_before: datetime, limit: int, office_at: Callable[[datetime], datetime]
 ) -> list[Outgoing]:
-    """Numbers wanted before then that are not there: told once each, whether the registry was reached or not."""
+    """Mark up to `limit` open requests for a number that were wanted before then; returns IdNumberStillPending of each.
+
+    `office_at` turns a wall time into office time.
+    """
     late = await tx.fetch(
         f"select request_key, dossier_id, trace_id, wanted_at from requests where {LATE} and wanted_at < $1"
         " order by wanted_at limit $2",
@@ -247,14 +296,14 @@ async def mark_late(
         f"update requests set told_pending = true where request_key = any($1::uuid[]) and {LATE} returning request_key",
         [row["request_key"] for row in late],
     )
-    kept = {row["request_key"] for row in marked}
-    facts = [
-        (
+    marked_keys = {row["request_key"] for row in marked}
+    results = [
+        DossierResult(
             row["dossier_id"],
             row["trace_id"],
             IdNumberStillPending(request_key=row["request_key"], since=office_at(row["wanted_at"])),
         )
         for row in late
-        if row["request_key"] in kept
+        if row["request_key"] in marked_keys
     ]
-    return number_facts(writes, facts, sequences)
+    return number_results(writes, results, sequences)

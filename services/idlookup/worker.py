@@ -1,4 +1,4 @@
-"""The callers: take due requests, oldest first, ask the registry, hand on what it says. No transaction waits for it."""
+"""The workers: take due requests, oldest first, and call the registry. No transaction is open during a call."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import heapq
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
@@ -29,20 +29,39 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SENDS, ASKS = 4, 2
-"""Calls of one kind under way at once."""
+"""The most calls of one kind at once."""
 LEASE_IN_DEADLINES = 3
-"""Taken up, asked after, sent and watched: a lease of three deadlines outlives it."""
-QUICK_S = 1.0
-"""What is not answered so soon goes back to the database, and is looked at again when it is due."""
+"""A request is taken, asked about, sent and watched within this many call deadlines."""
+WATCH_S = 1.0
+"""A request that is not answered so soon after it was sent goes back to the database until it is due again."""
 GATHER_S = 0.01
-SOON_S = 0.02
-UNHURRIED_S = 0.1
-IDLE_S = 1.0
-"""An idle caller looks this often; what arrives in this process it is told of at once."""
+"""How long to wait for more requests to share a call."""
+PROBE_WAIT_S = 0.02
+MIN_IDLE_S = 0.1
+MAX_IDLE_S = 1.0
+"""An idle worker looks this often; it is woken for requests that arrive in its own process."""
+NO_ANSWER = (LOST, UNREACHABLE)
+
+
+class _Watched(NamedTuple):
+    """A request that was sent a moment ago and may be answered soon. Ordered by `ask_at`; times are monotonic."""
+
+    ask_at: float
+    order: int
+    pause_s: float
+    sent_at: float
+    request: Request
+
+
+class _Taken(NamedTuple):
+    """How many rows were taken, and whether more may be due."""
+
+    rows: int
+    more_due: bool
 
 
 class RegistryWorker:
-    """One kind's callers (`issue` or `verify`): their own limit, breaker and pace."""
+    """Calls the registry for requests of one kind (`issue` or `verify`), with their own limit and circuit breaker."""
 
     def __init__(
         self,
@@ -51,216 +70,220 @@ class RegistryWorker:
         window: Window,
         pool: Callable[[], Pool],
         sealer: Sealer,
-        hand_on: Callable[[Request, RegistryAnswer], None],
-        deadline_s: float,
+        on_answer: Callable[[Request, RegistryAnswer], None],
     ) -> None:
-        """`deadline_s`: wall seconds of one call."""
+        """`on_answer` is called once for each request taken, with what is known after the last call about it."""
         self.registry, self.window, self.breaker = registry, window, registry.breaker
-        self._kind, self._pool, self._sealer, self._hand_on = registry.kind, pool, sealer, hand_on
-        self._deadline_s = deadline_s
+        self._kind, self._deadline_s = registry.kind, registry.deadline_s
+        self._pool, self._sealer, self._on_answer = pool, sealer, on_answer
         self._due = asyncio.Event()
         self._sends: set[asyncio.Task[None]] = set()
         self._asks: set[asyncio.Task[None]] = set()
-        self._watched: list[tuple[float, int, float, float, Request]] = []
-        """Heap of (look at, order, pause, sent at, request): sent a moment ago, the answer may come at once."""
+        self._watched: list[_Watched] = []
+        """A heap."""
         self._order = count()
-        self._left_over = True
-        """Whether something may be due that was not taken up for want of room. Without it, room is no news."""
+        self._more_due = True
+        """Requests may be due that were not taken for want of room: then freed room wakes the worker."""
         self._has_watched = asyncio.Event()
 
     def wake(self) -> None:
-        """Requests may be due. Cheap; calling it too early only costs a query."""
+        """Requests may be due. A call too early only costs a query."""
         self._due.set()
 
     async def run(self) -> None:
-        """Call until cancelled; then what is under way is given a deadline, and the rest goes back unharmed."""
+        """Run until cancelled; then give the present calls one more deadline, and the watched requests back."""
         watcher = asyncio.create_task(self._watch())
-        taker = asyncio.create_task(self._take_for_ever())
+        taker = asyncio.create_task(self._take_repeatedly())
         try:
             ended, _ = await asyncio.wait((watcher, taker), return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
                 task.result()
         finally:
             taker.cancel()
-            if under_way := self._sends | self._asks:
+            if calls := self._sends | self._asks:
                 with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait(under_way, timeout=self._deadline_s)
+                    await asyncio.wait(calls, timeout=self._deadline_s)
             watcher.cancel()
-            for task in under_way:
+            for task in calls:
                 task.cancel()
-            await asyncio.gather(watcher, taker, *under_way, return_exceptions=True)
-            for *_, request in self._watched:
-                self._hand_on(request, RegistryAnswer(PENDING))
+            await asyncio.gather(watcher, taker, *calls, return_exceptions=True)
+            for watched in self._watched:
+                self._on_answer(watched.request, RegistryAnswer(PENDING))
             self._watched.clear()
 
-    async def _take_for_ever(self) -> None:
+    async def _take_repeatedly(self) -> None:
+        """Take due requests and start calls, until cancelled. While the breaker is half-open, one request at a time."""
         recovering = False
         while True:
             if (rest_s := self.breaker.rest_s()) > 0:
                 recovering = True
-                await asyncio.sleep(min(rest_s, IDLE_S))
+                await asyncio.sleep(min(rest_s, MAX_IDLE_S))
                 continue
             if not self.breaker.allow():
-                await wait_for(self._due, SOON_S)
+                await wait_for(self._due, PROBE_WAIT_S)
                 self._due.clear()
                 continue
             probing = self.breaker.state != "closed"
             self._due.clear()
-            self._left_over = True  # until a look has shown that nothing is
+            self._more_due = True  # until a query has shown otherwise
             try:
                 if recovering and not probing:
                     await store.end_pauses(self._pool(), self._kind)
                     recovering = False
                 due_in = await store.due_in(self._pool(), self._kind)
-                taken, left = await self._take(due_in, probing)
+                taken = await self._take(due_in, probing)
             except Exception as error:
-                self.breaker.released()
+                self.breaker.release()
                 if not is_transient(error):
                     raise
-                log.warning("nothing taken up", kind=self._kind, error=type(error).__name__)
-                await asyncio.sleep(IDLE_S)
+                log.warning("due requests cannot be taken", kind=self._kind, error=type(error).__name__)
+                await asyncio.sleep(MAX_IDLE_S)
                 continue
-            if probing and not taken:
-                self.breaker.released()
-            if taken and left and not probing:
+            if probing and not taken.rows:
+                self.breaker.release()
+            if taken.rows and taken.more_due and not probing:
                 continue
-            self._left_over = left
-            # What is due and was not taken waits for room; whoever makes room wakes us.
-            if await wait_for(self._due, min(max(min(due_in), UNHURRIED_S), IDLE_S)):
+            self._more_due = taken.more_due
+            if await wait_for(self._due, min(max(min(due_in), MIN_IDLE_S), MAX_IDLE_S)):
                 await asyncio.sleep(GATHER_S)
 
-    async def _take(self, due_in: tuple[float, float], probing: bool) -> tuple[int, bool]:
-        """Take up what is due of (what to ask after, what to send), as far as there is room.
-
-        Returns how many rows, and whether there may be more that are due.
-        """
+    async def _take(self, due_in: store.DueIn, probing: bool) -> _Taken:
+        """Take due requests, as far as there is room for calls, and start the calls about them."""
         lease_s = self._deadline_s * LEASE_IN_DEADLINES
-        old: list[Request] = []
-        new: list[Request] = []
-        asks = sends = 0
-        if due_in[0] <= 0:
-            asks = 0 if len(self._asks) >= ASKS else 1 if probing else ASK_BATCH
-            old = await store.take_due(self._pool(), self._kind, asks, lease_s, to_send=False) if asks else []
-            if old:
-                self._start(self._asks, self._ask(old))
+        to_ask: list[Request] = []
+        to_send: list[Request] = []
+        max_asks = max_sends = 0
+        if due_in.ask_s <= 0:
+            max_asks = 0 if len(self._asks) >= ASKS else 1 if probing else ASK_BATCH
+            if max_asks:
+                to_ask = await store.take_due(self._pool(), self._kind, max_asks, lease_s, to_send=False)
+            if to_ask:
+                self._start(self._asks, self._ask(to_ask))
                 if probing:
-                    return len(old), True
-        if due_in[1] <= 0:
-            sends = 0 if len(self._sends) >= SENDS else min(self.window.free(), 1 if probing else SEND_BATCH)
-            # Whole handfuls: a call for each single place that becomes free would cost too much.
-            if self._sends and sends < min(SEND_BATCH, self.window.limit) / 4:
-                sends = 0
-            new = await store.take_due(self._pool(), self._kind, sends, lease_s, to_send=True) if sends else []
-            if new:
-                self._start(self._sends, self._send(new))
-        left = (due_in[0] <= 0 and len(old) == asks) or (due_in[1] <= 0 and len(new) == sends)
-        return len(old) + len(new), left
+                    return _Taken(len(to_ask), more_due=True)
+        if due_in.send_s <= 0:
+            max_sends = 0 if len(self._sends) >= SENDS else min(self.window.free(), 1 if probing else SEND_BATCH)
+            # Wait until a good part of the window is free: a call for each single freed place costs too much.
+            if self._sends and max_sends < min(SEND_BATCH, self.window.limit) / 4:
+                max_sends = 0
+            if max_sends:
+                to_send = await store.take_due(self._pool(), self._kind, max_sends, lease_s, to_send=True)
+            if to_send:
+                self._start(self._sends, self._send(to_send))
+        more_to_ask = due_in.ask_s <= 0 and len(to_ask) == max_asks
+        more_to_send = due_in.send_s <= 0 and len(to_send) == max_sends
+        return _Taken(len(to_ask) + len(to_send), more_to_ask or more_to_send)
 
-    def _start(self, group: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        group.add(task)
+    def _start(self, calls: set[asyncio.Task[None]], call: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(call)
+        calls.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
-            group.discard(task)
-            if self._left_over:
+            calls.discard(task)
+            if self._more_due:
                 self._due.set()
             if not task.cancelled() and (error := task.exception()) is not None:
-                # The leases run out, and somebody asks again by key. The error's text may quote a person.
-                log.error("a lot of requests was not settled", kind=self._kind, error=type(error).__name__)
+                # When their leases end, these requests are asked about by key. The error's text may quote a person.
+                log.error("calling the registry failed unexpectedly", kind=self._kind, error=type(error).__name__)
 
         task.add_done_callback(ended)
 
-    async def _ask(self, rows: Sequence[Request]) -> None:
-        """Ask after what was sent before. What is unknown now is due at once, to be sent again."""
-        answers = await self._call_ask(rows)
-        self._finish([(row, answers[str(row.request_key)]) for row in rows])
+    async def _ask(self, requests: Sequence[Request]) -> None:
+        """Ask about requests that were sent earlier. Those unknown to the registry become due to be sent."""
+        answers = await self._call_ask(requests)
+        self._finish([(request, answers[str(request.request_key)]) for request in requests])
 
-    async def _send(self, rows: Sequence[Request]) -> None:
-        """Ask after what may have arrived before, then send what is to be sent; the rest is handed on."""
-        before = [row for row in rows if row.asked]
-        answers = await self._call_ask(before) if before else {}
+    async def _send(self, requests: Sequence[Request]) -> None:
+        """Ask about requests that may have arrived earlier, then send those that must be sent."""
+        asked = [request for request in requests if request.asked]
+        answers = await self._call_ask(asked) if asked else {}
         sent: dict[str, Request] = {}
         bodies = []
-        for row in rows:
-            key = str(row.request_key)
-            if not rules.must_send(row, answers.get(key)):
+        for request in requests:
+            key = str(request.request_key)
+            if not rules.must_send(request, answers.get(key)):
                 continue
             try:
-                opened = self._sealer.open(row.dossier_id, SEALED_AS[row.kind], row.sealed)
+                opened = self._sealer.open(request.dossier_id, SEALED_AS[request.kind], request.sealed)
             except Tampered:
-                log.error("a stored request does not open any more", request_key=key)
+                log.error("a stored request cannot be decrypted", request_key=key)
                 answers[key] = RegistryAnswer(TECHNICAL)
                 continue
-            sent[key] = row
-            bodies.append(rules.call_body(row, opened))
+            sent[key] = request
+            bodies.append(rules.call_body(request, opened))
         if sent:
-            self.window.sent(row.request_key for row in sent.values())
-            fault_point("idlookup-before-call", len(sent))
-            said = await self.registry.send(bodies)
-            fault_point("idlookup-after-answer", len(sent))
-            answers |= said
-            self.window.lost([row.request_key for key, row in sent.items() if said[key].state in (LOST, UNREACHABLE)])
-        now = time.monotonic()
-        ended = []
-        for row in rows:
-            key = str(row.request_key)
+            answers |= await self._call_send(sent, bodies)
+        sent_at = time.monotonic()
+        finished = []
+        for request in requests:
+            key = str(request.request_key)
             answer = answers.get(key, RegistryAnswer(LOST))
             if key in sent and answer.state == SENT:
-                self._watch_over(replace(row, asked=True, to_send=False, lost=0), now, rules.FIRST_LOOK_S)
+                self._watch_for(replace(request, asked=True, to_send=False, lost=0), sent_at, rules.MIN_POLL_S)
             else:
-                ended.append((row, answer))
-        self._finish(ended)
+                finished.append((request, answer))
+        self._finish(finished)
 
-    async def _call_ask(self, rows: Sequence[Request]) -> dict[str, RegistryAnswer]:
-        fault_point("idlookup-before-call", len(rows))
-        answers = await self.registry.ask([str(row.request_key) for row in rows])
-        fault_point("idlookup-after-answer", len(rows))
+    async def _call_send(
+        self, sent: Mapping[str, Request], bodies: Sequence[dict[str, Any]]
+    ) -> dict[str, RegistryAnswer]:
+        self.window.sent(request.request_key for request in sent.values())
+        fault_point("idlookup-before-call", len(sent))
+        answers = await self.registry.send(bodies)
+        fault_point("idlookup-after-answer", len(sent))
+        self.window.lost([request.request_key for key, request in sent.items() if answers[key].state in NO_ANSWER])
         return answers
 
-    def _watch_over(self, request: Request, sent_at: float, pause_s: float) -> None:
-        heapq.heappush(self._watched, (time.monotonic() + pause_s, next(self._order), pause_s, sent_at, request))
+    async def _call_ask(self, requests: Sequence[Request]) -> dict[str, RegistryAnswer]:
+        fault_point("idlookup-before-call", len(requests))
+        answers = await self.registry.ask([str(request.request_key) for request in requests])
+        fault_point("idlookup-after-answer", len(requests))
+        return answers
+
+    def _watch_for(self, request: Request, sent_at: float, pause_s: float) -> None:
+        ask_at = time.monotonic() + pause_s
+        heapq.heappush(self._watched, _Watched(ask_at, next(self._order), pause_s, sent_at, request))
         self._has_watched.set()
 
     async def _watch(self) -> None:
-        """Ask after what was just sent, at doubling intervals and all that is due in one call."""
+        """Ask about requests that were just sent, at doubling intervals; requests due together share a call."""
         while True:
             if not self._watched:
                 self._has_watched.clear()
                 await self._has_watched.wait()
-            if (pause_s := self._watched[0][0] - time.monotonic()) > 0:
+            if (pause_s := self._watched[0].ask_at - time.monotonic()) > 0:
                 await asyncio.sleep(max(pause_s, GATHER_S))
             until = time.monotonic() + GATHER_S
-            looked_at: list[tuple[float, int, float, float, Request]] = []
-            while self._watched and len(looked_at) < ASK_BATCH and self._watched[0][0] <= until:
-                looked_at.append(heapq.heappop(self._watched))
-            rows = [request for *_, request in looked_at]
+            due: list[_Watched] = []
+            while self._watched and len(due) < ASK_BATCH and self._watched[0].ask_at <= until:
+                due.append(heapq.heappop(self._watched))
             if self.breaker.state != "closed":
-                self._finish([(row, RegistryAnswer(PENDING)) for row in rows])
+                self._finish([(watched.request, RegistryAnswer(PENDING)) for watched in due])
                 continue
             try:
-                answers = await self._call_ask(rows)
+                answers = await self._call_ask([watched.request for watched in due])
             except asyncio.CancelledError:
-                self._watched += looked_at
+                self._watched += due
                 raise
-            late = time.monotonic() - QUICK_S
-            ended = []
-            for _, _, waited_s, sent_at, request in looked_at:
-                answer = answers[str(request.request_key)]
-                if answer.state == PENDING and sent_at > late:
-                    self._watch_over(request, sent_at, waited_s * 2)
+            sent_before = time.monotonic() - WATCH_S
+            finished = []
+            for watched in due:
+                answer = answers[str(watched.request.request_key)]
+                if answer.state == PENDING and watched.sent_at > sent_before:
+                    self._watch_for(watched.request, watched.sent_at, watched.pause_s * 2)
                 else:
-                    ended.append((request, answer))
-            self._finish(ended)
+                    finished.append((watched.request, answer))
+            self._finish(finished)
 
-    def _finish(self, rows: Sequence[tuple[Request, RegistryAnswer]]) -> None:
-        """Whatever is known of them is written down by somebody else; there may be room for more."""
-        no_answer = (LOST, UNREACHABLE)
+    def _finish(self, answered: Sequence[tuple[Request, RegistryAnswer]]) -> None:
+        """Update the window, pass each answer on to be stored, and wake the worker where there may be work or room."""
+        states = {answer.state for _, answer in answered}
         self.window.answered(
-            [request.request_key for request, answer in rows if answer.state not in (*no_answer, PENDING)]
+            [request.request_key for request, answer in answered if answer.state not in (*NO_ANSWER, PENDING)]
         )
-        if any(answer.state in no_answer for _, answer in rows):
+        if not states.isdisjoint(NO_ANSWER):
             self.window.lost(())
-        for request, answer in rows:
-            self._hand_on(request, answer)
-        if self._left_over or any(answer.state in (*no_answer, PENDING) for _, answer in rows):
+        for request, answer in answered:
+            self._on_answer(request, answer)
+        if self._more_due or not states.isdisjoint((*NO_ANSWER, PENDING)):
             self._due.set()

@@ -1,4 +1,4 @@
-"""Stores the registry's answers, many in one transaction, and publishes what follows for workflow."""
+"""Stores the registry's answers, many in one transaction, and publishes the results for workflow."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import structlog
 from services.idlookup import numbers, rules, store
 from services.idlookup.metrics import RegistryMetrics
 from services.idlookup.rules import RegistryAnswer, Request
+from services.idlookup.settings import IdlookupSettings
 from services.idlookup.store import SettledRequest
 from shared.clock import OfficeClock, wall_now
 from shared.fault_points import fault_point
@@ -24,13 +25,14 @@ from shared.privacy.sealed import Sealer
 log = structlog.get_logger(__name__)
 
 BATCH = 500
-"""Answers in one transaction at most."""
+"""The most answers in one transaction."""
 LATE_BATCH = 500
-MAX_LATE_LOOK_S = 30.0
+"""The most late numbers reported in one transaction."""
+MAX_LATE_INTERVAL_S = 30.0
 
 
 class Writer:
-    """Stores the answers of both kinds of workers, and publishes what follows from them."""
+    """Stores the answers that the workers of both kinds receive, and publishes the results."""
 
     def __init__(
         self,
@@ -39,22 +41,22 @@ class Writer:
         sealer: Sealer,
         office: OfficeClock,
         metrics: RegistryMetrics,
-        pending_after_s: float,
-        forget_after_s: float,
+        settings: IdlookupSettings,
     ) -> None:
-        """`pending_after_s`, `forget_after_s`: wall seconds."""
         self._outbox, self._sealer, self._office, self._metrics = outbox, sealer, office, metrics
-        self._pending_after_s, self._forget_after_s = pending_after_s, forget_after_s
+        # Office seconds in the settings, wall seconds here.
+        self._pending_after_s = settings.pending_after_s / office.speed
+        self._forget_after_s = settings.forget_after_s / office.speed
         self._settled: GroupCommit[SettledRequest, None] = GroupCommit(
             self._commit, max_items=BATCH, rejected=_report_rejected
         )
 
     def put(self, request: Request, answer: RegistryAnswer) -> None:
-        """Store what is known of a request after a call, with one of the next transactions."""
+        """Store the answer of a call about a request, with one of the next transactions."""
         self._settled.add(self._settle(request, answer))
 
     async def finish(self, within_s: float) -> None:
-        """Wait until everything put is stored. Raises TimeoutError."""
+        """Wait until everything put is stored. Raises TimeoutError after `within_s` wall seconds."""
         await self._settled.finish(within_s)
 
     async def run(self) -> None:
@@ -62,19 +64,22 @@ class Writer:
         await self._settled.run()
 
     def _settle(self, request: Request, answer: RegistryAnswer) -> SettledRequest:
-        made = rules.after(request, answer, wall_now(), chance=random.random(), forget_after_s=self._forget_after_s)
-        sealed: str | None = None
-        odd: tuple[str, ...] = ()
-        if made.state == "found" and made.number is not None:
-            sealed = self._sealer.seal(request.dossier_id, "number", made.number)
-            odd = self._odd(request, made.number)
-        return SettledRequest(request, made, sealed, rules.fact_of(request, made, sealed, odd))
+        next_state = rules.state_after(
+            request, answer, wall_now(), chance=random.random(), forget_after_s=self._forget_after_s
+        )
+        sealed_number: str | None = None
+        warnings: tuple[str, ...] = ()
+        if next_state.state == "found" and next_state.number is not None:
+            sealed_number = self._sealer.seal(request.dossier_id, "number", next_state.number)
+            warnings = self._warnings(request, next_state.number)
+        result = rules.result_of(request, next_state, sealed_number, warnings)
+        return SettledRequest(request, next_state, sealed_number, result)
 
-    def _odd(self, request: Request, number: str) -> tuple[str, ...]:
+    def _warnings(self, request: Request, number: str) -> tuple[str, ...]:
         try:
             subject = self._sealer.open(request.dossier_id, "subject", request.sealed)
             return numbers.warnings(number, numbers.person_in(subject))
-        except Exception as error:  # noqa: BLE001 - a number that is there must be told, whatever its subject looks like
+        except Exception as error:  # noqa: BLE001 - an issued number is published, whatever its subject looks like
             log.warning("a number was not compared", request_key=str(request.request_key), error=type(error).__name__)
             return ("not-compared",)
 
@@ -86,28 +91,29 @@ class Writer:
             fault_point("idlookup-before-commit", len(saved))
         now = time.time()
         for row in saved:
-            if row.made.pause_s is None:
-                since = row.request.asked_at.timestamp()
-                self._metrics.answered(row.request.kind, row.made.state, max(now - since, 0.0))
-            if row.made.state in ("refused", "stopped"):
-                log.info("request ended", request_key=str(row.request.request_key), state=row.made.state)
+            request, state = row.request, row.next_state.state
+            if row.next_state.pause_s is None:
+                self._metrics.answered(request.kind, state, max(now - request.asked_at.timestamp(), 0.0))
+            if state in ("refused", "stopped"):
+                log.info("request ended", request_key=str(request.request_key), state=state)
         return [None] * len(rows)
 
     async def report_late(self) -> None:
         """Publish IdNumberStillPending for late numbers, until cancelled."""
-        every_s = min(max(self._pending_after_s / 20, 0.1), MAX_LATE_LOOK_S)
+        interval_s = min(max(self._pending_after_s / 20, 0.1), MAX_LATE_INTERVAL_S)
         while True:
             try:
                 reported = LATE_BATCH
                 while reported == LATE_BATCH:
-                    reported = await self._report_some_late()
+                    reported = await self._report_late_batch()
             except Exception as error:
                 if not is_transient(error):
                     raise
-                log.warning("late numbers not reported yet", error=type(error).__name__)
-            await asyncio.sleep(every_s)
+                log.warning("late numbers are not reported yet", error=type(error).__name__)
+            await asyncio.sleep(interval_s)
 
-    async def _report_some_late(self) -> int:
+    async def _report_late_batch(self) -> int:
+        """Returns how many were reported."""
         async with self._outbox.transaction() as transaction:
             outgoing = await store.mark_late(
                 transaction.tx,
@@ -122,7 +128,7 @@ class Writer:
 
 def _report_rejected(row: SettledRequest, error: Exception) -> None:
     log.error(
-        "an answer cannot be stored; it is asked for again",
+        "an answer cannot be stored; it is asked for again when the lease ends",
         request_key=str(row.request.request_key),
         error=type(error).__name__,
     )

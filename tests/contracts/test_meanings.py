@@ -209,7 +209,8 @@ def test_the_documented_groups_are_those_of_the_procedures() -> None:
 def test_the_documented_answers_of_the_registry_are_those_that_idlookup_publishes() -> None:
     request: Any = type("Request", (), {"request_key": UUID(int=0), "kind": "verify"})()
     facts = [
-        registry_rules.fact_of(request, registry_rules.Next(state), None, ()) for state in FINAL["verify"].values()
+        registry_rules.result_of(request, registry_rules.NextState(state), None, ())
+        for state in FINAL["verify"].values()
     ]
     assert {fact.answer for fact in facts if isinstance(fact, IdCheckAnswered)} == documented(
         "IdCheckAnswered", "answer"

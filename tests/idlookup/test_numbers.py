@@ -1,4 +1,4 @@
-"""The shape of a number, and how little of one is shown."""
+"""The form of a number, and what is shown of it."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def test_a_birth_registration_is_about_the_child() -> None:
     assert person_in({**GIRL, "child": "?"}) == {**GIRL, "child": "?"}
 
 
-def test_of_a_number_the_last_three_digits_are_shown() -> None:
+def test_only_the_last_three_digits_of_a_number_are_shown() -> None:
     assert mask("025326000123") == "*********123"
     assert mask("12") == "12"

@@ -1,4 +1,4 @@
-"""The whole service as its own process: killed around a call and started again, its API, its log, its figures."""
+"""The whole service as its own process: killed around a call and restarted; its API, log and metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fixtures.databases import MakePool
 from tests.fixtures.outside import Outside
 from tests.fixtures.services import ServiceProcess, StartService
 from tests.fixtures.waiting import wait_until
-from tests.idlookup.wanting import (
+from tests.idlookup.lookup import (
     AT,
     NAME,
     PACKAGES,
@@ -25,24 +25,24 @@ from tests.idlookup.wanting import (
     dossier_of,
     key_of,
     no_longer_wanted,
+    publish,
+    published_events,
     record_of,
-    say,
     sealer,
     states,
-    told,
     until_answered,
 )
 
 NOTE = {"note": "Đã đối chiếu sổ hộ tịch"}
 
 
-async def until_listening(service: ServiceProcess) -> None:
+async def until_connected(service: ServiceProcess) -> None:
     async with service.client("ops") as client:
 
-        async def hears() -> bool:
+        async def is_connected() -> bool:
             return bool((await client.get("/readyz")).json()["broker"] == "connected")
 
-        await wait_until(hears, 30)
+        await wait_until(is_connected, 30)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ async def until_listening(service: ServiceProcess) -> None:
         ("relay-after-send", 0.0),
     ],
 )
-async def test_killed_anywhere_and_started_again_nobody_gets_two_numbers(
+async def test_killed_anywhere_and_restarted_nobody_gets_two_numbers(
     place: str,
     lost: float,
     kafka: KafkaSettings,
@@ -76,9 +76,9 @@ async def test_killed_anywhere_and_started_again_nobody_gets_two_numbers(
         HOSO_FAULT=place,
         HOSO_FAULT_FILE=str(tmp_path / "died"),
     )
-    await until_listening(service)
+    await until_connected(service)
     wanted = births(8)
-    await say(kafka, wanted)
+    await publish(kafka, wanted)
     await wait_until(lambda: service.poll() == -9, 30, what=f"killed at {place}")
     await registry.control(lost_answer_rate=0.0)
     service.start()
@@ -86,17 +86,17 @@ async def test_killed_anywhere_and_started_again_nobody_gets_two_numbers(
     stats = await registry.stats()
     assert (stats["numbers_issued"], stats["numbers_issued_twice"]) == (8, 0)
     for record in wanted:
-        assert [(n, kind) for n, kind, _ in await told(pool, dossier_of(record))] == [(1, "IdNumberFound")]
+        assert [(n, kind) for n, kind, _ in await published_events(pool, dossier_of(record))] == [(1, "IdNumberFound")]
 
 
-async def test_killed_again_and_again_in_bad_weather_everybody_gets_one_number(
+async def test_killed_again_and_again_with_a_failing_registry_everybody_gets_one_number(
     kafka: KafkaSettings, make_pool: MakePool, start_service: StartService, registry: Outside
 ) -> None:
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
     await registry.control(lost_answer_rate=0.2, error_rate=0.2, latency_p50_s=0.2, latency_p95_s=2.0)
     service = await start_service("idlookup", dsn, kafka, HOSO_REGISTRY_URL=registry.url, HOSO_CALL_DEADLINE_S="0.3")
-    await until_listening(service)
-    await say(kafka, births(150))
+    await until_connected(service)
+    await publish(kafka, births(150))
     for kills in range(1, 5):
 
         async def some_more_are_found(least: int = kills * 20) -> bool:
@@ -114,14 +114,14 @@ async def test_killed_again_and_again_in_bad_weather_everybody_gets_one_number(
     assert await pool.fetchval("select count(*) from events where type = 'IdNumberFound'") == 150
 
 
-async def test_stopped_in_the_middle_of_it_all_the_next_process_goes_on(
+async def test_after_a_stop_during_calls_the_next_process_goes_on(
     kafka: KafkaSettings, make_pool: MakePool, start_service: StartService, registry: Outside
 ) -> None:
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
     await registry.control(latency_p50_s=0.3, latency_p95_s=2.0)
     service = await start_service("idlookup", dsn, kafka, HOSO_REGISTRY_URL=registry.url, HOSO_CALL_DEADLINE_S="0.5")
-    await until_listening(service)
-    await say(kafka, births(60))
+    await until_connected(service)
+    await publish(kafka, births(60))
 
     async def some_are_found() -> bool:
         return (await states(pool)).get("found", 0) > 10
@@ -140,32 +140,34 @@ async def test_two_processes_share_the_work_and_no_number_is_asked_for_twice(
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
     first = await start_service("idlookup", dsn, kafka, HOSO_REGISTRY_URL=registry.url, HOSO_CALL_DEADLINE_S="0.5")
     await start_service("idlookup", dsn, kafka, HOSO_REGISTRY_URL=registry.url, HOSO_CALL_DEADLINE_S="0.5")
-    await until_listening(first)
-    await say(kafka, births(100))
+    await until_connected(first)
+    await publish(kafka, births(100))
     assert await until_answered(pool, 100) == {"found": 100}
     stats = await registry.stats()
     assert (stats["requests"], stats["numbers_issued"], stats["numbers_issued_twice"]) == (100, 100, 0)
     assert await pool.fetchval("select count(*) from events where type = 'IdNumberFound'") == 100
 
 
-NO_PLACES = ("x", "2026-01-01T00:00:00+07:00~x", f"2026-01-01T00:00:00~{new_id()}")
-"""Cursors that none of our pages gave; the last has no time zone."""
+NO_CURSORS = ("x", "2026-01-01T00:00:00+07:00~x", f"2026-01-01T00:00:00~{new_id()}")
+"""Text that no page gives as a cursor; the last has no time zone."""
 
 
-async def test_what_people_see_and_decide(
+async def test_the_api_lists_requests_and_takes_decisions_about_duplicates(
     kafka: KafkaSettings, make_pool: MakePool, start_service: StartService, registry: Outside
 ) -> None:
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
     await registry.control(duplicate_rate=1.0)
     service = await start_service("idlookup", dsn, kafka, HOSO_REGISTRY_URL=registry.url, HOSO_CALL_DEADLINE_S="0.5")
-    await until_listening(service)
+    await until_connected(service)
     same, new, dropped = births(3)
     check_id = new_id()
-    await say(kafka, [same, new, dropped, record_of(check_wanted(check_id), check_id, 1)])
+    await publish(kafka, [same, new, dropped, record_of(check_wanted(check_id), check_id, 1)])
     assert await until_answered(pool, 4) == {"duplicate": 3, "matched": 1}
     for record in (same, new, dropped):
-        assert [kind for _, kind, _ in await told(pool, dossier_of(record))] == ["IdNumberDuplicateSuspected"]
-    await say(kafka, [record_of(no_longer_wanted(key_of(dropped)), dossier_of(dropped), 2)])
+        assert [kind for _, kind, _ in await published_events(pool, dossier_of(record))] == [
+            "IdNumberDuplicateSuspected"
+        ]
+    await publish(kafka, [record_of(no_longer_wanted(key_of(dropped)), dossier_of(dropped), 2)])
     await wait_until(lambda: is_state(pool, dropped, "stopped"))
     path = "/v1/requests/{}/resolve"
     async with service.client("specialist") as officer:
@@ -185,7 +187,7 @@ async def test_what_people_see_and_decide(
         assert (await officer.post(path.format(key_of(new)), json={"decision": "new_person", **NOTE})).is_success
         assert await until_answered(pool, 4) == {"found": 2, "stopped": 1, "matched": 1}
         first = (await officer.get("/v1/requests", params={"limit": 2})).json()
-        # As it is: a cursor needs no encoding.
+        # A cursor needs no encoding in an address.
         rest = (await officer.get(f"/v1/requests?limit=2&after={first['next']}")).json()
         last = (await officer.get("/v1/requests", params={"limit": 2, "after": rest["next"]})).json()
         rows = first["items"] + rest["items"]
@@ -195,7 +197,7 @@ async def test_what_people_see_and_decide(
         shown = {row["request_key"]: row for row in found.json()["items"]}
         assert shown[str(key_of(same))]["number"] == "*********123"
         assert re.search(r"\d{12}", re.sub(r"[\w]{8}-[\w-]{27}", "", found.text)) is None
-        assert {(await officer.get("/v1/requests", params={"after": at})).status_code for at in NO_PLACES} == {400}
+        assert {(await officer.get("/v1/requests", params={"after": at})).status_code for at in NO_CURSORS} == {400}
         assert (await officer.get("/v1/requests", params={"state": "x"})).status_code == 422
     async with service.client("ops") as ops:
         assert (await ops.get("/v1/requests")).status_code == 200
@@ -203,16 +205,16 @@ async def test_what_people_see_and_decide(
         metrics = await figures(ops)
     async with service.client("system") as system:
         assert (await system.get("/v1/requests")).status_code == 403
-    (_, kind, data) = (await told(pool, dossier_of(same)))[1]
+    (_, kind, data) = (await published_events(pool, dossier_of(same)))[1]
     assert (kind, data["warnings"]) == ("IdNumberFound", ["same-person", "year"])
     assert sealer.open(dossier_of(same), "number", data["sealed_number"]) == "025126000123"
     stats = await registry.stats()
     assert (stats["requests"], stats["numbers_issued"], stats["numbers_issued_twice"]) == (4, 1, 0)
-    assert_work_is_shown_and_queues_are_not(metrics)
+    assert_work_is_reported_and_queues_are_not(metrics)
 
 
 async def figures(ops: Any) -> str:
-    """The page, once the work on numbers has been counted."""
+    """The metrics page, once the work on numbers has been counted."""
 
     async def counted() -> str:
         page = str((await ops.get("/metrics")).text)
@@ -221,8 +223,8 @@ async def figures(ops: Any) -> str:
     return await wait_until(counted)
 
 
-def assert_work_is_shown_and_queues_are_not(metrics: str) -> None:
-    """How many wait and since when is workflow's to show: two answers to one question would contradict each other."""
+def assert_work_is_reported_and_queues_are_not(metrics: str) -> None:
+    """workflow reports how many dossiers wait and since when; a second report could contradict it."""
     for name in (
         'idlookup_request_duration_seconds_count{kind="verify",outcome="matched"} 1.0',
         'idlookup_inflight{kind="issue"} 0.0',
@@ -242,11 +244,11 @@ def assert_work_is_shown_and_queues_are_not(metrics: str) -> None:
 
 
 async def is_state(pool: Any, record: Any, state: str) -> bool:
-    found = await pool.fetchval("select state from proof.id_requests where request_key = $1", key_of(record))
-    return bool(found == state)
+    present = await pool.fetchval("select state from proof.id_requests where request_key = $1", key_of(record))
+    return bool(present == state)
 
 
-async def test_a_changed_subject_is_parked_heartbeats_pass_and_the_log_names_nobody(
+async def test_a_tampered_subject_is_parked_heartbeats_go_on_and_the_log_names_nobody(
     kafka: KafkaSettings, make_pool: MakePool, start_service: StartService, registry: Outside
 ) -> None:
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
@@ -259,20 +261,19 @@ async def test_a_changed_subject_is_parked_heartbeats_pass_and_the_log_names_nob
         HOSO_LOG_LEVEL="DEBUG",
         HOSO_CALL_DEADLINE_S="0.5",
     )
-    await until_listening(service)
-    stolen = births(1)[0]
+    await until_connected(service)
     elsewhere = new_id()
-    moved = record_of(check_wanted(dossier_of(stolen)), elsewhere, 1)
-    await say(kafka, [*births(30), moved, record_of(RequestHeartbeat(sent_at=AT), None, 0)])
+    moved = record_of(check_wanted(new_id()), elsewhere, 1)
+    await publish(kafka, [*births(30), moved, record_of(RequestHeartbeat(sent_at=AT), None, 0)])
     answered = await until_answered(pool, 30, 60)
     assert answered.keys() <= {"found", "duplicate"}
     parked = await pool.fetch("select dossier_id, reason from proof.parked")
     assert [(row["dossier_id"], row["reason"]) for row in parked] == [(elsewhere, "tampered")]
 
-    async def heartbeat_went_on() -> bool:
+    async def heartbeat_is_published() -> bool:
         return bool(await pool.fetchval("select count(*) from events where type = 'ResultHeartbeat'"))
 
-    await wait_until(heartbeat_went_on)
+    await wait_until(heartbeat_is_published)
     async with service.client("ops") as ops:
         metrics = (await ops.get("/metrics")).text
     seen = re.search(r'dossier_heartbeat_seen_timestamp_seconds\{stage="id_number"\} (\S+)', metrics)

@@ -1,4 +1,4 @@
-"""The client of the registry: batches, and what it makes of every kind of trouble. It never raises."""
+"""The client of the registry: batches, and an answer for every kind of failure. It never raises."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.idlookup.registry import ASK_BATCH, SEND_BATCH, Registry
 from shared.contract.envelope import new_id
 from tests.fixtures.outside import Outside
 from tests.fixtures.waiting import wait_until
-from tests.idlookup.wanting import SUBJECT
+from tests.idlookup.lookup import SUBJECT
 
 
 @pytest_asyncio.fixture
@@ -29,19 +29,19 @@ def body(key: str | None = None, **more: Any) -> dict[str, Any]:
     return {"key": key or str(new_id()), "kind": "issue", "subject": {**SUBJECT, "reference": str(new_id())}, **more}
 
 
-async def words(client: Registry, keys: list[str]) -> set[str]:
+async def states_of(client: Registry, keys: list[str]) -> set[str]:
     return {answer.state for answer in (await client.ask(keys)).values()}
 
 
-async def test_many_are_sent_and_asked_after_in_few_calls(client: Registry, registry: Outside) -> None:
+async def test_many_requests_are_sent_and_asked_about_in_few_calls(client: Registry, registry: Outside) -> None:
     bodies = [body() for _ in range(2 * SEND_BATCH + 1)]
-    said = await client.send(bodies)
-    assert {answer.state for answer in said.values()} == {"sent"}
-    keys = list(said)
+    answers = await client.send(bodies)
+    assert {answer.state for answer in answers.values()} == {"sent"}
+    keys = list(answers)
     assert len(keys) == len(bodies) > 2 * ASK_BATCH
 
     async def all_issued() -> bool:
-        return await words(client, keys) == {"issued"}
+        return await states_of(client, keys) == {"issued"}
 
     await wait_until(all_issued)
     answers = await client.ask(keys)
@@ -49,21 +49,21 @@ async def test_many_are_sent_and_asked_after_in_few_calls(client: Registry, regi
     assert (await registry.stats())["numbers_issued_twice"] == 0
 
 
-async def test_one_that_is_not_accepted_spoils_nothing_for_the_others(client: Registry) -> None:
+async def test_a_request_that_is_not_accepted_does_not_hinder_the_others(client: Registry) -> None:
     good, bad = body(), body(subject={})
-    said = await client.send([good, bad])
-    assert said[good["key"]].state == "sent"
-    assert (said[bad["key"]].state, said[bad["key"]].reason) == ("rejected", "subject-missing")
+    answers = await client.send([good, bad])
+    assert answers[good["key"]].state == "sent"
+    assert (answers[bad["key"]].state, answers[bad["key"]].reason) == ("rejected", "subject-missing")
 
 
-async def test_a_key_used_for_another_person_is_no_verdict_on_the_person(client: Registry) -> None:
+async def test_a_key_used_for_another_person_is_a_technical_error_and_no_refusal(client: Registry) -> None:
     first = body()
     await client.send([first])
     assert (await client.send([body(first["key"])]))[first["key"]].state == "technical-error"
 
 
-async def test_what_was_never_sent_is_unknown(client: Registry) -> None:
-    assert await words(client, [str(new_id())]) == {"unknown"}
+async def test_a_key_that_was_never_sent_is_unknown(client: Registry) -> None:
+    assert await states_of(client, [str(new_id())]) == {"unknown"}
 
 
 async def test_a_lost_answer_and_a_hanging_registry_take_one_deadline(client: Registry, registry: Outside) -> None:
@@ -72,34 +72,34 @@ async def test_a_lost_answer_and_a_hanging_registry_take_one_deadline(client: Re
         one = body()
         began = time.monotonic()
         assert (await client.send([one]))[one["key"]].state == "lost"
-        assert await words(client, [one["key"]]) == {"lost"}
-        # Two deadlines, and nowhere near the half minute that the registry holds the line.
+        assert await states_of(client, [one["key"]]) == {"lost"}
+        # Two deadlines, far less than the half minute for which the registry keeps the connection open.
         assert 0.7 < time.monotonic() - began < 15.0
 
 
-async def test_busy_or_down_may_have_had_its_effect(client: Registry, registry: Outside) -> None:
+async def test_a_request_to_a_registry_that_is_down_may_have_arrived(client: Registry, registry: Outside) -> None:
     await registry.control(down=True)
     one = body()
     assert (await client.send([one]))[one["key"]].state == "lost"
-    assert await words(client, [one["key"]]) == {"lost"}
+    assert await states_of(client, [one["key"]]) == {"lost"}
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", ""], ids=["nobody listens", "none configured"])
-async def test_where_nobody_listens_nothing_can_have_arrived(url: str) -> None:
+@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", ""], ids=["closed port", "none configured"])
+async def test_a_request_to_a_closed_port_cannot_have_arrived(url: str) -> None:
     breaker = CircuitBreaker(failures=1)
     async with httpx2.AsyncClient(base_url=url, timeout=None, trust_env=False) as http:
         client = Registry(http, "issue", breaker, deadline_s=2.0)
         one = body()
         assert (await client.send([one]))[one["key"]].state == "unreachable"
-        assert await words(client, [one["key"]]) == {"lost"}
+        assert await states_of(client, [one["key"]]) == {"lost"}
     assert breaker.state == "open"
 
 
-async def test_what_is_no_registry_at_all_is_a_failure_and_no_verdict(registry: Outside) -> None:
+async def test_an_address_that_is_no_registry_is_a_failure_and_no_refusal(registry: Outside) -> None:
     breaker = CircuitBreaker(failures=2)
     async with httpx2.AsyncClient(base_url=f"{registry.url}/control", timeout=None, trust_env=False) as http:
         client = Registry(http, "issue", breaker, deadline_s=2.0)
         one = body()
         assert (await client.send([one]))[one["key"]].state == "lost"
-        assert await words(client, [one["key"]]) == {"lost"}
+        assert await states_of(client, [one["key"]]) == {"lost"}
     assert breaker.state == "open"

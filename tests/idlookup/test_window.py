@@ -1,4 +1,4 @@
-"""The window of requests at the registry, against a registry made of arithmetic."""
+"""The window of requests at the registry, against a registry next_state of arithmetic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def keys(number: int) -> list[UUID]:
 
 
 def serve(window: Window, clock: Clock, *, rounds: int, latency_s: float) -> None:
-    """Fill the window again and again; each lot is answered after the latency."""
+    """Fill the window `rounds` times; each time all requests are answered after `latency_s`."""
     for _ in range(rounds):
         sent = keys(window.free())
         window.sent(sent)
@@ -29,10 +29,10 @@ def serve(window: Window, clock: Clock, *, rounds: int, latency_s: float) -> Non
         window.answered(sent)
 
 
-def most_standing(window: Window, clock: Clock, *, seconds: int, latency_s: float, capacity_per_s: int) -> int:
-    """Keep the window full before a registry that answers oldest first, so many a second; the most of the second half.
+def max_in_flight(window: Window, clock: Clock, *, seconds: int, latency_s: float, capacity_per_s: int) -> int:
+    """Keep the window full against a registry that answers `capacity_per_s` requests per second, oldest first.
 
-    Looked at a hundred times a second, as the callers do.
+    Returns the most requests in flight in the second half. A step is a hundredth of a second, as in the worker.
     """
     queue: list[tuple[float, UUID]] = []
     allowance, most = 0.0, 0
@@ -48,7 +48,7 @@ def most_standing(window: Window, clock: Clock, *, seconds: int, latency_s: floa
         allowance -= ready
         window.answered([key for _, key in queue[:ready]])
         del queue[:ready]
-        most = max(most, window.standing) if tick > seconds * 50 else 0
+        most = max(most, window.in_flight) if tick > seconds * 50 else 0
     window.answered([key for _, key in queue])
     return most
 
@@ -62,7 +62,7 @@ def test_it_grows_quickly_while_answers_come_quickly_and_no_further_than_allowed
     assert window.limit == 1000
 
 
-def test_it_does_not_grow_while_there_is_room() -> None:
+def test_it_does_not_grow_while_it_is_not_full() -> None:
     clock = Clock()
     window = Window(8, 1000, clock=clock)
     for _ in range(50):
@@ -77,13 +77,13 @@ def test_it_does_not_grow_while_there_is_room() -> None:
 def test_a_registry_with_little_capacity_keeps_a_short_queue() -> None:
     clock = Clock()
     window = Window(8, 1000, clock=clock)
-    # A few seconds' work at most; without cuts it would be a thousand, and without new measurements soon so again.
-    assert most_standing(window, clock, seconds=60, latency_s=0.02, capacity_per_s=100) <= 120
-    assert most_standing(window, clock, seconds=60, latency_s=0.02, capacity_per_s=10) <= 80
-    assert most_standing(window, clock, seconds=60, latency_s=0.02, capacity_per_s=2000) > 100
+    # At most a few seconds' work. Without decreases it would be 1,000, and without new periods soon 1,000 again.
+    assert max_in_flight(window, clock, seconds=60, latency_s=0.02, capacity_per_s=100) <= 120
+    assert max_in_flight(window, clock, seconds=60, latency_s=0.02, capacity_per_s=10) <= 80
+    assert max_in_flight(window, clock, seconds=60, latency_s=0.02, capacity_per_s=2000) > 100
 
 
-def test_a_registry_that_is_slow_by_nature_is_not_taken_for_a_crowded_one() -> None:
+def test_a_registry_that_is_always_slow_does_not_count_as_overloaded() -> None:
     clock = Clock()
     window = Window(8, 1000, clock=clock)
     serve(window, clock, rounds=20, latency_s=0.02)
@@ -99,7 +99,7 @@ def test_when_answers_become_slow_it_shrinks_at_once() -> None:
     assert window.limit < 500
 
 
-def test_lost_answers_halve_it_once_and_not_once_each() -> None:
+def test_answers_lost_together_halve_it_once() -> None:
     clock = Clock()
     window = Window(8, 1000, clock=clock)
     serve(window, clock, rounds=20, latency_s=0.02)
@@ -113,7 +113,7 @@ def test_lost_answers_halve_it_once_and_not_once_each() -> None:
     assert window.limit == 8
 
 
-def test_what_stays_unanswered_for_long_makes_room_for_newcomers() -> None:
+def test_requests_without_an_answer_for_long_make_room_for_new_ones() -> None:
     clock = Clock()
     window = Window(8, 1000, clock=clock)
     first = keys(8)
@@ -122,12 +122,12 @@ def test_what_stays_unanswered_for_long_makes_room_for_newcomers() -> None:
     clock.now += STALE_S + 1
     assert window.free() == 8
     window.answered(first)
-    assert window.standing == 0
+    assert window.in_flight == 0
 
 
-def test_what_is_sent_again_counts_once() -> None:
+def test_a_request_sent_again_counts_once() -> None:
     window = Window(8, 1000, clock=Clock())
     sent = keys(3)
     window.sent(sent)
     window.sent(sent)
-    assert window.standing == 3
+    assert window.in_flight == 3

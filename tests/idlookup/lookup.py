@@ -1,4 +1,4 @@
-"""Making requests as workflow's relay sends them, and idlookup's parts on a test's database, without its process."""
+"""Records as workflow's relay sends them, and idlookup's parts on a test's database, without its process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SUBJECT = {
 }
 PERSON = {"full_name": "Trần Thị Mẫu", "birth_date": "1996-04-12", "personal_id": "025196000123"}
 STRANGER = {**PERSON, "personal_id": "025196000100"}
-"""Somebody the registry does not know."""
+"""A person whom the registry does not know."""
 UNANSWERED = ("waiting", "calling", "pending")
 
 sealer = Sealer(SEAL_KEYS)
@@ -59,7 +59,7 @@ def no_longer_wanted(request_key: UUID) -> IdNumberNoLongerWanted:
 def record_of(
     fact: Fact, dossier_id: UUID | None, sequence: int, ce_id: UUID | None = None, *, age_s: float = 0.0
 ) -> Record:
-    """The fact as it lies in the topic, recorded `age_s` ago."""
+    """The fact as a record of the topic, recorded `age_s` wall seconds ago."""
     subject = str(dossier_id) if dossier_id else "heartbeat"
     at = datetime.now(UTC) - timedelta(seconds=age_s)
     headers = headers_of(
@@ -85,15 +85,16 @@ def dossier_of(record: Record) -> UUID:
 
 
 def births(number: int) -> list[Record]:
-    """As many numbers wanted, each by its own dossier."""
+    """Requests for `number` numbers, each of its own dossier."""
     return [record_of(number_wanted(dossier_id), dossier_id, 1) for dossier_id in (new_id() for _ in range(number))]
 
 
 def checks(number: int) -> list[Record]:
+    """Requests for `number` checks, each of its own dossier."""
     return [record_of(check_wanted(dossier_id), dossier_id, 1) for dossier_id in (new_id() for _ in range(number))]
 
 
-async def say(kafka: KafkaSettings, records: Sequence[Record]) -> None:
+async def publish(kafka: KafkaSettings, records: Sequence[Record]) -> None:
     producer: AIOKafkaProducer = kafka.producer("test")
     await producer.start()
     try:
@@ -105,18 +106,19 @@ async def say(kafka: KafkaSettings, records: Sequence[Record]) -> None:
 
 
 async def states(pool: Pool) -> dict[str, int]:
-    """How many requests are in which state, by what outsiders may see."""
+    """state -> how many requests are in it, from the schema `proof`."""
     rows = await pool.fetch("select state, count(*) as n from proof.id_requests group by 1")
     return {row["state"]: row["n"] for row in rows}
 
 
 async def are_answered(pool: Pool, number: int) -> bool:
-    """Whether there are so many requests, and none is still open."""
-    found = await states(pool)
-    return sum(found.values()) == number and not any(found.get(state) for state in UNANSWERED)
+    """Whether there are `number` requests and none is open."""
+    counts = await states(pool)
+    return sum(counts.values()) == number and not any(counts.get(state) for state in UNANSWERED)
 
 
 async def until_answered(pool: Pool, number: int, bound_s: float = 30.0) -> dict[str, int]:
+    """Wait until `are_answered`; returns the states."""
     try:
         await wait_until(lambda: are_answered(pool, number), bound_s)
     except AssertionError as late:
@@ -124,8 +126,8 @@ async def until_answered(pool: Pool, number: int, bound_s: float = 30.0) -> dict
     return await states(pool)
 
 
-async def told(pool: Pool, dossier_id: UUID | None = None) -> list[tuple[int, str, dict[str, Any]]]:
-    """(sequence, type, data) of what was staged, in order."""
+async def published_events(pool: Pool, dossier_id: UUID | None = None) -> list[tuple[int, str, dict[str, Any]]]:
+    """The events in the outbox, in order; heartbeats only left out when no dossier is given."""
     rows = await pool.fetch(
         "select sequence, type, data from events where dossier_id = $1 or ($1 is null and dossier_id is not null)"
         " order by id",
@@ -135,7 +137,7 @@ async def told(pool: Pool, dossier_id: UUID | None = None) -> list[tuple[int, st
 
 
 class Lookup:
-    """The service's parts on the test's database: `hear` is its consumer; inside `calling` the registry is called."""
+    """The service's parts on the test's database. `consume` is its consumer; inside `calling` the workers run."""
 
     def __init__(self, pool: Pool, url: str, **settings: Any) -> None:
         env = settings_of("idlookup", "postgres://nowhere", KafkaSettings("nowhere:1"), 0)
@@ -143,10 +145,11 @@ class Lookup:
         chosen = {"registry_url": url, "call_deadline_s": 0.5, **settings}
         self.pool = pool
         self.app = IdlookupApp(IdlookupSettings(**{**names, **chosen}))
-        self.app.service.use(pool)
+        if pool is not None:
+            self.app.service.use(pool)
         self.consumer = self.app.delivery.consumer(handlers.inbox(self.app))
 
-    async def hear(self, records: Sequence[Record]) -> None:
+    async def consume(self, records: Sequence[Record]) -> None:
         await self.consumer.apply(records)
 
     @asynccontextmanager
@@ -160,7 +163,7 @@ class Lookup:
             await asyncio.gather(task, return_exceptions=True)
 
     async def breaker_is(self, state: str) -> bool:
-        """The breaker of those who ask for numbers."""
+        """Whether the circuit breaker for numbers is in this state."""
         workers = self.app.workers
         return "issue" in workers and workers["issue"].breaker.state == state
 

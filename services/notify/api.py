@@ -1,4 +1,4 @@
-"""Notify's HTTP: the notices without persons, and the call list with them for those who make the calls."""
+"""notify's HTTP API: the notices without persons, and the call list with persons for those who call them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from starlette.responses import Response
 from services.notify import handlers, queries, rules
 from services.notify.app import NotifyApp
 from services.notify.models import CallDone, CallPage, NoticePage, NoticeState
-from services.notify.texts import NoticeText
+from services.notify.queries import Position
+from services.notify.texts import Area, NoticeText
 from shared import service
 from shared.http.access import Caller, allow
 from shared.http.cursor import Cursor, Text, page
@@ -26,17 +27,21 @@ Reader = Annotated[
     Caller, Depends(allow("counter", "specialist", "signatory", "records_clerk", "centre_director", "ops"))
 ]
 CallMaker = Annotated[Caller, Depends(allow("counter", "centre_director"))]
-Limit = Annotated[int, Query(ge=1, le=1000)]
-After = Annotated[str | None, Query(max_length=200)]
-AFTER = Cursor(tuple[UUID, Text])
-"""Where a page ended: (notice, channel)."""
+DossierId = Annotated[UUID | None, Query(description="Only notices of this dossier.")]
+State = Annotated[NoticeState | None, Query(description="Only rows in this state.")]
+Agency = Annotated[str | None, Query(max_length=60, description="Only dossiers received by this agency.")]
+Format = Annotated[Literal["json", "text", "html"], Query(description="`text` and `html` are for printing.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="The most rows to answer.")]
+After = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
+CURSOR = Cursor(tuple[UUID, Text])
+"""The fields of `Position`."""
 PRINTED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}}}
 }
 
 
 def create_app(app: NotifyApp) -> FastAPI:
-    """The whole service: routes, the sender, what it publishes and consumes."""
+    """The whole service: routes, the sender, and what it publishes and consumes."""
     own = Part(
         routers=[_notices(app), _call_list(app)],
         background=[app.sender.run],
@@ -52,13 +57,13 @@ def _notices(app: NotifyApp) -> APIRouter:
     @routes.get("", response_model=NoticePage)
     async def list_notices(
         _: Reader,
-        dossier_id: UUID | None = None,
-        state: NoticeState | None = None,
+        dossier_id: DossierId = None,
+        state: State = None,
         limit: Limit = 100,
         after: After = None,
     ) -> dict[str, Any]:
-        """Which notice went out on which channel, in about the order in which they were wanted."""
-        last = AFTER.decode(after) if after is not None else None
+        """Notices on each of their channels, in about the order in which they were wanted."""
+        last = Position(*CURSOR.decode(after)) if after is not None else None
         rows = await queries.list_notices(app.service.pool(), dossier_id, state, last, limit)
         return page([dict(row) for row in rows], limit, _following(rows))
 
@@ -71,13 +76,13 @@ def _call_list(app: NotifyApp) -> APIRouter:
     @routes.get("", response_model=CallPage, responses=PRINTED)
     async def list_calls(
         caller: CallMaker,
-        agency: Annotated[str | None, Query(max_length=60)] = None,
-        format: Literal["json", "text", "html"] = "json",
+        agency: Agency = None,
+        format: Format = "json",
         limit: Limit = 1000,
         after: After = None,
     ) -> Any:
-        """Who is to be called, by residential area; `text` and `html` are for printing. Every reading is recorded."""
-        last = AFTER.decode(after) if after is not None else None
+        """The persons to be called, by residential area. Every reading is recorded."""
+        last = Position(*CURSOR.decode(after)) if after is not None else None
         rows = await queries.list_calls(app.service.pool(), agency, last, limit)
         calls = [_call(app, row) for row in rows]
         await queries.add_readings(
@@ -86,17 +91,15 @@ def _call_list(app: NotifyApp) -> APIRouter:
         calls.sort(key=lambda call: (call["residential_area"] == "", call["residential_area"], call["full_name"]))
         if format == "json":
             return page(calls, limit, _following(rows))
-        areas = [
-            {"name": name, "calls": list(group)} for name, group in groupby(calls, lambda row: row["residential_area"])
-        ]
-        text = app.texts.call_list(format, areas, agency=agency, at=app.service.office.now())
+        areas = [Area(name, list(group)) for name, group in groupby(calls, lambda call: call["residential_area"])]
+        text = app.texts.call_list(format, areas, agency=agency, office_at=app.service.office.now())
         media_type = "text/html" if format == "html" else "text/plain"
-        # A response of its own does not get the headers that a dependency sets.
+        # A route that returns a response of its own loses the headers that its dependencies set.
         return Response(text, media_type=f"{media_type}; charset=utf-8", headers={"Cache-Control": "no-store"})
 
     @routes.post("/{notice_id}/done", response_model=CallDone, openapi_extra=describe(problems={404: ["unknown-call"]}))
     async def done(caller: CallMaker, notice_id: UUID) -> dict[str, Any]:
-        """The person was reached. Repeating it changes nothing."""
+        """Report that a call was made: its contact is deleted. Reporting it again changes nothing."""
         row = await queries.finish_call(app.service.pool(), notice_id, caller.officer)
         if row is None:
             raise not_found("Không có cuộc gọi nào như vậy.", "There is no such call.", "unknown-call")
@@ -110,8 +113,8 @@ def _call(app: NotifyApp, row: Any) -> dict[str, Any]:
         contact = rules.read_contact(app.sealer.open(row["dossier_id"], "contact", row["sealed_contact"]))
     except Tampered:
         contact = rules.NOBODY
-    about = NoticeText(row["kind"], row["cause"], row["dossier_code"], row["national_status"], row["result_due_at"])
-    vi, en = app.texts.sentence(about)
+    text = NoticeText(row["kind"], row["cause"], row["dossier_code"], row["national_status"], row["result_due_at"])
+    vi, en = app.texts.sentence(text)
     return {
         "notice_id": row["notice_id"],
         "dossier_id": row["dossier_id"],
@@ -126,4 +129,4 @@ def _call(app: NotifyApp, row: Any) -> dict[str, Any]:
 
 
 def _following(rows: list[Any]) -> str | None:
-    return AFTER.encode((rows[-1]["notice_id"], rows[-1]["channel"])) if rows else None
+    return CURSOR.encode((rows[-1]["notice_id"], rows[-1]["channel"])) if rows else None

@@ -1,4 +1,4 @@
-"""Notify's application object: what its routes, handlers and tasks share, put together once."""
+"""notify's application object: what its routes, handlers and tasks share, built once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from services.notify import rules, store
 from services.notify.channels import Absent, Channel, Gateway, Mail
 from services.notify.metrics import NoticeMetrics
-from services.notify.sender import Sender
+from services.notify.sender import Sender, Wiring
 from services.notify.settings import NotifySettings
 from services.notify.texts import Texts
 from shared.delivery import Delivery
@@ -18,12 +18,12 @@ from shared.service import Service
 
 @dataclass
 class NotifyApp:
-    """`channels` by name; those that are `Absent` are not configured."""
+    """`channels` by name; one that is `Absent` is not configured."""
 
     settings: NotifySettings
     channels: Mapping[str, Channel]
-    patience: rules.Patience | None = None
-    """How long a channel is tried; as the settings say when None."""
+    policy: rules.RetryPolicy | None = None
+    """How often a channel is tried; None: as in the settings."""
     service: Service = field(init=False)
     delivery: Delivery = field(init=False)
     sealer: Sealer = field(init=False)
@@ -38,34 +38,42 @@ class NotifyApp:
         self.texts = Texts()
         self.metrics = NoticeMetrics(self.delivery.stages, target_s=self.delivery.targets["notify"])
         self.sender = Sender(
-            pool=self.service.pool,
-            sealer=self.sealer,
-            texts=self.texts,
-            channels=self.channels,
-            available=self.available,
-            patience=self.patience or rules.Patience(tries=self.settings.channel_tries),
-            deadline_s=self.settings.channel_deadline_s,
-            metrics=self.metrics,
-            outbox=self.delivery.outbox,
+            Wiring(
+                pool=self.service.pool,
+                outbox=self.delivery.outbox,
+                sealer=self.sealer,
+                texts=self.texts,
+                channels=self.channels,
+                available=self.available,
+                policy=self.policy or rules.RetryPolicy(max_tries=self.settings.channel_tries),
+                deadline_s=self.settings.channel_deadline_s,
+                metrics=self.metrics,
+            )
         )
 
     @classmethod
     def create(cls, settings: NotifySettings) -> NotifyApp:
+        """With the channels of the settings."""
         return cls(settings, channels_of(settings))
 
     @property
     def available(self) -> frozenset[str]:
-        """The names of the channels that exist."""
+        """The names of the configured channels."""
         return frozenset(name for name, channel in self.channels.items() if not isinstance(channel, Absent))
 
     async def refresh_stage(self) -> None:
         """Set the gauges of the stage `notify`."""
-        waiting, sending, oldest_at = await store.count_waiting(self.service.pool())
-        self.metrics.show(waiting=waiting, in_progress=sending, oldest_at=oldest_at, workers=self.sender.workers)
+        counts = await store.count_open(self.service.pool())
+        self.metrics.report(
+            waiting=counts.waiting,
+            in_progress=counts.sending,
+            oldest_at=counts.oldest_at,
+            workers=self.sender.workers,
+        )
 
 
 def channels_of(settings: NotifySettings) -> dict[str, Channel]:
-    """The channels as configured."""
+    """The channels by name, as configured."""
     url, deadline_s = settings.sms_url, settings.channel_deadline_s
     return {
         rules.SMS: Gateway(url, rules.SMS, deadline_s) if url else Absent(),

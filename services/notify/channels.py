@@ -1,4 +1,4 @@
-"""The ways out: SMS and Zalo by an HTTP gateway, e-mail by a mail server. Each says what became of a message."""
+"""The channels that send: SMS and Zalo by an HTTP gateway, e-mail by a mail server."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from services.notify.rules import SendResult
 from shared.http.body import dumps
 
 SLOTS = 64
-"""Messages under way at the gateway at once."""
+"""The most messages sent to the gateway at once."""
 MAIL_SLOTS = 4
-"""Connections to the mail server at once."""
+"""The most connections to the mail server at once."""
 MAIL_IDLE_S = 20.0
-"""An idle connection older than this is not used again: the server may be about to close it."""
+"""A connection idle for longer is not used again, because the server may be about to close it."""
 SENT = SendResult("sent")
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """One message. `reference` is the same on every try; `repeated`: an earlier try may have got through."""
+class Message:
+    """One message. `reference` is the same on every try; `repeated`: an earlier try may have arrived."""
 
     reference: str
     to: str
@@ -39,22 +39,31 @@ class Letter:
     repeated: bool
 
 
+HandOver = Callable[[], Awaitable[bool]]
+"""Marks the row just before the message goes out and cannot be taken back. False: another sender has the row."""
+
+
 class Channel(Protocol):
-    """`send` never raises for what a channel may do; `hand_over` is asked just before the point of no return."""
+    """Sends messages; at most `slots` at once."""
 
     slots: int
 
-    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> SendResult: ...
+    async def send(self, message: Message, hand_over: HandOver) -> SendResult:
+        """Send one message; what goes wrong outside is a result and never raises.
+
+        Only a channel that cannot be asked afterwards calls `hand_over`, and does not send when it returns False.
+        """
+        ...
 
     async def close(self) -> None: ...
 
 
 class Absent:
-    """A channel that settings do not have any more: what was due on it goes to the next one."""
+    """A channel that is not configured: notices that are still due on it go to the next channel."""
 
-    slots = 64
+    slots = SLOTS
 
-    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> SendResult:
+    async def send(self, message: Message, hand_over: HandOver) -> SendResult:
         return SendResult("refused", "channel-absent")
 
     async def close(self) -> None:
@@ -62,108 +71,112 @@ class Absent:
 
 
 class Gateway:
-    """SMS or Zalo. Our reference is the idempotency key, and after a lost answer the gateway is asked by it first."""
+    """SMS or Zalo. Our reference is the idempotency key; after a lost answer the gateway is first asked by it."""
 
     slots = SLOTS
 
     def __init__(self, url: str, channel: str, deadline_s: float) -> None:
         """`deadline_s`: wall seconds for one call."""
         self._channel = channel
-        self._lines = ConnectionPool(url, deadline_s)
+        self._connections = ConnectionPool(url, deadline_s)
 
-    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> SendResult:
-        body = {"to": letter.to, "channel": self._channel, "text": letter.text, "reference": letter.reference}
-        headers = {"Content-Type": "application/json", "Idempotency-Key": letter.reference}
+    async def send(self, message: Message, hand_over: HandOver) -> SendResult:
+        body = {"to": message.to, "channel": self._channel, "text": message.text, "reference": message.reference}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": message.reference}
         try:
-            if letter.repeated and (known := await self._ask(letter.reference)) is not None:
-                return known
-            return _read((await self._lines.ask("POST", "/messages", headers, dumps(body))).status)
-        except (OSError, TimeoutError) as lost:
-            return SendResult("again", f"no-answer-{type(lost).__name__}")
+            if message.repeated and (result := await self._ask(message.reference)) is not None:
+                return result
+            return _result_of((await self._connections.request("POST", "/messages", headers, dumps(body))).status)
+        except (OSError, TimeoutError) as error:
+            return SendResult("retry", f"no-answer-{type(error).__name__}")
 
     async def _ask(self, reference: str) -> SendResult | None:
-        """What the gateway knows under our reference; None when it knows nothing, so that it may be sent."""
-        answer = await self._lines.ask("GET", f"/messages?reference={quote(reference, safe='')}", {})
+        """What became of the message with this reference; None: the gateway does not know it, and it may be sent."""
+        answer = await self._connections.request("GET", f"/messages?reference={quote(reference, safe='')}", {})
         if answer.status == 404:
             return None
         if answer.status != 200:
-            return SendResult("again", f"gateway-{answer.status}")
+            return SendResult("retry", f"gateway-{answer.status}")
         try:
-            said = orjson.loads(answer.body)
+            document = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
-            return SendResult("again", "gateway-nonsense")
-        found = said.get("items", said) if isinstance(said, dict) else said
-        if isinstance(found, list):
-            found = found[0] if found else None
-        if not isinstance(found, dict) or "message_id" not in found or found.get("status") == "unknown":
+            return SendResult("retry", "gateway-nonsense")
+        item = document.get("items", document) if isinstance(document, dict) else document
+        if isinstance(item, list):
+            item = item[0] if item else None
+        if not isinstance(item, dict) or "message_id" not in item or item.get("status") == "unknown":
             return None
-        return SendResult("refused", "gateway-failed") if found.get("status") == "failed" else SendResult("sent")
+        return SendResult("refused", "gateway-failed") if item.get("status") == "failed" else SENT
 
     async def close(self) -> None:
-        self._lines.close()
+        self._connections.close()
 
 
-def _read(status: int) -> SendResult:
+def _result_of(status: int) -> SendResult:
     if 200 <= status < 300:
-        return SendResult("sent")
+        return SENT
     if status >= 500 or status in (401, 403, 404, 408, 409, 425, 429):
-        # Our key or address may be wrong, or the gateway busy: none of these is about this message.
-        return SendResult("again", f"gateway-{status}")
+        # Our key or address may be wrong, or the gateway busy: the message itself is not refused.
+        return SendResult("retry", f"gateway-{status}")
     return SendResult("refused", f"gateway-{status}")
 
 
 class Mail:
-    """E-mail. SMTP cannot be asked afterwards, so a conversation that breaks off inside DATA has an unknown outcome."""
+    """E-mail. SMTP cannot be asked afterwards, so a session that breaks off during DATA has an unknown outcome."""
 
     slots = MAIL_SLOTS
 
     def __init__(self, server: str, sender: str, deadline_s: float) -> None:
-        """`server`: HOST:PORT. `deadline_s`: wall seconds for one step of the conversation."""
+        """`server`: HOST:PORT. `deadline_s`: wall seconds for one step of a session."""
         host, _, port = server.rpartition(":")
         self._host, self._port = host, int(port)
         self._sender, self._deadline_s = sender, deadline_s
         self._idle: list[tuple[float, aiosmtplib.SMTP]] = []
 
-    async def send(self, letter: Letter, hand_over: Callable[[], Awaitable[bool]]) -> SendResult:
+    async def send(self, message: Message, hand_over: HandOver) -> SendResult:
         try:
-            client = await self._address(letter.to)
+            client = await self._begin_mail(message.to)
         except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPRecipientRefused) as refused:
-            return SendResult("refused" if refused.code >= 500 else "again", f"mail-{refused.code}")
-        except (aiosmtplib.SMTPException, TimeoutError, OSError) as lost:
-            return SendResult("again", f"no-answer-{type(lost).__name__}")
-        answer: SendResult | None = None
+            return SendResult("refused" if refused.code >= 500 else "retry", f"mail-{refused.code}")
+        except (aiosmtplib.SMTPException, TimeoutError, OSError) as error:
+            return SendResult("retry", f"no-answer-{type(error).__name__}")
+        result: SendResult | None = None
         try:
-            answer = await self._deliver(client, letter) if await hand_over() else SendResult("again", "lease-lost")
-            return answer
+            result = await self._deliver(client, message) if await hand_over() else SendResult("retry", "lease-lost")
+            return result
         finally:
-            # Whatever else became of it, an error of ours included, the conversation stands somewhere in its middle.
-            if answer == SENT:
+            # After anything but a success, an error of ours included, the session is in an unknown state.
+            if result == SENT:
                 self._idle.append((time.monotonic(), client))
             else:
                 client.close()
 
-    async def _deliver(self, client: aiosmtplib.SMTP, letter: Letter) -> SendResult:
+    async def _deliver(self, client: aiosmtplib.SMTP, message: Message) -> SendResult:
+        """Send the message itself; the recipient is accepted."""
         try:
-            await client.data(self._message(letter), timeout=self._deadline_s)
+            await client.data(self._mime_bytes(message), timeout=self._deadline_s)
         except aiosmtplib.SMTPDataError as refused:
-            return SendResult("refused" if refused.code >= 500 else "again", f"mail-{refused.code}")
+            return SendResult("refused" if refused.code >= 500 else "retry", f"mail-{refused.code}")
         except (aiosmtplib.SMTPException, TimeoutError, OSError):
             return SendResult("unknown", "outcome-unknown")
         return SENT
 
-    async def _address(self, to: str) -> aiosmtplib.SMTP:
-        """A connection on which sender and recipient are accepted. An old connection that has died is replaced."""
+    async def _begin_mail(self, to: str) -> aiosmtplib.SMTP:
+        """A session in which the server accepted sender and recipient. An idle connection that has died is replaced.
+
+        Raises what aiosmtplib raises when the server refuses or does not answer.
+        """
         while self._idle:
-            since, client = self._idle.pop()
-            if time.monotonic() - since < MAIL_IDLE_S:
+            idle_since, client = self._idle.pop()
+            if time.monotonic() - idle_since < MAIL_IDLE_S:
                 with contextlib.suppress(aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPTimeoutError, OSError):
-                    return await self._envelope(client, to)
+                    return await self._set_envelope(client, to)
             client.close()
         client = aiosmtplib.SMTP(hostname=self._host, port=self._port, timeout=self._deadline_s)
         await client.connect()
-        return await self._envelope(client, to)
+        return await self._set_envelope(client, to)
 
-    async def _envelope(self, client: aiosmtplib.SMTP, to: str) -> aiosmtplib.SMTP:
+    async def _set_envelope(self, client: aiosmtplib.SMTP, to: str) -> aiosmtplib.SMTP:
         try:
             await client.mail(self._sender)
             await client.rcpt(to)
@@ -172,17 +185,17 @@ class Mail:
             raise
         return client
 
-    def _message(self, letter: Letter) -> bytes:
-        message = EmailMessage(policy=SMTP_LINES)
-        message["From"] = self._sender
-        message["To"] = letter.to
-        message["Subject"] = letter.subject
-        message["Date"] = formatdate(localtime=False)
-        message["Message-ID"] = f"<{letter.reference.replace(':', '.')}@{self._sender.rpartition('@')[2]}>"
-        message["Auto-Submitted"] = "auto-generated"
-        message["Content-Language"] = "vi, en"
-        message.set_content(letter.text, cte="base64")
-        return message.as_bytes()
+    def _mime_bytes(self, message: Message) -> bytes:
+        mail = EmailMessage(policy=SMTP_LINES)
+        mail["From"] = self._sender
+        mail["To"] = message.to
+        mail["Subject"] = message.subject
+        mail["Date"] = formatdate(localtime=False)
+        mail["Message-ID"] = f"<{message.reference.replace(':', '.')}@{self._sender.rpartition('@')[2]}>"
+        mail["Auto-Submitted"] = "auto-generated"
+        mail["Content-Language"] = "vi, en"
+        mail.set_content(message.text, cte="base64")
+        return mail.as_bytes()
 
     async def close(self) -> None:
         while self._idle:

@@ -1,7 +1,6 @@
-"""Kept-open HTTP connections to one server, cheap enough for thousands of small messages a second.
+"""Kept-open HTTP connections to one server, for thousands of small messages per second (docs/decisions/0009).
 
-One request at a time on each line, answers with a Content-Length or in chunks. httpx2 costs about ten times the
-processor time for the same message (measured: 500 against 50 microseconds), which on two cores is the whole machine.
+Each connection carries one request at a time. Answers have a Content-Length or come in chunks.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from urllib.parse import urlsplit
 
 import httptools
 
-LARGEST_ANSWER = 65_536
-"""Bytes of an answer's body; whoever sends more is not the gateway we know."""
+MAX_ANSWER_BYTES = 65_536
+"""A server that sends a longer body is not the gateway we know."""
 IDLE_S = 20.0
-"""A line idle for longer is not used again: the server may be about to close it."""
+"""A connection idle for longer is not used again, because the server may be about to close it."""
 
 
 class NoAnswer(OSError):
@@ -27,11 +26,15 @@ class NoAnswer(OSError):
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
+    """The status and body of an answer."""
+
     status: int
     body: bytes
 
 
-class _Line(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
+    """One connection. After any error, or data that nobody asked for, it is closed."""
+
     def __init__(self) -> None:
         self._parser: Any = httptools.HttpResponseParser(self)
         self._transport: Any = None
@@ -48,7 +51,7 @@ class _Line(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self.close()
-        if self._answer is None or len(self._body) > LARGEST_ANSWER:
+        if self._answer is None or len(self._body) > MAX_ANSWER_BYTES:
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -65,9 +68,10 @@ class _Line(asyncio.Protocol):
         else:
             self.usable = False
 
-    async def ask(self, request: bytes) -> HttpAnswer:
+    async def exchange(self, request: bytes) -> HttpAnswer:
+        """Send a request and wait for its answer. Raises NoAnswer when the connection is closed or breaks off."""
         if not self.usable or self._transport is None:
-            raise NoAnswer("the line is closed")
+            raise NoAnswer("the connection is closed")
         self._answer = asyncio.get_running_loop().create_future()
         self._body.clear()
         self._transport.write(request)
@@ -84,53 +88,57 @@ class _Line(asyncio.Protocol):
 
 
 class ConnectionPool:
-    """Up to as many connections as there are requests at once; the caller bounds those."""
+    """Opens as many connections as there are requests at once; the caller bounds those."""
 
     def __init__(self, url: str, deadline_s: float) -> None:
-        """`url`: http or https, its path is put before every path asked for. Raises ValueError for any other."""
+        """`url`: http or https; its path is the prefix of every path requested. `deadline_s`: wall seconds per request.
+
+        Raises ValueError for any other address.
+        """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
             raise ValueError("a gateway's address is http://HOST[:PORT] or https://HOST[:PORT]")
         self._host, self._deadline_s = parts.hostname, deadline_s
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
-        self._named = parts.netloc
+        self._host_header = parts.netloc
         self._root = parts.path.rstrip("/")
-        self._idle: list[_Line] = []
+        self._idle: list[_Connection] = []
 
-    async def ask(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> HttpAnswer:
-        """One request. Raises OSError or TimeoutError (after the deadline, in wall seconds) when no answer came."""
-        head = {"Host": self._named, "Accept": "application/json", "Content-Length": str(len(body)), **headers}
-        lines = [f"{method} {self._root}{path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+    async def request(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> HttpAnswer:
+        """Send one request. Raises OSError or TimeoutError (after the deadline) when no answer came."""
+        head = {"Host": self._host_header, "Accept": "application/json", "Content-Length": str(len(body)), **headers}
+        rows = [f"{method} {self._root}{path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
         async with asyncio.timeout(self._deadline_s):
-            line = self._find_idle() or await self._connect()
+            connection = self._find_idle() or await self._connect()
             try:
-                answer = await line.ask("\r\n".join(lines).encode("ascii") + body)
+                answer = await connection.exchange("\r\n".join(rows).encode("ascii") + body)
             except BaseException:
-                line.close()
+                connection.close()
                 raise
-        if line.usable:
-            line.idle_since = time.monotonic()
-            self._idle.append(line)
+        if connection.usable:
+            connection.idle_since = time.monotonic()
+            self._idle.append(connection)
         else:
-            line.close()
+            connection.close()
         return answer
 
-    def _find_idle(self) -> _Line | None:
+    def _find_idle(self) -> _Connection | None:
         oldest = time.monotonic() - IDLE_S
         while self._idle:
-            line = self._idle.pop()
-            if line.usable and line.idle_since > oldest:
-                return line
-            line.close()
+            connection = self._idle.pop()
+            if connection.usable and connection.idle_since > oldest:
+                return connection
+            connection.close()
         return None
 
-    async def _connect(self) -> _Line:
+    async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        _, line = await loop.create_connection(_Line, self._host, self._port, ssl=self._tls)
-        return line
+        _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
+        return connection
 
     def close(self) -> None:
-        for line in self._idle:
-            line.close()
+        """Close the idle connections."""
+        for connection in self._idle:
+            connection.close()
         self._idle.clear()

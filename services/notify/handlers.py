@@ -1,4 +1,4 @@
-"""What notify consumes: notices that are wanted, and the heartbeat."""
+"""What notify consumes: wanted notices, and the heartbeat."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from uuid import UUID
 from services.notify import rules
 from services.notify.app import NotifyApp
 from services.notify.store import Notice, NoticeUnit
-from shared.contract.envelope import Received, new_id
-from shared.contract.events import NOTICE_REQUESTS, Fact, NoticeRequestHeartbeat, NoticeWanted
+from shared.contract.envelope import Outgoing, Received, new_id
+from shared.contract.events import NOTICE_REQUESTS, Fact, NoticeHeartbeat, NoticeRequestHeartbeat, NoticeWanted
 from shared.inbox.consumer import Handler, Inbox, Unappliable
 from shared.privacy.sealed import Tampered
 
@@ -20,14 +20,17 @@ TOPICS = (NOTICE_REQUESTS,)
 
 
 def on_notice_wanted(unit: NoticeUnit, event: Received) -> None:
-    """One row on the best channel there is; another channel gets its row when this one has failed."""
+    """Add one row, on the best channel available. Another channel gets a row when this one fails.
+
+    Raises Unappliable when the contact does not open for this dossier.
+    """
     fact = event.fact
     assert isinstance(fact, NoticeWanted)
     assert event.dossier_id is not None
     try:
         contact = rules.read_contact(unit.open_contact(event.dossier_id, fact.sealed_contact))
-    except Tampered as changed:
-        raise Unappliable("tampered", "the contact does not open for this dossier") from changed
+    except Tampered as error:
+        raise Unappliable("tampered", "the contact does not open for this dossier") from error
     unit.wanted.append(
         Notice(
             notice_id=event.ce_id,
@@ -47,9 +50,11 @@ def on_notice_wanted(unit: NoticeUnit, event: Received) -> None:
 
 
 def on_notice_request_heartbeat(unit: NoticeUnit, event: Received) -> None:
-    fact = event.fact
-    assert isinstance(fact, NoticeRequestHeartbeat)
-    unit.heartbeats.append((fact.sent_at, new_id(), event.trace_id))
+    """Pass a heartbeat on to the topic of notices."""
+    assert isinstance(event.fact, NoticeRequestHeartbeat)
+    heartbeat = NoticeHeartbeat(sent_at=event.fact.sent_at)
+    unit.outgoing.append(Outgoing(None, 0, heartbeat, new_id(), event.trace_id, key="heartbeat"))
+    unit.heartbeats.append(event.fact.sent_at)
 
 
 HANDLERS: dict[type[Fact], Handler] = {
@@ -59,6 +64,8 @@ HANDLERS: dict[type[Fact], Handler] = {
 
 
 def inbox(app: NotifyApp) -> Inbox:
+    """The topics, the handlers, and the unit of work that they fill."""
+
     def open_contact(dossier_id: UUID, sealed: str) -> Any:
         return app.sealer.open(dossier_id, "contact", sealed)
 

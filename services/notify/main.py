@@ -1,4 +1,4 @@
-"""Notify: tells people that something happened to their dossier, once on each channel it is given."""
+"""notify: sends people notices about their dossiers, each at most once on a channel."""
 
 from services.notify.api import create_app
 from services.notify.app import NotifyApp

@@ -1,4 +1,4 @@
-"""What notify counts of its own stage: rows that came, were taken up and left, and how long each took."""
+"""The metrics of the stage `notify`: notices that entered, were taken and left, and how long each took."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from shared.telemetry.metrics import StageMetrics, observe_all
 
 STAGE = "notify"
 GROUP = "all"
-"""A notice knows no procedure, so its group is always this one."""
+"""A notice does not know its dossier's procedure, so the label `procedure_group` always has this value."""
 
 
 class NoticeMetrics:
-    """Counts ledger rows: a notice that falls back to another channel leaves as failed and enters again."""
+    """Counts rows of the ledger: a notice that goes to the next channel leaves as failed and enters again."""
 
     def __init__(self, metrics: StageMetrics, *, target_s: float) -> None:
         self._entered = metrics.entered.labels(STAGE, GROUP)
@@ -29,27 +29,29 @@ class NoticeMetrics:
         self._workers = metrics.workers.labels(STAGE)
         metrics.target.labels(STAGE).set(target_s)
 
-    def enter(self, rows: int) -> None:
+    def add_entered(self, rows: int) -> None:
         self._entered.inc(rows)
 
-    def take_up(self, waits_s: Sequence[float]) -> None:
-        observe_all(self._wait, [max(wait, 0.0) for wait in waits_s])
+    def add_waits(self, waits_s: Sequence[float]) -> None:
+        """Wall seconds that rows waited until they were first taken."""
+        observe_all(self._wait, [max(wait_s, 0.0) for wait_s in waits_s])
 
-    def leave_at_once(self, outcome: str, rows: int) -> None:
-        """Rows that needed nobody's hand."""
-        self._left[outcome].inc(rows)
+    def add_listed(self, rows: int) -> None:
+        """Rows that went on the call list; this takes no time."""
+        self._left["listed"].inc(rows)
         observe_all(self._service, [0.0] * rows)
 
-    def leave(self, outcome: str, taken_at: datetime | None = None) -> None:
-        """`outcome`: sent, failed or listed. `taken_at`: None when it never waited for a channel."""
+    def add_settled(self, outcome: str, taken_at: datetime | None) -> None:
+        """A row that a channel ended as sent or failed, first taken at `taken_at`."""
         self._left[outcome].inc()
         self._service.observe(max(time.time() - taken_at.timestamp(), 0.0) if taken_at else 0.0)
 
-    def work(self, seconds: float) -> None:
+    def add_work(self, seconds: float) -> None:
+        """Wall seconds that one try took."""
         self._busy.inc(seconds)
 
-    def show(self, *, waiting: int, in_progress: int, oldest_at: float | None, workers: int) -> None:
-        """Set the gauges; `oldest_at` is seconds since 1970, or None when nothing stands here."""
+    def report(self, *, waiting: int, in_progress: int, oldest_at: float | None, workers: int) -> None:
+        """Set the gauges; `oldest_at` is in seconds since 1970, or None when no row is open."""
         now = time.time()
         self._waiting.set(waiting)
         self._in_progress.set(in_progress)

@@ -1,4 +1,4 @@
-"""The pool that sends: takes what is due, hands it to its channel, writes down what became of it, many at a time."""
+"""Sends what is due: takes rows, hands each to its channel, and stores the outcomes, many in one transaction."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from services.notify import rules, store
-from services.notify.channels import Channel, Letter
+from services.notify.channels import Channel, Message
 from services.notify.metrics import NoticeMetrics
 from services.notify.store import Notice, SettledNotice
 from services.notify.texts import NoticeText, Texts
@@ -29,54 +30,59 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 BATCH = 500
-"""Outcomes in one transaction at most."""
+"""The most outcomes in one transaction."""
 IDLE_S = 0.5
-"""An idle sender looks this often; what arrives in this process it is told of at once."""
+"""An idle sender looks this often; it is woken for notices that arrive in its own process."""
 LEASE_IN_DEADLINES = 3
 """A try is at most two calls, so a lease of three deadlines outlives it."""
-ALARM = 20
-"""So many tries without an answer in a row, and the channel is only probed until it answers again."""
-PROBE_EVERY_S = 1.0
+MAX_FAILED_TRIES = 20
+"""After so many failed tries in a row a channel is only probed until one succeeds."""
+PROBE_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """What a sender works with. `channels` by name; `available` are the names of those that are configured."""
+
+    pool: Callable[[], Pool]
+    outbox: Outbox
+    sealer: Sealer
+    texts: Texts
+    channels: Mapping[str, Channel]
+    available: frozenset[str]
+    policy: rules.RetryPolicy
+    deadline_s: float
+    """Wall seconds of one call to a channel."""
+    metrics: NoticeMetrics
 
 
 class Sender:
-    """Sends on all channels; one task a channel, so that a slow one holds up no other."""
+    """Sends on all channels, with one task per channel, so that a slow channel does not delay another."""
 
-    def __init__(
-        self,
-        *,
-        pool: Callable[[], Pool],
-        sealer: Sealer,
-        texts: Texts,
-        channels: Mapping[str, Channel],
-        available: frozenset[str],
-        patience: rules.Patience,
-        deadline_s: float,
-        metrics: NoticeMetrics,
-        outbox: Outbox,
-    ) -> None:
-        self._pool, self._sealer, self._texts, self._channels = pool, sealer, texts, channels
-        self._available, self._patience, self._deadline_s = available, patience, deadline_s
-        self._metrics, self._outbox = metrics, outbox
-        self._due = {name: asyncio.Event() for name in channels}
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring, self._pool, self._channels = wiring, wiring.pool, wiring.channels
+        self._metrics, self._deadline_s = wiring.metrics, wiring.deadline_s
+        self._due = {name: asyncio.Event() for name in self._channels}
         self._settled: GroupCommit[SettledNotice, None] = GroupCommit(
             self._commit, max_items=BATCH, rejected=_report_rejected
         )
-        self._under_way: dict[str, set[asyncio.Task[None]]] = {name: set() for name in channels}
-        self._silent = dict.fromkeys(channels, 0)
+        self._sends: dict[str, set[asyncio.Task[None]]] = {name: set() for name in self._channels}
+        self._failed_tries = dict.fromkeys(self._channels, 0)
+        """In a row, by channel."""
 
     @property
     def workers(self) -> int:
-        return sum(self._channels[name].slots for name in self._available)
+        """The most messages that may be sent at once."""
+        return sum(self._channels[name].slots for name in self._wiring.available)
 
     def wake(self, channels: Iterable[str]) -> None:
-        """Something may be due on these channels. Cheap; calling it too early only costs a query."""
+        """Something may be due on these channels. A call too early only costs a query."""
         for name in channels:
             if name in self._due:
                 self._due[name].set()
 
     async def run(self) -> None:
-        """Send until cancelled; then what is under way is finished and stored first, within a deadline."""
+        """Send until cancelled; then finish and store the present sends, within deadlines."""
         writer = asyncio.create_task(self._settled.run())
         takers = [asyncio.create_task(self._send_on(name)) for name in self._channels]
         try:
@@ -86,8 +92,8 @@ class Sender:
         except asyncio.CancelledError:
             for task in takers:
                 task.cancel()
-            if under_way := [task for group in self._under_way.values() for task in group]:
-                await asyncio.wait(under_way, timeout=self._deadline_s * 2)
+            if sends := [task for group in self._sends.values() for task in group]:
+                await asyncio.wait(sends, timeout=self._deadline_s * 2)
             with contextlib.suppress(TimeoutError):
                 await self._settled.finish(self._deadline_s)
             for channel in self._channels.values():
@@ -99,22 +105,23 @@ class Sender:
             await asyncio.gather(*takers, writer, return_exceptions=True)
 
     async def _send_on(self, name: str) -> None:
-        channel, under_way, due = self._channels[name], self._under_way[name], self._due[name]
+        """Take and send the due rows of one channel, until cancelled."""
+        channel, sends, due = self._channels[name], self._sends[name], self._due[name]
         while True:
-            probing = self._silent[name] >= ALARM
-            free = 1 - len(under_way) if probing else channel.slots - len(under_way)
-            # Whole handfuls: taking rows one by one costs a transaction for each.
-            if free <= 0 or (under_way and free < channel.slots // 4):
-                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            probing = self._failed_tries[name] >= MAX_FAILED_TRIES
+            free = 1 - len(sends) if probing else channel.slots - len(sends)
+            # Wait until a good part of the slots is free: each taking is a transaction.
+            if free <= 0 or (sends and free < channel.slots // 4):
+                await asyncio.wait(sends, return_when=asyncio.FIRST_COMPLETED)
                 continue
             due.clear()
             taken = await self._take(name, free)
             for notice in taken:
                 task = asyncio.create_task(self._send(channel, notice))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
+                sends.add(task)
+                task.add_done_callback(sends.discard)
             if probing:
-                await asyncio.sleep(PROBE_EVERY_S)
+                await asyncio.sleep(PROBE_INTERVAL_S)
             elif len(taken) < free:
                 await wait_for(due, IDLE_S)
 
@@ -124,84 +131,87 @@ class Sender:
         except Exception as error:
             if not is_transient(error):
                 raise
-            log.warning("nothing taken", channel=name, error=type(error).__name__)
+            log.warning("due notices cannot be taken", channel=name, error=type(error).__name__)
             return []
         now = time.time()
-        self._metrics.take_up(
+        self._metrics.add_waits(
             [now - row.wanted_at.timestamp() for row in taken if row.tries == 1 and not row.instead_of]
         )
         return taken
 
     async def _send(self, channel: Channel, notice: Notice) -> None:
+        """Try once to send a notice, and store what follows."""
         started = time.perf_counter()
         try:
-            contact = rules.read_contact(self._sealer.open(notice.dossier_id, "contact", notice.sealed_contact))
+            contact = rules.read_contact(self._wiring.sealer.open(notice.dossier_id, "contact", notice.sealed_contact))
         except Tampered:
-            contact, answer = rules.NOBODY, rules.SendResult("refused", "tampered")
+            contact, result = rules.NOBODY, rules.SendResult("refused", "tampered")
         else:
-            answer = await self._hand(channel, notice, contact)
-        self._metrics.work(time.perf_counter() - started)
-        self._silent[notice.channel] = self._silent[notice.channel] + 1 if answer.what == "again" else 0
-        settlement = rules.settle(
-            answer,
-            channel=notice.channel,
-            tries=notice.tries,
-            contact=contact,
-            available=self._available,
-            patience=self._patience,
-            chance=random.random(),
-        )
+            result = await self._try(channel, notice, contact)
+        self._metrics.add_work(time.perf_counter() - started)
+        failed_tries = self._failed_tries[notice.channel] + 1 if result.outcome == "retry" else 0
+        self._failed_tries[notice.channel] = failed_tries
+        attempt = rules.Attempt(notice.channel, notice.tries, contact)
+        settlement = rules.settle(result, attempt, self._wiring.available, self._wiring.policy, random.random())
         if settlement.state == "failed":
-            log.warning("channel failed", notice_id=str(notice.notice_id), channel=notice.channel, reason=answer.reason)
+            log.warning(
+                "a notice failed on its channel",
+                notice_id=str(notice.notice_id),
+                channel=notice.channel,
+                reason=result.reason,
+                next_channel=settlement.next_channel,
+            )
         self._settled.add(SettledNotice(notice, settlement))
 
-    async def _hand(self, channel: Channel, notice: Notice, contact: rules.Contact) -> rules.SendResult:
+    async def _try(self, channel: Channel, notice: Notice, contact: rules.Contact) -> rules.SendResult:
         if notice.handing_over_at is not None:
-            # A sender died while the mail server had the message: it may have gone out, so it is not sent again.
+            # A sender died while it handed the message over: it may have gone out, so it is not sent again.
             return rules.SendResult("unknown", "outcome-unknown")
-        handed = False
+        handed_over = False
 
         async def hand_over() -> bool:
-            nonlocal handed
-            handed = await store.begin_handing_over(self._pool(), notice)
-            return handed
+            nonlocal handed_over
+            handed_over = await store.begin_handing_over(self._pool(), notice)
+            return handed_over
 
         to = contact.email if notice.channel == rules.EMAIL else contact.mobile
         if not to:
             return rules.SendResult("refused", "no-address")
-        about = NoticeText(notice.kind, notice.cause, notice.dossier_code, notice.national_status, notice.result_due_at)
         try:
-            subject, text = self._texts.mail(about) if notice.channel == rules.EMAIL else ("", self._texts.short(about))
+            message = self._message(notice, to)
             fault_point("notify-before-send", 1)
-            answer = await channel.send(
-                Letter(notice.reference, to, subject, text, repeated=notice.tries > 1), hand_over
-            )
+            result = await channel.send(message, hand_over)
             fault_point("notify-after-send", 1)
-        except Exception as error:  # noqa: BLE001 - it becomes the row's reason; a lost task would strand the row
+        except Exception as error:  # noqa: BLE001 - it becomes the row's reason
             if not is_transient(error):
-                # Its text may quote an address.
-                log.error("a channel raised", channel=notice.channel, error=type(error).__name__)
-            return rules.SendResult("unknown" if handed else "again", f"error-{type(error).__name__}")
-        return answer
+                # The error's text may quote an address.
+                log.error("sending failed unexpectedly", channel=notice.channel, error=type(error).__name__)
+            return rules.SendResult("unknown" if handed_over else "retry", f"error-{type(error).__name__}")
+        return result
+
+    def _message(self, notice: Notice, to: str) -> Message:
+        text = NoticeText(notice.kind, notice.cause, notice.dossier_code, notice.national_status, notice.result_due_at)
+        texts = self._wiring.texts
+        subject, body = texts.mail(text) if notice.channel == rules.EMAIL else ("", texts.short(text))
+        return Message(notice.reference, to, subject, body, repeated=notice.tries > 1)
 
     async def _commit(self, rows: Sequence[SettledNotice]) -> Sequence[None]:
-        async with self._outbox.transaction() as transaction:
-            outgoing, saved, successors = await store.save_settled(transaction.tx, transaction.writes, rows)
-            transaction.append(outgoing)
-        self._metrics.enter(len(successors))
-        for row in saved:
+        async with self._wiring.outbox.transaction() as transaction:
+            saved = await store.save_settled(transaction.tx, transaction.writes, rows)
+            transaction.append(saved.outgoing)
+        self._metrics.add_entered(len(saved.successors))
+        for row in saved.rows:
             if row.settlement.state != "due":
-                self._metrics.leave(row.settlement.state, row.notice.taken_at)
-        for successor in successors:
-            if successor.channel == rules.CALL_LIST:
-                self._metrics.leave("listed")
-        self.wake({successor.channel for successor in successors})
+                self._metrics.add_settled(row.settlement.state, row.notice.taken_at)
+        channels = [successor.channel for successor in saved.successors]
+        self._metrics.add_listed(channels.count(rules.CALL_LIST))
+        self.wake(channels)
         return [None] * len(rows)
 
 
 def _report_rejected(row: SettledNotice, error: Exception) -> None:
     log.error(
-        "an outcome cannot be stored; its lease runs out",
+        "an outcome cannot be stored; the notice is taken again when its lease ends",
         notice_id=str(row.notice.notice_id),
         error=type(error).__name__,
     )

@@ -1,4 +1,4 @@
-"""What notify remembers: the ledger of notices and, per dossier, how many outcomes it has told."""
+"""notify's tables: the ledger of notices and, per dossier, the sequence of its published outcomes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uuid import UUID
 from services.notify.metrics import NoticeMetrics
 from services.notify.rules import CALL_LIST, Settlement
 from shared.contract.envelope import Outgoing, new_id
-from shared.contract.events import NoticeFailed, NoticeHeartbeat, NoticeOutcome, NoticeSent
+from shared.contract.events import NoticeFailed, NoticeOutcome, NoticeSent
 from shared.postgres.leases import LeasedTable
 from shared.postgres.writes import Writes
 
@@ -43,25 +43,25 @@ class Notice(NamedTuple):
 
     @property
     def reference(self) -> str:
-        """Our name for this message towards a channel: the same on every try."""
+        """The message's name at its channel: the same on every try."""
         return f"{self.notice_id}:{self.channel}"
 
 
 COLUMNS = Notice._fields
 NEW = COLUMNS[: COLUMNS.index("tries")]
-"""What a new row is given; the rest begins with its default."""
+"""The columns of a new row; the others have defaults."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettledNotice:
-    """A row that was taken up and what became of it."""
+    """A row that was taken, and what became of it."""
 
     notice: Notice
     settlement: Settlement
 
 
 def add_notices(writes: Writes, notices: Sequence[Notice]) -> None:
-    """New rows, due at once; those on the call list are listed at once, and their dossiers' rows must be there."""
+    """New rows: due at once, or listed at once on the call list. Their dossiers must have a row."""
     writes.add(
         """
         insert into notices (notice_id, channel, dossier_id, kind, cause, dossier_code, national_status, result_due_at,
@@ -79,9 +79,9 @@ def add_notices(writes: Writes, notices: Sequence[Notice]) -> None:
 
 
 async def take_sequences(tx: Tx, counts: Mapping[UUID, int]) -> dict[UUID, int]:
-    """Lock the dossiers' rows, made where they were not, and move each on by its count, which may be 0.
+    """Lock the dossiers, add missing ones, and raise the sequence of each by its count, which may be 0.
 
-    Returns the last sequence of internal.notices.v1 that each had before; those with a count of 0 may be left out.
+    Returns each dossier's sequence of internal.notices.v1 before that; dossiers with a count of 0 may be left out.
     """
     rows = await tx.fetch(
         """
@@ -97,7 +97,7 @@ async def take_sequences(tx: Tx, counts: Mapping[UUID, int]) -> dict[UUID, int]:
 
 
 async def lock_sequences(tx: Tx, dossier_ids: Iterable[UUID]) -> dict[UUID, int]:
-    """Each dossier's last sequence of internal.notices.v1, locked."""
+    """Each dossier's last sequence of internal.notices.v1; locks the dossiers."""
     rows = await tx.fetch(
         "select dossier_id, sequence from dossiers where dossier_id = any($1::uuid[]) order by 1 for no key update",
         sorted(set(dossier_ids)),
@@ -106,7 +106,7 @@ async def lock_sequences(tx: Tx, dossier_ids: Iterable[UUID]) -> dict[UUID, int]
 
 
 async def save_sequences(tx: Tx, outgoing: Sequence[Outgoing]) -> None:
-    """Remember what was numbered, in rows `tx` has locked."""
+    """Store the last sequence of each dossier in `outgoing`; the dossiers must be locked."""
     last = {event.dossier_id: event.sequence for event in outgoing}
     if last:
         await tx.execute(
@@ -117,26 +117,33 @@ async def save_sequences(tx: Tx, outgoing: Sequence[Outgoing]) -> None:
         )
 
 
-def numbered(facts: Sequence[tuple[Notice, NoticeOutcome]], sequences: Mapping[UUID, int]) -> list[Outgoing]:
-    """The facts, each with the next sequence of its dossier after `sequences`."""
+class Outcome(NamedTuple):
+    """An event to publish about a notice, which still needs its sequence."""
+
+    notice: Notice
+    fact: NoticeOutcome
+
+
+def number_outcomes(outcomes: Sequence[Outcome], sequences: Mapping[UUID, int]) -> list[Outgoing]:
+    """The events, each with its dossier's next sequence after `sequences`."""
     last = dict(sequences)
     outgoing = []
-    for notice, fact in facts:
+    for notice, fact in outcomes:
         last[notice.dossier_id] += 1
         outgoing.append(Outgoing(notice.dossier_id, last[notice.dossier_id], fact, new_id(), notice.trace_id))
     return outgoing
 
 
-def told_sent(notice: Notice) -> NoticeSent:
-    return NoticeSent(notice_id=notice.notice_id, kind=notice.kind, channel=notice.channel)
+def sent_outcome(notice: Notice) -> Outcome:
+    return Outcome(notice, NoticeSent(notice_id=notice.notice_id, kind=notice.kind, channel=notice.channel))
 
 
 @dataclass(slots=True)
 class NoticeUnit:
-    """One batch of wanted notices and heartbeats."""
+    """One batch of consumed events: wanted notices and heartbeats."""
 
     open_contact: Callable[[UUID, str], Any]
-    """(dossier, sealed contact) -> what it says. Raises Tampered."""
+    """(dossier, sealed contact) -> the content. Raises Tampered."""
     available: Collection[str]
     metrics: NoticeMetrics
     wake: Callable[[Iterable[str]], None]
@@ -144,29 +151,29 @@ class NoticeUnit:
     heartbeat_seen: Callable[[datetime], None]
     """Called with the time at which each heartbeat was sent."""
     wanted: list[Notice] = field(default_factory=list)
-    heartbeats: list[tuple[datetime, UUID, UUID]] = field(default_factory=list)
+    heartbeats: list[datetime] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
 
     async def save(self, tx: Tx, writes: Writes) -> list[Outgoing]:
-        outgoing: list[Outgoing] = []
-        if self.wanted:
-            facts = [(notice, told_sent(notice)) for notice in self.wanted if notice.channel == CALL_LIST]
-            counts = Counter({notice.dossier_id: 0 for notice in self.wanted})
-            counts.update(notice.dossier_id for notice, _ in facts)
-            outgoing += numbered(facts, await take_sequences(tx, counts))
-            add_notices(writes, self.wanted)
-        for sent_at, ce_id, trace_id in self.heartbeats:
-            outgoing.append(Outgoing(None, 0, NoticeHeartbeat(sent_at=sent_at), ce_id, trace_id, key="heartbeat"))
-        return outgoing
+        """Store the batch; returns the events to publish."""
+        if not self.wanted:
+            return self.outgoing
+        outcomes = [sent_outcome(notice) for notice in self.wanted if notice.channel == CALL_LIST]
+        counts = Counter({notice.dossier_id: 0 for notice in self.wanted})
+        counts.update(outcome.notice.dossier_id for outcome in outcomes)
+        sequences = await take_sequences(tx, counts)
+        add_notices(writes, self.wanted)
+        return [*number_outcomes(outcomes, sequences), *self.outgoing]
 
     def committed(self) -> None:
         if self.wanted:
             listed = [notice for notice in self.wanted if notice.channel == CALL_LIST]
-            self.metrics.enter(len(self.wanted))
+            self.metrics.add_entered(len(self.wanted))
             now = time.time()
-            self.metrics.take_up([now - notice.wanted_at.timestamp() for notice in listed])
-            self.metrics.leave_at_once("listed", len(listed))
+            self.metrics.add_waits([now - notice.wanted_at.timestamp() for notice in listed])
+            self.metrics.add_listed(len(listed))
             self.wake({notice.channel for notice in self.wanted})
-        for sent_at, _, _ in self.heartbeats:
+        for sent_at in self.heartbeats:
             self.heartbeat_seen(sent_at)
 
 
@@ -181,12 +188,12 @@ DUE = LeasedTable(
 
 
 async def take_due(pool: Pool, channel: str, limit: int, lease_s: float) -> list[Notice]:
-    """Up to `limit` due rows of a channel, leased for `lease_s` seconds (`shared.postgres.leases`)."""
+    """Up to `limit` due rows of a channel, leased for `lease_s` wall seconds (`shared.postgres.leases`)."""
     return [Notice(*row) for row in await DUE.take_due(pool, limit, lease_s, channel)]
 
 
 async def begin_handing_over(pool: Pool, notice: Notice) -> bool:
-    """Remember that the message itself goes out now. False when somebody else has the row: then do not send."""
+    """Mark that the message goes out now. False when another sender has the row: then it must not be sent."""
     return bool(
         await pool.fetchval(
             "update notices set handing_over_at = now()"
@@ -198,12 +205,18 @@ async def begin_handing_over(pool: Pool, notice: Notice) -> bool:
     )
 
 
-async def save_settled(
-    tx: Tx, writes: Writes, settled: Sequence[SettledNotice]
-) -> tuple[list[Outgoing], list[SettledNotice], list[Notice]]:
-    """Write what became of taken rows. Returns (events to publish, what was written, the rows that take over).
+class Saved(NamedTuple):
+    """The events to publish, the rows that were written, and the new rows that take over from failed ones."""
 
-    A row that was taken again meanwhile is left alone: its latest try decides. The transaction ends with `writes`.
+    outgoing: list[Outgoing]
+    rows: list[SettledNotice]
+    successors: list[Notice]
+
+
+async def save_settled(tx: Tx, writes: Writes, settled: Sequence[SettledNotice]) -> Saved:
+    """Write what became of taken rows. The transaction must end with `writes`.
+
+    A row that was taken again meanwhile is not written: its latest try decides.
     """
     by_try = {(row.notice.notice_id, row.notice.channel, row.notice.tries): row for row in settled}
     sequences = await lock_sequences(tx, (row.notice.dossier_id for row in settled))
@@ -228,12 +241,12 @@ async def save_settled(
         [row.settlement.pause_s for row in rows],
     )
     saved = [by_try[row["notice_id"], row["channel"], row["tries"]] for row in written]
-    facts: list[tuple[Notice, NoticeOutcome]] = []
+    outcomes: list[Outcome] = []
     successors: list[Notice] = []
     for row in saved:
         notice, settlement = row.notice, row.settlement
         if settlement.state == "sent":
-            facts.append((notice, told_sent(notice)))
+            outcomes.append(sent_outcome(notice))
         elif settlement.state == "failed":
             failed = NoticeFailed(
                 notice_id=notice.notice_id,
@@ -242,24 +255,32 @@ async def save_settled(
                 reason=settlement.reason or "",
                 next_channel=settlement.next_channel,
             )
-            facts.append((notice, failed))
+            outcomes.append(Outcome(notice, failed))
             assert settlement.next_channel is not None
             successor = notice._replace(channel=settlement.next_channel, instead_of=notice.channel)
             successors.append(successor)
             if successor.channel == CALL_LIST:
-                facts.append((successor, told_sent(successor)))
+                outcomes.append(sent_outcome(successor))
     if successors:
         add_notices(writes, successors)
-    outgoing = numbered(facts, sequences)
+    outgoing = number_outcomes(outcomes, sequences)
     await save_sequences(tx, outgoing)
-    return outgoing, saved, successors
+    return Saved(outgoing, saved, successors)
 
 
-async def count_waiting(pool: Pool) -> tuple[int, int, float | None]:
-    """(waiting, being sent, when the oldest of both was wanted in seconds since 1970)."""
+class OpenCounts(NamedTuple):
+    """Open rows. `oldest_at`: when the oldest was wanted, in seconds since 1970; None when there is none."""
+
+    waiting: int
+    sending: int
+    oldest_at: float | None
+
+
+async def count_open(pool: Pool) -> OpenCounts:
+    """How many rows wait and are being sent."""
     row = await pool.fetchrow(
         "select count(*) filter (where state = 'due') as waiting, count(*) filter (where state = 'sending') as sending,"
         " extract(epoch from min(wanted_at))::float8 as oldest_at from notices where state in ('due', 'sending')"
     )
     assert row is not None
-    return row["waiting"], row["sending"], row["oldest_at"]
+    return OpenCounts(row["waiting"], row["sending"], row["oldest_at"])

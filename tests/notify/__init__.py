@@ -1,1 +1,1 @@
-"""Tests of the notices: who is told, how, and once."""
+"""Tests of notify: its rules, texts and channels alone, and the service against a mail server and a gateway."""

@@ -1,4 +1,4 @@
-"""The mail server and the SMS gateway of these tests, each a process of its own."""
+"""The mail server and the SMS gateway, each of which runs as its own process."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class SmsGateway:
 
     async def stats(self) -> dict[str, Any]:
         async with httpx2.AsyncClient(base_url=self.url) as client:
-            said: dict[str, Any] = (await client.get("/control/stats")).json()
-            return said
+            stats: dict[str, Any] = (await client.get("/control/stats")).json()
+            return stats
 
 
 @pytest_asyncio.fixture
@@ -66,7 +66,7 @@ async def mail_server(tmp_path: Path) -> AsyncIterator[MailServer]:
 
 @pytest_asyncio.fixture
 async def sms_gateway(tmp_path: Path) -> AsyncIterator[SmsGateway]:
-    """The stand-in that `hoso up` uses, without faults until a test asks for some."""
+    """The simulated gateway that `hoso up` uses, without faults until a test changes it with `control`."""
     port = free_port()
     command = [sys.executable, "-m", "deploy.sms_gateway", "--port", str(port)]
     process = spawn(command, log=tmp_path / "gateway.log", cwd=ROOT)

@@ -1,7 +1,7 @@
-"""A real mail server in its own process: `python -m tests.notify.smtp_server PORT FILE` writes each message as a line.
+"""A real mail server in its own process. `python -m tests.notify.smtp_server PORT FILE` writes each message as a line.
 
-Recipients that begin with `unknown` are refused (550), `busy` put off (451). The connection of `hangup` is closed when
-the message is in, without an answer: the client cannot know what became of it.
+Recipients that begin with `unknown` are refused (550), those with `busy` deferred (451). For `hangup` the server closes
+the connection after it has the message, without an answer: the client cannot know the outcome.
 """
 
 from __future__ import annotations

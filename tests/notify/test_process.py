@@ -1,4 +1,4 @@
-"""The whole service as its own process: killed around a send and started again, and what its API shows to whom."""
+"""The whole service as its own process: killed around a send and restarted; what its API shows to whom."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fixtures.databases import MakePool
 from tests.fixtures.services import ServiceProcess, StartService
 from tests.fixtures.waiting import wait_until
 from tests.notify.conftest import MailServer, SmsGateway
-from tests.notify.wanted import (
+from tests.notify.ledger import (
     NAME,
     WITH_EMAIL,
     WITH_NOTHING,
@@ -29,7 +29,7 @@ PACKAGES = ("shared", "services.notify")
 DEADLINE = {"HOSO_CHANNEL_DEADLINE_S": "0.7"}
 
 
-async def say(kafka: KafkaSettings, records: Sequence[Record]) -> None:
+async def publish(kafka: KafkaSettings, records: Sequence[Record]) -> None:
     producer: AIOKafkaProducer = kafka.producer("test")
     await producer.start()
     try:
@@ -40,13 +40,13 @@ async def say(kafka: KafkaSettings, records: Sequence[Record]) -> None:
         await producer.stop()
 
 
-async def until_listening(service: ServiceProcess) -> None:
+async def until_connected(service: ServiceProcess) -> None:
     async with service.client("ops") as client:
 
-        async def hears() -> bool:
+        async def is_connected() -> bool:
             return bool((await client.get("/readyz")).json()["broker"] == "connected")
 
-        await wait_until(hears, 30)
+        await wait_until(is_connected, 30)
 
 
 async def states(pool: Any) -> list[tuple[str, str]]:
@@ -65,9 +65,9 @@ async def test_killed_around_a_send_one_message_goes_out(
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
     armed = {"HOSO_FAULT": place, "HOSO_FAULT_FILE": str(tmp_path / "died"), **DEADLINE}
     service = await start_service("notify", dsn, kafka, HOSO_SMS_URL=sms_gateway.url, **armed)
-    await until_listening(service)
+    await until_connected(service)
     dossier_id = new_id()
-    await say(kafka, [record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1)])
+    await publish(kafka, [record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1)])
     await wait_until(lambda: service.poll() == -9, 30)
     assert await states(pool) == [("sms", "sending")]
     service.start()
@@ -84,7 +84,7 @@ async def test_killed_around_a_send_one_message_goes_out(
         ("notify-after-send", [("call_list", "listed"), ("email", "failed")]),
     ],
 )
-async def test_killed_around_a_mail_it_goes_out_once_and_if_unsure_somebody_calls(
+async def test_killed_around_a_mail_it_goes_out_once_and_if_the_outcome_is_unknown_somebody_calls(
     place: str,
     expected: list[tuple[str, str]],
     kafka: KafkaSettings,
@@ -96,9 +96,9 @@ async def test_killed_around_a_mail_it_goes_out_once_and_if_unsure_somebody_call
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
     armed = {"HOSO_FAULT": place, "HOSO_FAULT_FILE": str(tmp_path / "died"), **DEADLINE}
     service = await start_service("notify", dsn, kafka, HOSO_SMTP=mail_server.address, **armed)
-    await until_listening(service)
+    await until_connected(service)
     dossier_id = new_id()
-    await say(kafka, [record_of(wanted(dossier_id, WITH_EMAIL), dossier_id, 1)])
+    await publish(kafka, [record_of(wanted(dossier_id, WITH_EMAIL), dossier_id, 1)])
     await wait_until(lambda: service.poll() == -9, 30)
     service.start()
     await wait_until(lambda: is_settled(pool), 30)
@@ -106,16 +106,16 @@ async def test_killed_around_a_mail_it_goes_out_once_and_if_unsure_somebody_call
     assert len(mail_server.messages()) == 1
 
 
-async def test_the_api_shows_the_ledger_without_persons_and_the_call_list_to_those_who_call(
+async def test_the_api_shows_the_ledger_without_persons_and_the_call_list_only_to_callers(
     kafka: KafkaSettings, make_pool: MakePool, start_service: StartService
 ) -> None:
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
     service = await start_service("notify", dsn, kafka)
-    await until_listening(service)
+    await until_connected(service)
     dossiers = [new_id() for _ in range(3)]
     contacts = [WITH_NOTHING, {**WITH_PHONE, "residential_area": "Khu 1"}, WITH_PHONE]
     records = [record_of(wanted(d, contact), d, 1) for d, contact in zip(dossiers, contacts, strict=True)]
-    await say(kafka, records)
+    await publish(kafka, records)
 
     async def all_listed() -> bool:
         return await states(pool) == [("call_list", "listed")] * 3

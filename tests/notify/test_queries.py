@@ -1,4 +1,4 @@
-"""The ledger on a real PostgreSQL: each notice once on each channel it is given, and every outcome told in order."""
+"""The ledger on a real PostgreSQL: each notice at most once on a channel, and every outcome published in order."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from services.notify import store
-from services.notify.rules import Patience, SendResult
-from services.notify.sender import ALARM, PROBE_EVERY_S
+from services.notify.rules import RetryPolicy, SendResult
+from services.notify.sender import MAX_FAILED_TRIES, PROBE_INTERVAL_S
 from shared.contract.envelope import new_id
 from shared.contract.events import NoticeRequestHeartbeat
 from shared.postgres.writes import Writes
 from tests.fixtures.databases import MakePool
 from tests.fixtures.waiting import wait_until
-from tests.notify.wanted import WITH_BOTH, WITH_NOTHING, WITH_PHONE, Notify, Scripted, notice_id_of, record_of, wanted
+from tests.notify.ledger import WITH_BOTH, WITH_NOTHING, WITH_PHONE, Notify, Scripted, notice_id_of, record_of, wanted
 
 PACKAGES = ("shared", "services.notify")
 
@@ -50,23 +50,25 @@ async def test_a_wanted_notice_goes_out_once_on_its_best_channel(make_pool: Make
     async with sending(notify):
         await wait_until(lambda: all_in(notify, "sent"))
     assert await notify.states() == [("sms", "sent")]
-    assert [letter.to for letter in sms.letters] == ["+84912345678"]
-    assert mail.letters == []
-    [(sequence, kind, data)] = await notify.told()
+    assert [message.to for message in sms.messages] == ["+84912345678"]
+    assert mail.messages == []
+    [(sequence, kind, data)] = await notify.published_events()
     assert (sequence, kind) == (1, "NoticeSent")
     assert json.loads(data)["notice_id"] == str(notice_id_of(record))
 
 
-async def test_whom_no_message_reaches_is_listed_for_a_call_in_the_same_transaction(make_pool: MakePool) -> None:
+async def test_a_person_whom_no_message_reaches_is_listed_for_a_call_in_the_same_transaction(
+    make_pool: MakePool,
+) -> None:
     notify = Notify(await make_pool(*PACKAGES), {"sms": Scripted(sent)})
     dossier_id = new_id()
     await notify.consumer.apply([record_of(wanted(dossier_id, WITH_NOTHING), dossier_id, 1)])
     assert await notify.states() == [("call_list", "listed")]
-    [(sequence, kind, data)] = await notify.told()
+    [(sequence, kind, data)] = await notify.published_events()
     assert (sequence, kind, json.loads(data)["channel"]) == (1, "NoticeSent", "call_list")
 
 
-async def test_a_refused_message_goes_to_the_next_channel_and_both_outcomes_are_told(make_pool: MakePool) -> None:
+async def test_a_refused_message_goes_to_the_next_channel_and_both_outcomes_are_published(make_pool: MakePool) -> None:
     sms, mail = Scripted(lambda _: SendResult("refused", "gateway-422")), Scripted(sent)
     notify = Notify(await make_pool(*PACKAGES), {"sms": sms, "email": mail})
     dossier_id = new_id()
@@ -74,26 +76,26 @@ async def test_a_refused_message_goes_to_the_next_channel_and_both_outcomes_are_
     async with sending(notify):
         await wait_until(lambda: one_is(notify, "email", "sent"))
     assert sorted(await notify.states()) == [("email", "sent"), ("sms", "failed")]
-    told = await notify.told()
-    assert [(row[0], row[1]) for row in told] == [(1, "NoticeFailed"), (2, "NoticeSent")]
-    assert json.loads(told[0][2])["next_channel"] == "email"
+    events = await notify.published_events()
+    assert [(event[0], event[1]) for event in events] == [(1, "NoticeFailed"), (2, "NoticeSent")]
+    assert json.loads(events[0][2])["next_channel"] == "email"
 
 
-async def test_after_its_tries_a_channel_has_failed_and_the_call_list_takes_over(make_pool: MakePool) -> None:
-    sms = Scripted(lambda _: SendResult("again", "gateway-503"))
-    notify = Notify(await make_pool(*PACKAGES), {"sms": sms}, Patience(tries=3, first_pause_s=0.01))
+async def test_after_all_tries_a_channel_has_failed_and_the_call_list_takes_over(make_pool: MakePool) -> None:
+    sms = Scripted(lambda _: SendResult("retry", "gateway-503"))
+    notify = Notify(await make_pool(*PACKAGES), {"sms": sms}, RetryPolicy(max_tries=3, first_pause_s=0.01))
     dossier_id = new_id()
     await notify.consumer.apply([record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1)])
     async with sending(notify):
         await wait_until(lambda: one_is(notify, "call_list", "listed"))
-    assert [letter.repeated for letter in sms.letters] == [False, True, True]
-    assert len({letter.reference for letter in sms.letters}) == 1
-    assert [row[1] for row in await notify.told()] == ["NoticeFailed", "NoticeSent"]
+    assert [message.repeated for message in sms.messages] == [False, True, True]
+    assert len({message.reference for message in sms.messages}) == 1
+    assert [row[1] for row in await notify.published_events()] == ["NoticeFailed", "NoticeSent"]
 
 
 async def test_a_mail_whose_outcome_is_unknown_is_never_sent_again(make_pool: MakePool) -> None:
-    """A sender died after the mail server had the message: somebody calls instead."""
-    mail = Scripted(sent, asks_to_hand_over=True)
+    """A sender died while it handed the message over: somebody calls instead."""
+    mail = Scripted(sent, calls_hand_over=True)
     notify = Notify(await make_pool(*PACKAGES), {"email": mail})
     dossier_id = new_id()
     await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
@@ -101,23 +103,23 @@ async def test_a_mail_whose_outcome_is_unknown_is_never_sent_again(make_pool: Ma
     assert await store.begin_handing_over(notify.pool, taken)
     async with sending(notify):
         await wait_until(lambda: one_is(notify, "call_list", "listed"))
-    assert mail.letters == []
+    assert mail.messages == []
     failed = next(row for row in await notify.rows() if row["channel"] == "email")
     assert (failed["state"], failed["reason"]) == ("failed", "outcome-unknown")
 
 
 async def test_a_sender_that_died_before_handing_over_loses_nothing(make_pool: MakePool) -> None:
-    mail = Scripted(sent, asks_to_hand_over=True)
+    mail = Scripted(sent, calls_hand_over=True)
     notify = Notify(await make_pool(*PACKAGES), {"email": mail})
     dossier_id = new_id()
     await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
     assert await store.take_due(notify.pool, "email", 10, 0.0)
     async with sending(notify):
         await wait_until(lambda: all_in(notify, "sent"))
-    assert len(mail.letters) == 1
+    assert len(mail.messages) == 1
 
 
-async def test_a_late_sender_neither_sends_nor_overwrites_what_the_latest_try_found(make_pool: MakePool) -> None:
+async def test_an_older_try_neither_sends_nor_overwrites_the_outcome_of_the_latest(make_pool: MakePool) -> None:
     notify = Notify(await make_pool(*PACKAGES), {"email": Scripted(sent)})
     dossier_id = new_id()
     await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
@@ -133,8 +135,10 @@ async def test_a_late_sender_neither_sends_nor_overwrites_what_the_latest_try_fo
         assert len(outgoing) == len(saved)
 
 
-async def test_a_late_outcome_and_the_latest_in_one_transaction_leave_the_latest(make_pool: MakePool) -> None:
-    """A process that was frozen beyond its lease settles the same row twice; the old outcome may come last."""
+async def test_of_the_outcomes_of_an_older_and_the_latest_try_in_one_transaction_the_latest_is_stored(
+    make_pool: MakePool,
+) -> None:
+    """A process that was frozen beyond its lease has two outcomes of one row; the older may come last."""
     notify = Notify(await make_pool(*PACKAGES), {"email": Scripted(sent)})
     dossier_id = new_id()
     await notify.consumer.apply([record_of(wanted(dossier_id, WITH_BOTH), dossier_id, 1)])
@@ -152,7 +156,7 @@ async def test_a_late_outcome_and_the_latest_in_one_transaction_leave_the_latest
     assert await notify.states() == [("email", "sent")]
 
 
-async def test_a_leased_row_is_taken_by_nobody_else_and_nobody_takes_more_than_asked(make_pool: MakePool) -> None:
+async def test_a_leased_row_is_not_taken_again_and_no_take_exceeds_its_limit(make_pool: MakePool) -> None:
     notify = Notify(await make_pool(*PACKAGES), {"sms": Scripted(sent)})
     records = []
     for _ in range(20):
@@ -161,8 +165,8 @@ async def test_a_leased_row_is_taken_by_nobody_else_and_nobody_takes_more_than_a
     await notify.consumer.apply(records)
     first = await store.take_due(notify.pool, "sms", 3, 60.0)
     assert len(first) == 3
-    hands = [first, *await asyncio.gather(*(store.take_due(notify.pool, "sms", 5, 60.0) for _ in range(6)))]
-    taken = [row.notice_id for hand in hands for row in hand]
+    takes = [first, *await asyncio.gather(*(store.take_due(notify.pool, "sms", 5, 60.0) for _ in range(6)))]
+    taken = [row.notice_id for rows in takes for row in rows]
     taken += [row.notice_id for row in await store.take_due(notify.pool, "sms", 100, 60.0)]
     assert len(taken) == len(set(taken)) == 20
     assert await store.take_due(notify.pool, "sms", 10, 60.0) == []
@@ -178,9 +182,9 @@ async def test_a_tampered_contact_parks_its_event_and_no_other(make_pool: MakePo
     assert [tuple(row) for row in parked] == [(mine, "tampered")]
 
 
-async def test_many_outcomes_of_one_dossier_are_told_without_gaps(make_pool: MakePool) -> None:
+async def test_many_outcomes_of_one_dossier_are_published_without_gaps(make_pool: MakePool) -> None:
     sms = Scripted(
-        lambda letter: SendResult("sent") if hash(letter.reference) % 3 else SendResult("refused", "gateway-422")
+        lambda message: SendResult("sent") if hash(message.reference) % 3 else SendResult("refused", "gateway-422")
     )
     notify = Notify(await make_pool(*PACKAGES), {"sms": sms})
     dossiers = [new_id() for _ in range(5)]
@@ -188,13 +192,13 @@ async def test_many_outcomes_of_one_dossier_are_told_without_gaps(make_pool: Mak
     async with sending(notify):
         await wait_until(lambda: nothing_open(notify), 30)
     rows = await notify.pool.fetch(
-        "select dossier_id, array_agg(sequence order by id) as told, count(*) as outcomes from events"
+        "select dossier_id, array_agg(sequence order by id) as sequences, count(*) as outcomes from events"
         " where dossier_id is not null group by 1"
     )
     assert len(rows) == 5
     for row in rows:
-        assert row["told"] == list(range(1, row["outcomes"] + 1))
-    assert len(sms.letters) == 200
+        assert row["sequences"] == list(range(1, row["outcomes"] + 1))
+    assert len(sms.messages) == 200
 
 
 async def test_a_heartbeat_goes_on_with_the_time_it_was_sent(make_pool: MakePool) -> None:
@@ -209,7 +213,7 @@ async def test_a_heartbeat_goes_on_with_the_time_it_was_sent(make_pool: MakePool
     assert beat == pytest.approx(sent_at.timestamp())
 
 
-async def test_what_is_settled_keeps_no_contact(make_pool: MakePool) -> None:
+async def test_a_settled_row_keeps_no_contact(make_pool: MakePool) -> None:
     notify = Notify(await make_pool(*PACKAGES), {"sms": Scripted(sent)})
     dossier_id = new_id()
     await notify.consumer.apply([record_of(wanted(dossier_id, WITH_PHONE), dossier_id, 1)])
@@ -218,22 +222,22 @@ async def test_what_is_settled_keeps_no_contact(make_pool: MakePool) -> None:
     assert [row["sealed_contact"] for row in await notify.rows()] == [None]
 
 
-async def test_a_silent_channel_is_probed_and_keeps_the_tries_of_the_rest(make_pool: MakePool) -> None:
-    """An hour without the gateway must not send a whole commune to the call list."""
-    silent = True
-    sms = Scripted(lambda _: SendResult("again", "no-answer") if silent else SendResult("sent"), slots=4)
-    notify = Notify(await make_pool(*PACKAGES), {"sms": sms}, Patience(tries=2, first_pause_s=0.01))
+async def test_a_failing_channel_is_only_probed_and_most_notices_keep_their_tries(make_pool: MakePool) -> None:
+    """An hour without the gateway must not put a whole commune on the call list."""
+    failing = True
+    sms = Scripted(lambda _: SendResult("retry", "no-answer") if failing else SendResult("sent"), slots=4)
+    notify = Notify(await make_pool(*PACKAGES), {"sms": sms}, RetryPolicy(max_tries=2, first_pause_s=0.01))
     ids = [new_id() for _ in range(80)]
     await notify.consumer.apply([record_of(wanted(d, WITH_PHONE), d, 1) for d in ids])
     async with sending(notify):
-        await wait_until(lambda: len(sms.letters) >= ALARM)
-        alarmed_at = time.monotonic()
-        await wait_until(lambda: len(sms.letters) >= ALARM + sms.slots + 2)
-        assert time.monotonic() - alarmed_at > PROBE_EVERY_S / 2
-        silent = False
+        await wait_until(lambda: len(sms.messages) >= MAX_FAILED_TRIES)
+        probing_since = time.monotonic()
+        await wait_until(lambda: len(sms.messages) >= MAX_FAILED_TRIES + sms.slots + 2)
+        assert time.monotonic() - probing_since > PROBE_INTERVAL_S / 2
+        failing = False
         await wait_until(lambda: nothing_open(notify), 30)
     states = await notify.states()
-    assert states.count(("sms", "sent")) > 80 - ALARM
+    assert states.count(("sms", "sent")) > 80 - MAX_FAILED_TRIES
 
 
 async def nothing_open(notify: Notify) -> bool:

@@ -18,7 +18,7 @@ from shared.kafka.settings import KafkaSettings
 from tests.fixtures.databases import Databases, MakePool
 from tests.fixtures.services import StartService
 from tests.fixtures.waiting import wait_until
-from tests.notify.wanted import WITH_NOTHING, wanted
+from tests.notify.ledger import WITH_NOTHING, wanted
 from tests.verify.world import HEALTHY, LIFECYCLE, NOTICE_REQUESTS, SUBMISSIONS, World, kinds
 
 

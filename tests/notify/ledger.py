@@ -1,4 +1,4 @@
-"""Making NoticeWanted records as workflow's relay sends them, and a consumer that hears them as notify does."""
+"""Records as workflow's relay sends them, and notify's parts on a test's database, without its process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from services.notify import handlers, rules
 from services.notify.app import NotifyApp
-from services.notify.channels import Channel, Letter
+from services.notify.channels import Channel, Message
 from services.notify.settings import NotifySettings
 from shared.clock import VIETNAM
 from shared.contract.envelope import NO_TRACE, Record, headers_of, new_id
@@ -49,7 +49,7 @@ def wanted(dossier_id: UUID, contact: Any, *, kind: str = "received", cause: str
 
 
 def record_of(fact: Fact, dossier_id: UUID | None, sequence: int, ce_id: UUID | None = None) -> Record:
-    """The fact as it lies in the topic."""
+    """The fact as a record of the topic."""
     subject = str(dossier_id) if dossier_id else "heartbeat"
     now = datetime.now(UTC)
     headers = headers_of(
@@ -69,25 +69,25 @@ def notice_id_of(record: Record) -> UUID:
     return UUID(dict(record.headers)["ce_id"].decode())
 
 
-def letter(reference: str, to: str, *, repeated: bool = False) -> Letter:
-    return Letter(reference, to, "Hồ sơ: thông báo", "Hồ sơ H44.99-250825-0001: đã được tiếp nhận.\n", repeated)
+def message(reference: str, to: str, *, repeated: bool = False) -> Message:
+    return Message(reference, to, "Hồ sơ: thông báo", "Hồ sơ H44.99-250825-0001: đã được tiếp nhận.\n", repeated)
 
 
 @dataclass
 class Scripted:
-    """A channel that answers as the test says, and remembers what it was given."""
+    """A channel whose results the test decides; it keeps the messages."""
 
-    script: Callable[[Letter], rules.SendResult]
-    asks_to_hand_over: bool = False
+    script: Callable[[Message], rules.SendResult]
+    calls_hand_over: bool = False
     slots: int = 64
-    letters: list[Letter] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
 
-    async def send(self, letter: Letter, hand_over: Any) -> rules.SendResult:
-        if self.asks_to_hand_over and not await hand_over():
-            return rules.SendResult("again", "lease-lost")
-        self.letters.append(letter)
+    async def send(self, message: Message, hand_over: Any) -> rules.SendResult:
+        if self.calls_hand_over and not await hand_over():
+            return rules.SendResult("retry", "lease-lost")
+        self.messages.append(message)
         await asyncio.sleep(0)
-        return self.script(letter)
+        return self.script(message)
 
     async def close(self) -> None: ...
 
@@ -96,16 +96,17 @@ class Notify:
     """Notify's parts on a test's database, without its process."""
 
     def __init__(
-        self, pool: Pool, channels: dict[str, Channel], patience: rules.Patience | None = None, deadline_s: float = 2.0
+        self, pool: Pool, channels: dict[str, Channel], policy: rules.RetryPolicy | None = None, deadline_s: float = 2.0
     ) -> None:
         env = settings_of("notify", "postgres://nowhere", KafkaSettings("nowhere:1"), 0)
         settings = {name.removeprefix("HOSO_").lower(): value for name, value in env.items()}
         self.app = NotifyApp(
             NotifySettings.model_validate({**settings, "channel_deadline_s": deadline_s}),
             channels,
-            patience or rules.Patience(tries=4, first_pause_s=0.02),
+            policy or rules.RetryPolicy(max_tries=4, first_pause_s=0.02),
         )
-        self.app.service.use(pool)
+        if pool is not None:
+            self.app.service.use(pool)
         self.pool, self.registry = pool, self.app.service.metrics_registry
         self.available, self.metrics, self.sender = self.app.available, self.app.metrics, self.app.sender
         self.consumer = self.app.delivery.consumer(handlers.inbox(self.app))
@@ -116,8 +117,8 @@ class Notify:
     async def states(self) -> list[tuple[str, str]]:
         return [(row["channel"], row["state"]) for row in await self.rows()]
 
-    async def told(self) -> list[tuple[int, str, str]]:
-        """(sequence, type, data) of what was staged, in order."""
+    async def published_events(self) -> list[tuple[int, str, str]]:
+        """(sequence, type, data) of the outbox's events about dossiers, in order."""
         rows = await self.pool.fetch(
             "select sequence, type, convert_from(data, 'UTF8') as data from events"
             " where dossier_id is not null order by id"

@@ -77,7 +77,7 @@ class Desk:
         await self.consumer.apply([brought])
         return dossier_id
 
-    async def hear(self, dossier_id: UUID, fact: Fact) -> None:
+    async def receive(self, dossier_id: UUID, fact: Fact) -> None:
         await self.consumer.apply([self.record(dossier_id, fact)])
 
     # What people do.
@@ -117,7 +117,7 @@ class Desk:
 
     # What is there afterwards.
 
-    async def told(self, dossier_id: UUID, topic: str = "dossier.lifecycle.v1") -> list[str]:
+    async def event_types(self, dossier_id: UUID, topic: str = "dossier.lifecycle.v1") -> list[str]:
         rows = await self.pool.fetch(
             "select type, sequence from events where dossier_id = $1 and topic = $2::text::topic order by lane, id",
             dossier_id,
@@ -126,7 +126,7 @@ class Desk:
         assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
         return [row["type"] for row in rows]
 
-    async def fact(self, dossier_id: UUID, type: str) -> dict[str, Any]:
+    async def last_event(self, dossier_id: UUID, type: str) -> dict[str, Any]:
         """The last fact of this type, with its id."""
         row = await self.pool.fetchrow(
             "select ce_id, data from events where dossier_id = $1 and type = $2 order by id desc limit 1",

@@ -78,7 +78,7 @@ async def test_the_result_is_an_object_that_the_later_steps_keep(desk: Desk) -> 
     await desk.forward(dossier_id, "appraisal", "approval", "issuing")
     result = (await desk.get(f"/v1/dossiers/{dossier_id}"))["result"]
     assert RESULT.items() <= result.items()
-    signed = await desk.fact(dossier_id, "ResultSigned")
+    signed = await desk.last_event(dossier_id, "ResultSigned")
     assert (signed["signed_as"], signed["signature"]) == ("KT.", "wet")
     assert "Nguyễn" not in str(signed)
 
@@ -187,7 +187,7 @@ async def test_the_compacted_state_is_the_dossier_as_it_is_now(desk: Desk) -> No
     [record] = await state_records.builder(desk.service.office)(desk.pool, [dossier_id])
     state = json.loads(record.value)
     assert (state["state"], state["national_status"]) == ("returned", 10)
-    assert state["as_of_sequence"] == len(await desk.told(dossier_id))
+    assert state["as_of_sequence"] == len(await desk.event_types(dossier_id))
     assert "sealed" not in str(record.value)
 
 
@@ -203,7 +203,7 @@ async def test_a_state_record_is_as_it_is_documented(desk: Desk) -> None:
     assert headers["ce_id"] != dict(again.headers)["ce_id"]
     assert state["due_at"].endswith("+07:00")
     assert state["office_at"].endswith("+07:00")
-    received = await desk.fact(dossier_id, "DossierReceived")
+    received = await desk.last_event(dossier_id, "DossierReceived")
     assert state["due_at"] == received["due_at"]
 
 

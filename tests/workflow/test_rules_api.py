@@ -72,7 +72,7 @@ async def test_a_dossier_keeps_the_version_in_force_when_it_was_received(desk: D
     shown = await desk.get(f"/v1/dossiers/{waiting}")
     assert (shown["procedure_version"], shown["fee"]) == (2, 7_000)
     await desk.forward(before, "return")
-    assert (await desk.fact(before, "ResultReturned"))["procedure_version"] == 1
+    assert (await desk.last_event(before, "ResultReturned"))["procedure_version"] == 1
 
 
 async def test_a_version_with_a_later_first_day_waits_for_it_and_is_told_again_then(desk: Desk) -> None:
@@ -218,7 +218,7 @@ async def test_while_it_is_record_only_a_submission_is_recorded_and_counted_with
         None,
         None,
     )
-    assert (await desk.fact(dossier_id, "DossierRecorded"))["waiting_for"] == "record_only"
+    assert (await desk.last_event(dossier_id, "DossierRecorded"))["waiting_for"] == "record_only"
     assert await desk.tasks() == []
     [row] = (await desk.get("/v1/stages"))["recorded_only"]
     assert (row["procedure_code"], row["waiting"]) == (BUSINESS, 1)
@@ -226,7 +226,7 @@ async def test_while_it_is_record_only_a_submission_is_recorded_and_counted_with
     assert row["oldest_since"]
     group = shipped()[BUSINESS].group
     assert await desk.metric("dossier_recorded_only", procedure_group=group) == 1
-    await desk.hear(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
+    await desk.receive(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
     assert await desk.metric("dossier_recorded_only", procedure_group=group) == 0
 
 
@@ -235,11 +235,11 @@ async def test_while_it_is_record_only_what_waits_at_reception_is_not_received_e
     await desk.set_mode(COPIES, "record_only")
     tasks = [await desk.task_of(dossier_id, "reception") for dossier_id in waiting]
     problem(await desk.complete(tasks[0]), 409, "procedure-record-only")
-    assert await desk.told(waiting[0]) == ["DossierRecorded"]
+    assert await desk.event_types(waiting[0]) == ["DossierRecorded"]
     assert (await desk.complete(tasks[0], "not_accepted", note="Sai thẩm quyền")).status_code == 200
     await desk.set_mode(COPIES, "open")
     assert (await desk.complete(tasks[1])).status_code == 200, "opening: its turn does not depend on the queue"
-    while await opening._receive_some(desk.app, COPIES):
+    while await opening._receive_batch(desk.app, COPIES):
         pass
     assert (await desk.complete(tasks[2])).status_code == 200
 
@@ -250,10 +250,10 @@ async def test_opening_receives_the_queue_oldest_first_and_newcomers_behind(desk
     desk.set_clock("2025-08-28T08:00:00+07:00")
     await desk.set_mode(BUSINESS, "open")
     assert (await desk.get(f"/v1/procedures/{BUSINESS}"))["intake_mode"] == "open"
-    assert await opening._receive_some(desk.app, BUSINESS)
+    assert await opening._receive_batch(desk.app, BUSINESS)
     newcomer = await desk.submit(BUSINESS)
     assert (await desk.get(f"/v1/dossiers/{newcomer}"))["state"] == "recorded"
-    while await opening._receive_some(desk.app, BUSINESS):
+    while await opening._receive_batch(desk.app, BUSINESS):
         pass
     codes = [(await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"] for dossier_id in [*queue, newcomer]]
     assert codes == [f"H44.XXX-250828-{n:04d}" for n in range(1, 7)]
@@ -265,9 +265,9 @@ async def test_a_procedure_closed_again_while_its_queue_is_received_stops_there(
     monkeypatch.setattr(opening, "BATCH", 1)
     queue = await recorded(desk, 3)
     await desk.set_mode(BUSINESS, "open")
-    assert await opening._receive_some(desk.app, BUSINESS)
+    assert await opening._receive_batch(desk.app, BUSINESS)
     await desk.set_mode(BUSINESS, "record_only")
-    assert not await opening._receive_some(desk.app, BUSINESS)
+    assert not await opening._receive_batch(desk.app, BUSINESS)
     states = [(await desk.get(f"/v1/dossiers/{dossier_id}"))["state"] for dossier_id in queue]
     assert states == ["in_progress", "recorded", "recorded"]
 
@@ -276,12 +276,12 @@ async def test_a_procedure_closed_again_while_its_queue_is_received_skips_no_cod
     monkeypatch.setattr(opening, "BATCH", 1)
     await recorded(desk, 3)
     await desk.set_mode(BUSINESS, "open")
-    assert await opening._receive_some(desk.app, BUSINESS)
-    rows = await opening._list_recorded(desk.pool, BUSINESS, [])
+    assert await opening._receive_batch(desk.app, BUSINESS)
+    rows = await opening._list_recorded(desk.pool, BUSINESS, skip=[])
     await desk.set_mode(BUSINESS, "record_only")
     assert not await opening._receive(desk.app, BUSINESS, rows)
     await desk.set_mode(BUSINESS, "open")
-    while await opening._receive_some(desk.app, BUSINESS):
+    while await opening._receive_batch(desk.app, BUSINESS):
         pass
     codes = await desk.pool.fetch("select dossier_code from dossiers order by dossier_code")
     assert [row[0][-4:] for row in codes] == ["0001", "0002", "0003"]
@@ -290,7 +290,7 @@ async def test_a_procedure_closed_again_while_its_queue_is_received_skips_no_cod
 async def test_a_procedure_closed_again_with_nothing_left_to_receive_stays_closed(desk: Desk) -> None:
     await desk.set_mode(BUSINESS, "open")
     await desk.set_mode(BUSINESS, "record_only")
-    assert not await opening._receive_some(desk.app, BUSINESS)
+    assert not await opening._receive_batch(desk.app, BUSINESS)
     assert (await desk.get(f"/v1/procedures/{BUSINESS}"))["intake_mode"] == "record_only"
 
 
@@ -302,7 +302,7 @@ async def test_nobody_is_left_between_the_end_of_the_queue_and_the_opening(desk:
         async with tx.transaction():
             work = await store.open_unit(tx, desk.app, [dossier_id], Needs(procedures=[BUSINESS]))
             assert work.modes[BUSINESS] == "opening"
-            receiving = asyncio.create_task(opening._receive_some(desk.app, BUSINESS))
+            receiving = asyncio.create_task(opening._receive_batch(desk.app, BUSINESS))
 
             async def is_waiting() -> bool:
                 return bool(await desk.pool.fetchval("select 1 from pg_locks where not granted limit 1"))
@@ -313,7 +313,7 @@ async def test_nobody_is_left_between_the_end_of_the_queue_and_the_opening(desk:
             await publish(tx, await work.save(tx, writes), writes)
         assert await asyncio.wait_for(receiving, 10)
     assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "opening"
-    while await opening._receive_some(desk.app, BUSINESS):
+    while await opening._receive_batch(desk.app, BUSINESS):
         pass
     assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"]
     assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "open"

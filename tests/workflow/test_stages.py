@@ -7,8 +7,9 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from services.workflow.stages import figures, queries
-from services.workflow.tasks_api import FRONT, OF_AGENCY, OF_ALL, OFFICERS, TASK_STAGES
+from services.workflow.stages import figures
+from services.workflow.tables import TASK_STAGES
+from services.workflow.tasks_api import FIRST_PAGE, OF_AGENCY, OF_ALL, OFFICERS
 from shared.clock import wall_now
 from shared.contract.events import (
     IdCheckAnswered,
@@ -112,9 +113,12 @@ async def test_nights_do_not_age_what_waits_for_a_person(desk: Desk) -> None:
 
 async def test_what_an_officer_has_to_settle_is_not_held_against_the_registry(desk: Desk) -> None:
     dossier_id = await desk.submit(BIRTH)
-    number, check = await desk.fact(dossier_id, "IdNumberWanted"), await desk.fact(dossier_id, "IdCheckWanted")
-    await desk.hear(dossier_id, IdNumberRefused(request_key=number["ce_id"], reason="rejected"))
-    await desk.hear(dossier_id, IdCheckAnswered(request_key=check["ce_id"], answer="mismatch"))
+    number, check = (
+        await desk.last_event(dossier_id, "IdNumberWanted"),
+        await desk.last_event(dossier_id, "IdCheckWanted"),
+    )
+    await desk.receive(dossier_id, IdNumberRefused(request_key=number["ce_id"], reason="rejected"))
+    await desk.receive(dossier_id, IdCheckAnswered(request_key=check["ce_id"], answer="mismatch"))
     for stage in ("id_number", "identity_check"):
         await grow_old(desk, stage, 5 * 86_400)
     rows = await desk.figures()
@@ -130,8 +134,8 @@ async def test_what_an_officer_has_to_settle_is_not_held_against_the_registry(de
 async def test_a_dossier_that_has_two_tasks_in_a_stage_is_one_dossier(desk: Desk) -> None:
     for _ in range(2):
         dossier_id = await desk.submit(BIRTH)
-        number = await desk.fact(dossier_id, "IdNumberWanted")
-        await desk.hear(dossier_id, IdNumberDuplicateSuspected(request_key=number["ce_id"]))
+        number = await desk.last_event(dossier_id, "IdNumberWanted")
+        await desk.receive(dossier_id, IdNumberDuplicateSuspected(request_key=number["ce_id"]))
     await grow_old(desk, "id_number", 2 * 86_400)
     row = (await desk.figures())["id_number"]
     assert (row["waiting"], row["arrived"]) == (2, 0)
@@ -161,10 +165,10 @@ async def test_notices_arrive_leave_and_have_a_trend(desk: Desk) -> None:
     assert (rows["notify"]["arrived"], rows["notify"]["left"], rows["notify"]["waiting"]) == (3, 0, 3)
     assert rows["notify"]["trend"] == "growing"
     for dossier_id in dossier_ids[:2]:
-        wanted = await desk.fact(dossier_id, "NoticeWanted")
+        wanted = await desk.last_event(dossier_id, "NoticeWanted")
         sent = NoticeSent(notice_id=wanted["ce_id"], kind="received", channel="sms")
-        await desk.hear(dossier_id, sent)
-        await desk.hear(dossier_id, sent.model_copy(update={"channel": "email"}))
+        await desk.receive(dossier_id, sent)
+        await desk.receive(dossier_id, sent.model_copy(update={"channel": "email"}))
     rows = await desk.figures()
     assert (rows["notify"]["arrived"], rows["notify"]["left"], rows["notify"]["waiting"]) == (3, 2, 1)
 
@@ -172,16 +176,16 @@ async def test_notices_arrive_leave_and_have_a_trend(desk: Desk) -> None:
 async def test_a_notice_whose_first_channel_failed_is_awaited_until_the_next_has_spoken(desk: Desk) -> None:
     for outcome in ("sent", "failed"):
         dossier_id = await desk.submit(BIRTH)
-        wanted = await desk.fact(dossier_id, "NoticeWanted")
+        wanted = await desk.last_event(dossier_id, "NoticeWanted")
         failed = NoticeFailed(
             notice_id=wanted["ce_id"], kind="received", channel="sms", reason="no-such-number", next_channel="email"
         )
-        await desk.hear(dossier_id, failed)
+        await desk.receive(dossier_id, failed)
         assert (await desk.figures())["notify"]["waiting"] == 1
         if outcome == "sent":
-            await desk.hear(dossier_id, NoticeSent(notice_id=wanted["ce_id"], kind="received", channel="email"))
+            await desk.receive(dossier_id, NoticeSent(notice_id=wanted["ce_id"], kind="received", channel="email"))
         else:
-            await desk.hear(dossier_id, failed.model_copy(update={"channel": "email", "next_channel": None}))
+            await desk.receive(dossier_id, failed.model_copy(update={"channel": "email", "next_channel": None}))
         assert (await desk.figures())["notify"]["waiting"] == 0
 
 
@@ -228,7 +232,7 @@ async def test_a_relay_with_more_batches_than_are_looked_at_is_counted_over_the_
     relay = (await desk.figures())["relay"]
     assert relay["left"] == 2 * 499
     # 499 batches, one a second: without the bound in time they would be spread over four hours.
-    found = await figures.figures(desk.app)
+    found = await figures.list_figures(desk.app)
     assert 590 < next(row for row in found if row.stage == "relay").counted_s < 610
 
 
@@ -237,7 +241,7 @@ async def test_the_gauges_and_the_verdict_say_the_same(desk: Desk) -> None:
         await desk.submit(code)
     desk.set_clock("2025-08-29T15:00:00+07:00")
     rows = await desk.figures()
-    for stage in queries.OWN:
+    for stage in TASK_STAGES:
         oldest = await desk.metric("dossier_stage_oldest_waiting_seconds", stage=stage)
         target = await desk.metric("dossier_stage_target_seconds", stage=stage)
         assert oldest is not None
@@ -248,8 +252,8 @@ async def test_the_gauges_and_the_verdict_say_the_same(desk: Desk) -> None:
 
 async def test_a_number_that_came_is_a_wait_of_the_registrys(desk: Desk) -> None:
     dossier_id = await desk.submit(BIRTH)
-    wanted = await desk.fact(dossier_id, "IdNumberWanted")
-    await desk.hear(dossier_id, IdNumberFound(request_key=wanted["ce_id"], sealed_number="sealed"))
+    wanted = await desk.last_event(dossier_id, "IdNumberWanted")
+    await desk.receive(dossier_id, IdNumberFound(request_key=wanted["ce_id"], sealed_number="sealed"))
     row = (await desk.figures())["id_number"]
     assert (row["arrived"], row["left"], row["waiting"]) == (1, 1, 0)
     assert row["wait_p50_s"] is not None
@@ -271,7 +275,7 @@ async def test_a_work_list_is_read_from_an_index_however_much_is_open(desk: Desk
     await desk.pool.execute(MANY)
     await desk.pool.execute("analyze tasks")
     for query, agency in ((OF_ALL, ()), (OF_AGENCY, ("A7",))):
-        plan = await explain(desk, query, list(OFFICERS), list(TASK_STAGES), *FRONT, 100, *agency)
+        plan = await explain(desk, query, list(OFFICERS), list(TASK_STAGES), *FIRST_PAGE, 100, *agency)
         touched = [row for row in nodes(plan) if row.get("Relation Name") == "tasks"]
         assert "Seq Scan" not in {row["Node Type"] for row in touched}
         rows = sum((row["Actual Rows"] + row.get("Rows Removed by Filter", 0)) * row["Actual Loops"] for row in touched)

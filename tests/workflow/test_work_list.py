@@ -20,7 +20,12 @@ async def test_what_is_filed_at_the_counter_is_on_the_specialists_list_at_once(d
     assert task["dossier_code"] == "H44.XXX-250827-0001"
     assert (task["stage"], task["role"], task["version"]) == ("appraisal", "specialist", 1)
     assert [row["code"] for row in task["outcomes"] if row["forward"]] == ["agree"]
-    assert await desk.told(dossier_id) == ["DossierRecorded", "DossierReceived", "IdNumberRequested", "StepStarted"]
+    assert await desk.event_types(dossier_id) == [
+        "DossierRecorded",
+        "DossierReceived",
+        "IdNumberRequested",
+        "StepStarted",
+    ]
     assert await desk.tasks("role=counter") == []
     assert await desk.tasks("role=nobody") == []
 
@@ -76,11 +81,11 @@ async def test_a_task_is_completed_once(desk: Desk) -> None:
     answer = await desk.complete(task)
     assert answer.status_code == 200
     assert answer.json()["national_status"] == 10
-    told = await desk.told(dossier_id)
+    told = await desk.event_types(dossier_id)
     assert told[-3:] == ["ResultSigned", "DossierResolved", "ResultReturned"]
     problem(await desk.complete(task), 409, "stale-version")
     problem(await desk.complete({**task, "version": answer.json()["version"]}), 409, "task-already-completed")
-    assert await desk.told(dossier_id) == told
+    assert await desk.event_types(dossier_id) == told
     assert await desk.tasks() == []
 
 
@@ -88,7 +93,7 @@ async def test_who_completed_a_task_is_kept_beside_it_and_told_to_nobody(desk: D
     named, unnamed, withdrawn = [await desk.submit(COPIES) for _ in range(3)]
     await desk.complete(await desk.task_of(named, "return"), officer="UTF-8''Nguy%E1%BB%85n%20Lan")
     await desk.complete(await desk.task_of(unnamed, "return"))
-    await desk.hear(withdrawn, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
+    await desk.receive(withdrawn, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
     rows = await desk.pool.fetch("select dossier_id, completed_by from tasks where state = 'closed'")
     by = {row["dossier_id"]: row["completed_by"] for row in rows}
     assert (by[named], by[unnamed], by[withdrawn]) == ("Nguyễn Lan", "counter", None)
@@ -124,7 +129,7 @@ async def test_of_two_officers_at_once_one_wins_and_the_other_is_told(desk: Desk
         answers = await asyncio.gather(*(desk.complete(task, officer=f"officer {n}") for n in range(4)))
         assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
         assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {"stale-version"}
-        assert (await desk.told(dossier_id)).count("ResultReturned") == 1
+        assert (await desk.event_types(dossier_id)).count("ResultReturned") == 1
 
 
 async def test_many_are_completed_each_by_itself(desk: Desk) -> None:
@@ -183,11 +188,11 @@ async def test_of_two_who_want_the_last_blank_one_gets_it(desk: Desk) -> None:
 async def test_a_withdrawal_that_came_first_leaves_the_officer_a_conflict(desk: Desk) -> None:
     dossier_id = await desk.submit(BIRTH)
     task = await desk.task_of(dossier_id, "appraisal")
-    await desk.hear(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
+    await desk.receive(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
     problem(await desk.complete(task), 409, "stale-version")
     assert (
-        await desk.told(dossier_id, IDNUMBER_REQUESTS) == ["IdNumberWanted", "IdNumberNoLongerWanted"]
-        or (await desk.told(dossier_id, IDNUMBER_REQUESTS))[-1] == "IdNumberNoLongerWanted"
+        await desk.event_types(dossier_id, IDNUMBER_REQUESTS) == ["IdNumberWanted", "IdNumberNoLongerWanted"]
+        or (await desk.event_types(dossier_id, IDNUMBER_REQUESTS))[-1] == "IdNumberNoLongerWanted"
     )
 
 
@@ -196,8 +201,8 @@ async def test_a_withdrawal_and_a_completion_at_once_agree_on_who_was_first(desk
         dossier_id = await desk.submit(COPIES)
         task = await desk.task_of(dossier_id, "return")
         fact = WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x")
-        answer, _none = await asyncio.gather(desk.complete(task), desk.hear(dossier_id, fact))
-        told = await desk.told(dossier_id)
+        answer, _none = await asyncio.gather(desk.complete(task), desk.receive(dossier_id, fact))
+        told = await desk.event_types(dossier_id)
         if answer.status_code == 200:
             assert told[-2:] == ["ResultReturned", "RequestDeclined"]
         else:
@@ -206,28 +211,28 @@ async def test_a_withdrawal_and_a_completion_at_once_agree_on_who_was_first(desk
 
 
 async def test_the_hour_of_the_number_makes_a_task_for_the_signatory(desk: Desk) -> None:
-    from services.workflow.timers import _fire_some
+    from services.workflow.timers import _fire_batch
 
     dossier_id = await desk.submit(BIRTH, has_personal_id=False)
     await desk.forward(dossier_id, "appraisal", "approval", "issuing")
     assert await desk.tasks() == []
-    assert await _fire_some(desk.app) == 0
+    assert await _fire_batch(desk.app) == 0
     desk.set_clock("2025-08-27T16:31:00+07:00")
-    assert await _fire_some(desk.app) == 1
+    assert await _fire_batch(desk.app) == 1
     held = await desk.task_of(dossier_id, "id_number")
     assert held["role"] == "signatory"
     assert (await desk.complete(held, "wait")).status_code == 200
-    assert await _fire_some(desk.app) == 0
+    assert await _fire_batch(desk.app) == 0
     desk.set_clock("2025-08-28T16:31:00+07:00")
-    assert await _fire_some(desk.app) == 1
+    assert await _fire_batch(desk.app) == 1
     await desk.forward(dossier_id, "id_number", "return")
     assert await desk.pool.fetchval("select count(*) from timers") == 0
-    wanted = await desk.fact(dossier_id, "IdNumberWanted")
-    await desk.hear(dossier_id, IdNumberFound(request_key=wanted["ce_id"], sealed_number="sealed"))
+    wanted = await desk.last_event(dossier_id, "IdNumberWanted")
+    await desk.receive(dossier_id, IdNumberFound(request_key=wanted["ce_id"], sealed_number="sealed"))
     late = await desk.task_of(dossier_id, "id_number")
     assert late["role"] == "records_clerk"
     assert (await desk.complete(late)).status_code == 200
-    assert (await desk.told(dossier_id))[-2:] == ["ResultReturned", "IdNumberIssued"]
+    assert (await desk.event_types(dossier_id))[-2:] == ["ResultReturned", "IdNumberIssued"]
     assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["national_status"] == 10
 
 
@@ -236,8 +241,8 @@ async def test_a_supplement_is_asked_for_and_comes(desk: Desk) -> None:
     task = await desk.task_of(dossier_id, "appraisal")
     asked = {"note": "thiếu giấy chứng sinh", "fields": {"components": ["birth_notification"]}}
     assert (await desk.complete(task, "ask_supplement", **asked)).json()["national_status"] == 5
-    assert (await desk.fact(dossier_id, "SupplementRequested"))["components"] == ["birth_notification"]
-    await desk.hear(dossier_id, SupplementSubmitted(office_at=desk.service.office.now(), components=()))
+    assert (await desk.last_event(dossier_id, "SupplementRequested"))["components"] == ["birth_notification"]
+    await desk.receive(dossier_id, SupplementSubmitted(office_at=desk.service.office.now(), components=()))
     again = await desk.task_of(dossier_id, "appraisal")
     assert again["task_id"] != task["task_id"]
     problem(await desk.complete(again, "ask_supplement", note="nữa"), 409, "supplement-already-asked")

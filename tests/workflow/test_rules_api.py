@@ -79,10 +79,12 @@ async def test_a_version_with_a_later_first_day_waits_for_it_and_is_told_again_t
     document = await desk.get(f"/v1/procedures/{COPIES}")
     coming = {**document, "valid_from": "2025-09-01", "fee": {"per_case": 7_000}}
     assert (await put(desk, coming)).json()["version"] == 2
-    assert (await put(desk, coming)).json()["version"] == 2, "said twice it is no third version"
+    assert (await put(desk, coming)).json()["version"] == 2, "put twice, it is no third version"
     assert await desk.get(f"/v1/procedures/{COPIES}") == document
-    assert (await put(desk, document)).json() == document, "what stands today put back does not call off what comes"
-    assert await published(desk, COPIES) == [1, 2, 1], "whoever hears only the last must hear what stands"
+    assert (await put(desk, document)).json() == document, (
+        "putting the version in force back does not cancel the coming one"
+    )
+    assert await published(desk, COPIES) == [1, 2, 1], "the last record must be the version in force"
     today = await desk.submit(COPIES, copies=1)
     waiting = await desk.submit(COPIES, copies=1, channel="post", caller_role="system")
     assert (await desk.get(f"/v1/dossiers/{today}"))["procedure_version"] == 1
@@ -161,8 +163,8 @@ async def test_an_example_that_intake_would_refuse_is_refused_with_its_reasons(d
         ({"components": [{**row, "kinds": ["copy"]} for row in document["components"]]}, "example/components/0/kind",
          "component-kind-not-allowed"),
     ):  # fmt: skip
-        said = problem(await put(desk, {**document, **wrong}), 422, "invalid")
-        rows = {row["field"]: row for row in said["errors"]}
+        refusal = problem(await put(desk, {**document, **wrong}), 422, "invalid")
+        rows = {row["field"]: row for row in refusal["errors"]}
         assert rows[field]["code"] == code, wrong
         assert rows[field]["vi"]
         assert rows[field]["en"]
@@ -182,8 +184,8 @@ async def test_a_rule_takes_no_text_for_a_number_and_no_number_for_a_date(desk: 
         ("/v1/blanks", {**box, "serial_from": True}),
         ("/v1/blanks", {**box, "serial_to": 20.0}),
     ):
-        said = problem(await desk.call("PUT", path, "ops", body), 422, "invalid")
-        assert all(row["vi"] and row["en"] for row in said["errors"])
+        refusal = problem(await desk.call("PUT", path, "ops", body), 422, "invalid")
+        assert all(row["vi"] and row["en"] for row in refusal["errors"])
     assert await published(desk, COPIES) == [1]
     assert await desk.get("/v1/calendar") == calendar
     assert (await desk.get("/v1/blanks"))["items"] == []
@@ -191,8 +193,8 @@ async def test_a_rule_takes_no_text_for_a_number_and_no_number_for_a_date(desk: 
 
 async def test_a_broken_rule_says_which_in_both_languages(desk: Desk) -> None:
     document = await desk.get(f"/v1/procedures/{BIRTH}")
-    said = problem(await put(desk, {**document, "steps": [], "same_visit": True}), 422, "invalid")
-    row = {key: said["errors"][0][key] for key in ("code", "vi", "en")}
+    refusal = problem(await put(desk, {**document, "steps": [], "same_visit": True}), 422, "invalid")
+    row = {key: refusal["errors"][0][key] for key in ("code", "vi", "en")}
     assert row == {
         "code": "rule",
         "vi": "Thủ tục trả ngay không chờ số được.",
@@ -238,7 +240,7 @@ async def test_while_it_is_record_only_what_waits_at_reception_is_not_received_e
     assert await desk.event_types(waiting[0]) == ["DossierRecorded"]
     assert (await desk.complete(tasks[0], "not_accepted", note="Sai thẩm quyền")).status_code == 200
     await desk.set_mode(COPIES, "open")
-    assert (await desk.complete(tasks[1])).status_code == 200, "opening: its turn does not depend on the queue"
+    assert (await desk.complete(tasks[1])).status_code == 200, "while opening, reception does not wait for the queue"
     while await opening._receive_batch(desk.app, COPIES):
         pass
     assert (await desk.complete(tasks[2])).status_code == 200
@@ -295,22 +297,22 @@ async def test_a_procedure_closed_again_with_nothing_left_to_receive_stays_close
 
 
 async def test_nobody_is_left_between_the_end_of_the_queue_and_the_opening(desk: Desk) -> None:
-    """Who is being recorded while the queue ends is waited for, and received before the procedure is open."""
+    """A dossier that is being recorded while the queue ends is waited for, and received before the procedure opens."""
     await desk.set_mode(BUSINESS, "open")
     dossier_id, brought = desk.submission(BUSINESS)
     async with desk.pool.acquire() as tx:
         async with tx.transaction():
-            work = await store.open_unit(tx, desk.app, [dossier_id], Needs(procedures=[BUSINESS]))
-            assert work.modes[BUSINESS] == "opening"
+            unit = await store.open_unit(tx, desk.app, [dossier_id], Needs(procedures=[BUSINESS]))
+            assert unit.modes[BUSINESS] == "opening"
             receiving = asyncio.create_task(opening._receive_batch(desk.app, BUSINESS))
 
             async def is_waiting() -> bool:
                 return bool(await desk.pool.fetchval("select 1 from pg_locks where not granted limit 1"))
 
             await wait_until(is_waiting)
-            handlers.on_dossier_submitted(work, parse(brought))
+            handlers.on_dossier_submitted(unit, parse(brought))
             writes = Writes()
-            await publish(tx, await work.save(tx, writes), writes)
+            await publish(tx, await unit.save(tx, writes), writes)
         assert await asyncio.wait_for(receiving, 10)
     assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "opening"
     while await opening._receive_batch(desk.app, BUSINESS):
@@ -319,7 +321,7 @@ async def test_nobody_is_left_between_the_end_of_the_queue_and_the_opening(desk:
     assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "open"
 
 
-async def test_the_calendar_is_replaced_whole_and_the_next_due_date_knows(desk: Desk) -> None:
+async def test_the_calendar_is_replaced_as_a_whole_and_due_dates_follow_it(desk: Desk) -> None:
     asked = "/v1/due?procedure=1.004873&received=2026-01-08T10:00:00%2B07:00"
     before = await desk.get(asked)
     assert before["due_at"].startswith("2026-01-12")
@@ -335,14 +337,14 @@ async def test_the_calendar_is_replaced_whole_and_the_next_due_date_knows(desk: 
     assert await desk.get("/v1/calendar") == changed
 
 
-async def test_a_due_date_needs_a_moment_with_a_zone_and_a_known_procedure(desk: Desk) -> None:
-    for moment, status, code in (
+async def test_a_due_date_needs_a_time_with_a_zone_and_a_known_procedure(desk: Desk) -> None:
+    for received, status, code in (
         ("2026-01-08T10:00:00", 422, "bad-moment"),
         ("1800-01-08T10:00:00Z", 422, "bad-moment"),
         ("9999-12-31T23:59:59-12:00", 422, "bad-moment"),
         ("yesterday", 422, "invalid"),
     ):
-        problem(await desk.call("GET", f"/v1/due?procedure={BIRTH}&received={moment}"), status, code)
+        problem(await desk.call("GET", f"/v1/due?procedure={BIRTH}&received={received}"), status, code)
     problem(await desk.call("GET", "/v1/due?procedure=9.9&received=2026-01-08T10:00:00Z"), 404, "unknown-procedure")
 
 
@@ -367,13 +369,13 @@ async def test_boxes_are_paged_and_each_is_met_once(desk: Desk) -> None:
     for kind in ("land_certificate", "another_kind"):
         for first in (9, 100, 1000):
             await desk.put_blanks(kind, first, first + 5)
-    met, after = [], ""
+    seen, after = [], ""
     while after is not None:
         page = await desk.get(f"/v1/blanks?limit=2&after={after}")
-        met += [(box["kind"], box["serial_from"]) for box in page["items"]]
-        assert len(met) <= 6, "the pages come to an end"
+        seen += [(box["kind"], box["serial_from"]) for box in page["items"]]
+        assert len(seen) <= 6, "the pages come to an end"
         after = page["next"]
-    assert met == [(kind, first) for kind in ("another_kind", "land_certificate") for first in (9, 100, 1000)]
+    assert seen == [(kind, first) for kind in ("another_kind", "land_certificate") for first in (9, 100, 1000)]
 
 
 async def test_of_many_boxes_that_overlap_entered_at_once_one_is_kept(desk: Desk) -> None:

@@ -18,7 +18,7 @@ from shared.postgres.writes import Writes
 from tests.fixtures.databases import MakePool
 from tests.fixtures.services import TOKENS, ServiceProcess, StartService
 from tests.fixtures.waiting import wait_until
-from tests.workflow.conftest import PACKAGES, Desk, nobody, problem
+from tests.workflow.conftest import PACKAGES, Desk, no_broker, problem
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES
 
 
@@ -103,8 +103,8 @@ async def check_tables(desk: Desk, dossiers: int) -> None:
     for row in rows:
         body = json.loads(row["body"])
         assert (body["state"], body["national_status"]) == (row["state"], row["national_status"])
-        told = await desk.event_types(row["dossier_id"])
-        assert len(told) == row["lifecycle_sequence"]
+        types = await desk.event_types(row["dossier_id"])
+        assert len(types) == row["lifecycle_sequence"]
         open_tasks = await desk.pool.fetch(
             "select task_id from tasks where dossier_id = $1 and state <> 'closed'", row["dossier_id"]
         )
@@ -121,9 +121,11 @@ async def test_rules_changed_while_submissions_come_wait_for_each_other_in_one_o
 
     async def publish() -> None:
         for n in range(12):
-            said = {**document, "fee": {"per_case": 1_000 * (n + 1)}}
-            said["intake_mode"], said["record_only_reason"] = ("open", None) if n % 2 else ("record_only", "hết phôi")
-            assert (await desk.call("PUT", f"/v1/procedures/{COPIES}", "ops", said)).status_code == 200
+            changed = {**document, "fee": {"per_case": 1_000 * (n + 1)}}
+            changed["intake_mode"], changed["record_only_reason"] = (
+                ("open", None) if n % 2 else ("record_only", "hết phôi")
+            )
+            assert (await desk.call("PUT", f"/v1/procedures/{COPIES}", "ops", changed)).status_code == 200
 
     async def submit() -> None:
         for _ in range(12):
@@ -133,7 +135,7 @@ async def test_rules_changed_while_submissions_come_wait_for_each_other_in_one_o
     assert await deadlocks(desk) == 0
 
 
-async def test_an_hour_that_is_moved_while_it_is_fired_is_kept_and_decides_nothing(desk: Desk) -> None:
+async def test_a_timer_that_is_moved_while_it_fires_is_kept_and_decides_nothing(desk: Desk) -> None:
     """Timers have no lock of their own: they are found unlocked, and read again under their dossiers' locks."""
     dossier_id = await desk.submit(BIRTH, has_personal_id=False)
     await desk.forward(dossier_id, "appraisal", "approval", "issuing")
@@ -172,7 +174,7 @@ async def test_a_decision_that_cannot_be_stored_leaves_nothing(desk: Desk, monke
     assert (await desk.complete(task)).status_code == 200
 
 
-async def test_what_came_twice_in_one_batch_or_two_has_one_effect(desk: Desk) -> None:
+async def test_an_event_that_comes_twice_in_one_batch_or_in_two_has_one_effect(desk: Desk) -> None:
     dossier_id, brought = desk.submission(COPIES)
     gone = desk.record(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
     await desk.consumer.apply([brought, brought, gone])
@@ -206,7 +208,7 @@ async def test_opening_goes_on_after_a_kill_and_keeps_its_order(
     await desk.consumer.apply(records)
     await desk.set_mode(BUSINESS, "open")
     received = "select count(*) from dossiers where dossier_code is not null"
-    service = await start_service("workflow", dsn, nobody())
+    service = await start_service("workflow", dsn, no_broker())
 
     async def is_under_way() -> bool:
         return bool(await pool.fetchval(received) > 0)
@@ -230,7 +232,7 @@ async def test_the_process_serves_without_a_broker_and_says_so(
     make_pool: MakePool, start_service: StartService
 ) -> None:
     dsn, _ = await make_pool.with_dsn(*PACKAGES)
-    service = await start_service("workflow", dsn, nobody())
+    service = await start_service("workflow", dsn, no_broker())
     async with service.client("counter") as client:
         ready = (await client.get("/readyz")).json()
         assert (ready["status"], ready["broker"]) == ("ready", "connecting")
@@ -257,7 +259,7 @@ async def test_the_process_serves_without_a_broker_and_says_so(
     assert service.stop()
 
 
-async def test_codes_reserved_in_vain_are_given_to_the_next(desk: Desk) -> None:
+async def test_reserved_codes_that_were_not_used_go_to_the_next_dossier(desk: Desk) -> None:
     """As many are reserved as a batch will probably use: all of them by a transaction that then failed, or too many."""
     today = AgencyDay.of("H44.XXX", desk.service.office.now())
     with contextlib.suppress(ZeroDivisionError):
@@ -266,10 +268,10 @@ async def test_codes_reserved_in_vain_are_given_to_the_next(desk: Desk) -> None:
             raise ZeroDivisionError
     await desk.submit(COPIES)
     async with desk.pool.acquire() as tx, tx.transaction():
-        work = await store.open_unit(tx, desk.app, [], Needs(codes={today: 5}))
-        assert work.context.code_for("H44.XXX", work.context.office)[-4:] == "0002"
+        unit = await store.open_unit(tx, desk.app, [], Needs(codes={today: 5}))
+        assert unit.context.code_for("H44.XXX", unit.context.office)[-4:] == "0002"
         writes = Writes()
-        await work.save(tx, writes)
+        await unit.save(tx, writes)
         await writes.run(tx)
     await desk.submit(COPIES)
     codes = await desk.pool.fetch("select dossier_code from dossiers order by dossier_code")
@@ -279,10 +281,10 @@ async def test_codes_reserved_in_vain_are_given_to_the_next(desk: Desk) -> None:
 async def test_more_codes_than_were_expected_are_counted(desk: Desk) -> None:
     today = AgencyDay.of("H44.XXX", desk.service.office.now())
     async with desk.pool.acquire() as tx, tx.transaction():
-        work = await store.open_unit(tx, desk.app, [], Needs(codes={today: 1}))
-        given = [work.context.code_for("H44.XXX", work.context.office)[-4:] for _ in range(3)]
+        unit = await store.open_unit(tx, desk.app, [], Needs(codes={today: 1}))
+        given = [unit.context.code_for("H44.XXX", unit.context.office)[-4:] for _ in range(3)]
         writes = Writes()
-        await work.save(tx, writes)
+        await unit.save(tx, writes)
         await writes.run(tx)
     await desk.submit(COPIES)
     assert given == ["0001", "0002", "0003"]

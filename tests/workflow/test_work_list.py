@@ -41,15 +41,15 @@ async def test_the_soonest_due_comes_first_and_every_task_is_met_once_while_pagi
     assert len(whole) == 18
     for query in ("", "role=counter", "role=specialist&stage=appraisal", "agency=H44.XXX"):
         wanted = await desk.tasks(f"{query}&limit=1000")
-        met: list[str] = []
+        seen: list[str] = []
         after = ""
         while after is not None:
             page = await desk.get(f"/v1/tasks?{query}&limit=2{after}")
-            met += [task["task_id"] for task in page["items"]]
-            assert len(met) <= len(wanted), "the pages come to an end"
+            seen += [task["task_id"] for task in page["items"]]
+            assert len(seen) <= len(wanted), "the pages come to an end"
             after = f"&after={page['next']}" if page["next"] else None
-        assert met == [task["task_id"] for task in wanted]
-        assert met
+        assert seen == [task["task_id"] for task in wanted]
+        assert seen
 
 
 async def test_a_task_without_a_due_time_stands_last_and_can_be_paged_past(desk: Desk) -> None:
@@ -81,15 +81,15 @@ async def test_a_task_is_completed_once(desk: Desk) -> None:
     answer = await desk.complete(task)
     assert answer.status_code == 200
     assert answer.json()["national_status"] == 10
-    told = await desk.event_types(dossier_id)
-    assert told[-3:] == ["ResultSigned", "DossierResolved", "ResultReturned"]
+    types = await desk.event_types(dossier_id)
+    assert types[-3:] == ["ResultSigned", "DossierResolved", "ResultReturned"]
     problem(await desk.complete(task), 409, "stale-version")
     problem(await desk.complete({**task, "version": answer.json()["version"]}), 409, "task-already-completed")
-    assert await desk.event_types(dossier_id) == told
+    assert await desk.event_types(dossier_id) == types
     assert await desk.tasks() == []
 
 
-async def test_who_completed_a_task_is_kept_beside_it_and_told_to_nobody(desk: Desk) -> None:
+async def test_who_completed_a_task_is_stored_with_it_and_never_published(desk: Desk) -> None:
     named, unnamed, withdrawn = [await desk.submit(COPIES) for _ in range(3)]
     await desk.complete(await desk.task_of(named, "return"), officer="UTF-8''Nguy%E1%BB%85n%20Lan")
     await desk.complete(await desk.task_of(unnamed, "return"))
@@ -202,15 +202,15 @@ async def test_a_withdrawal_and_a_completion_at_once_agree_on_who_was_first(desk
         task = await desk.task_of(dossier_id, "return")
         fact = WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x")
         answer, _none = await asyncio.gather(desk.complete(task), desk.receive(dossier_id, fact))
-        told = await desk.event_types(dossier_id)
+        types = await desk.event_types(dossier_id)
         if answer.status_code == 200:
-            assert told[-2:] == ["ResultReturned", "RequestDeclined"]
+            assert types[-2:] == ["ResultReturned", "RequestDeclined"]
         else:
             problem(answer, 409, "stale-version")
-            assert told[-1] == "DossierWithdrawn"
+            assert types[-1] == "DossierWithdrawn"
 
 
-async def test_the_hour_of_the_number_makes_a_task_for_the_signatory(desk: Desk) -> None:
+async def test_at_the_hour_of_the_number_the_signatory_gets_a_task(desk: Desk) -> None:
     from services.workflow.timers import _fire_batch
 
     dossier_id = await desk.submit(BIRTH, has_personal_id=False)
@@ -277,9 +277,9 @@ async def test_a_completion_that_says_too_little_or_too_much_changes_nothing(
     task = await desk.task_of(dossier_id, "return")
     for body, status, code in BODIES:
         problem(await desk.call("POST", f"/v1/tasks/{task['task_id']}/complete", body=body), status, code)
-    said = problem(await desk.call("POST", f"/v1/tasks/{task['task_id']}/complete", body={}), 422, "invalid")
-    assert {row["field"] for row in said["errors"]} == {"outcome", "version"}, "everything is said at once"
-    assert all(row.keys() == {"field", "code", "vi", "en"} for row in said["errors"])
+    refusal = problem(await desk.call("POST", f"/v1/tasks/{task['task_id']}/complete", body={}), 422, "invalid")
+    assert {row["field"] for row in refusal["errors"]} == {"outcome", "version"}, "every defect is named at once"
+    assert all(row.keys() == {"field", "code", "vi", "en"} for row in refusal["errors"])
     done = {"task_id": task["task_id"], "outcome": "hand_over", "version": 1}
     problem(await desk.call("POST", "/v1/tasks/complete", body={"items": [done], "more": 1}), 422, "invalid")
     problem(

@@ -16,10 +16,10 @@ IS_MACHINE = [stage in MACHINE for stage in TASK_STAGES]
 
 # It reads every open task, every two seconds: so it sorts nothing and reads nothing but its index.
 OPEN_TASKS = """
-  select stage, standing, waiting, started, overdue, due_soon,
+  select stage, in_stage, waiting, started, overdue, due_soon,
          (select count(distinct one) from unnest(holding) as one) as holders
     from (
-      select stage, count(*) filter (where own) as standing,
+      select stage, count(*) filter (where own) as in_stage,
              count(*) filter (where own and state <> 'started') as waiting,
              count(*) filter (where state = 'started') as started,
              array_agg(holder) filter (where state = 'started') as holding,

@@ -53,7 +53,7 @@ class OutcomeView(Answer):
     """One way to end a task; exactly one of a task's outcomes is `forward`."""
 
     code: str
-    """What `outcome` of the completion must be."""
+    """The completion's `outcome`."""
     label: Sentence
     note_required: bool
     """Whether the completion needs a `note`."""
@@ -104,10 +104,8 @@ class TaskCompletion(Body):
     outcome: str = Field(max_length=60)
     """The code of one of the task's outcomes."""
     version: Version
-    note: str | None = Field(default=None, max_length=2_000)
-    """The reason, where the outcome requires one."""
-    fields: dict[str, Any] | None = None
-    """Values for the outcome's `fields`."""
+    note: str | None = Field(default=None, max_length=2_000, description="The reason, where the outcome requires one.")
+    fields: dict[str, Any] | None = Field(default=None, description="Values for the outcome's `fields`.")
 
 
 class BulkItem(TaskCompletion):
@@ -258,7 +256,7 @@ class ProcedurePage(Answer):
 
 
 class DayView(Answer):
-    """One day between receipt and the due time."""
+    """One day between receipt and the due time, and why it counts or not."""
 
     date: date
     counted: bool
@@ -266,9 +264,7 @@ class DayView(Answer):
     number: int | None
     """Which working day it is; null when it does not count."""
     why: str
-    """The reason, in Vietnamese."""
     why_en: str
-    """The reason, in English."""
 
 
 class DueView(Answer):

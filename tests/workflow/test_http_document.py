@@ -17,7 +17,7 @@ from shared.clock import VIETNAM
 from shared.http import openapi
 from shared.http.openapi import Problems
 from shared.privacy.tracking import tracking_secret
-from tests.fixtures.openapi import check_answer, declared_codes, document, raised_codes
+from tests.fixtures.openapi import check_answer, declared_codes, document, raised_codes, template_of
 from tests.fixtures.services import TOKENS
 from tests.workflow.conftest import Desk, problem
 from tests.workflow.lifecycle_scenes import BIRTH, COPIES, LAND
@@ -68,18 +68,12 @@ def operations() -> Iterator[Operation]:
             yield Operation(method.upper(), template, described)
 
 
-def template_of(path: str) -> str | None:
-    for template in document("workflow")["paths"]:
-        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
-            return str(template)
-    return None
-
-
 async def check(answer: httpx2.Response) -> None:
     """A hook of the client: every answer is as the document declares it."""
     await answer.aread()
-    template = template_of(answer.request.url.path)
-    if template is None or answer.request.method == "HEAD":
+    method = answer.request.method
+    template = template_of("workflow", method, answer.request.url.path)
+    if template is None:
         return
     if template == "/v1/events" and answer.status_code == 200:
         # CloudEvents' `time` is the same as on Kafka, in UTC; every other time has the offset of Vietnam.
@@ -87,7 +81,7 @@ async def check(answer: httpx2.Response) -> None:
         for event in events:
             event["time"] = datetime.fromisoformat(event["time"]).astimezone(VIETNAM).isoformat()
         answer = httpx2.Response(200, headers=answer.headers, json=events)
-    check_answer("workflow", "GET" if template == "/v1/events" else answer.request.method, template, answer)
+    check_answer("workflow", method, template, answer)
 
 
 @pytest_asyncio.fixture

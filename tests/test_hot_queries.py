@@ -23,6 +23,7 @@ from services.intake import store as intake_store
 from services.notify import store as notify_store
 from services.workflow import dossiers_api, timers
 from services.workflow.stages import figures, queries
+from services.workflow.tables import TASK_STAGES
 from shared.clock import wall_now
 from shared.contract.events import LIFECYCLE, PARTITIONS, SUBMISSIONS
 from shared.http.access import Access
@@ -177,7 +178,7 @@ async def test_the_officers_work_list(seeded: Any, chosen: dict[str, str]) -> No
 
 async def test_the_timers_that_are_due(seeded: Any) -> None:
     one: Seeded = await seeded("workflow")
-    assert_reads(await one.plans_of(timers._fire_some(one.parts)), "timers_due", "timers")
+    assert_reads(await one.plans_of(timers._fire_batch(one.parts)), "timers_due", "timers")
 
 
 async def test_the_relays_next_events(seeded: Any) -> None:
@@ -193,7 +194,7 @@ async def test_what_the_outbox_still_holds(seeded: Any) -> None:
 
 async def test_how_many_events_the_relay_was_given_and_has_sent(seeded: Any) -> None:
     one: Seeded = await seeded("workflow")
-    asked = figures._relay(one.parts, wall_now() - timedelta(hours=4))
+    asked = figures.relay_figures(one.parts, wall_now() - timedelta(hours=4))
     assert_reads(await one.plans_of(asked), "events_pkey", "events")
 
 
@@ -205,7 +206,7 @@ async def test_the_board_counts_what_is_open_without_reading_a_row_of_it(seeded:
         nonlocal plans
         # Only of pages that VACUUM has found visible to everybody; somebody's old snapshot may still be in its way.
         await one.pool.execute("vacuum tasks")
-        asked = figures.by_stage(one.pool, queries.STANDING, None, queries.OWN, queries.AWAITS_MACHINE, now, now)
+        asked = figures.fetch_by_stage(one.pool, queries.OPEN_TASKS, None, TASK_STAGES, queries.IS_MACHINE, now, now)
         plans = await one.plans_of(asked)
         return "Index Only Scan using tasks_standing" in plans and "Seq Scan on tasks" not in plans
 
@@ -280,6 +281,6 @@ async def test_reading_a_whole_table_is_noticed(seeded: Any) -> None:
     await one.pool.execute("drop index timers_due")
     try:
         with pytest.raises(AssertionError):
-            assert_reads(await one.plans_of(timers._fire_some(one.parts)), "timers_due", "timers")
+            assert_reads(await one.plans_of(timers._fire_batch(one.parts)), "timers_due", "timers")
     finally:
         await one.pool.execute("create index timers_due on timers (due_at)")

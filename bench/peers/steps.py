@@ -175,7 +175,7 @@ async def _save(tx: Tx, dossier: Dossier, decision: Decision, stored: Container[
     writes = Writes()
     tables.save_dossiers(writes, [dossier], stored)
     closed = {task.task_id: (0.0, 0.0) for task in decision.tasks.values() if task.state == "closed"}
-    tasks = [(dossier, task, *closed.get(task.task_id, (None, None))) for task in decision.tasks.values()]
+    tasks = [tables.TaskRow(dossier, task, *closed.get(task.task_id, (None, None))) for task in decision.tasks.values()]
     tables.save_tasks(writes, tasks, stored)
     await writes.run(tx)
     await _append(

@@ -1,4 +1,4 @@
-"""Workflow put together: its routes, its tasks, what it publishes and consumes."""
+"""Workflow's wiring: its routes, its background tasks, what it publishes and what it consumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from shared.service import Part
 
 
 def create_app(app: WorkflowApp) -> FastAPI:
-    """The whole service."""
+    """The whole service as an ASGI application."""
     own = Part(
         routers=[module.router(app) for module in (tasks_api, dossiers_api, rules_api, stages_api, feed)],
         on_ready=[partial(publishing.seed, app)],

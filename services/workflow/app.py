@@ -1,4 +1,4 @@
-"""Workflow's application object: what its routes, handlers, commands and tasks share, put together once."""
+"""Workflow's application object: what its routes, handlers, commands and tasks share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import date
 from services.workflow.catalogue import ProcedureCatalogue
 from services.workflow.metrics import WorkflowMetrics
 from services.workflow.settings import WorkflowSettings
-from services.workflow.stuck import Stuck
+from services.workflow.stuck import StuckDossiers
 from shared.clock import VIETNAM
 from shared.delivery import Delivery
 from shared.outbox.publish import Outbox
@@ -17,15 +17,18 @@ from shared.service import Service
 
 @dataclass
 class WorkflowApp:
-    """`catalogue`: the procedures and the calendar in force; `stuck`: dossiers that timers pass over for a while."""
+    """Made once from the settings. Everything else is derived from them."""
 
     settings: WorkflowSettings
     service: Service = field(init=False)
     delivery: Delivery = field(init=False)
     catalogue: ProcedureCatalogue = field(init=False)
+    """The procedures and the calendar in force."""
     metrics: WorkflowMetrics = field(init=False)
     secret_key: bytes = field(init=False)
-    stuck: Stuck = field(init=False, default_factory=Stuck)
+    """The key of the citizens' tracking secrets."""
+    stuck: StuckDossiers = field(init=False, default_factory=StuckDossiers)
+    """Dossiers that the background tasks skip for a while."""
 
     def __post_init__(self) -> None:
         self.service = Service(self.settings)
@@ -39,5 +42,5 @@ class WorkflowApp:
         return self.delivery.outbox
 
     def today(self) -> date:
-        """The centre's day."""
+        """The day of office time."""
         return self.service.office.now().astimezone(VIETNAM).date()

@@ -1,4 +1,4 @@
-"""What officers make happen: one locked transaction each, decided by the rules."""
+"""The officers' commands. Each locks its dossier, lets the rules decide, and stores the decision in one transaction."""
 
 from __future__ import annotations
 
@@ -20,19 +20,27 @@ CONFLICTS = frozenset(
      "already-signed", "procedure-record-only", "not-received", "no-step-before", "four-eyes"}
 )  # fmt: skip
 
-
 START_PROBLEMS: Problems = {
     404: ["unknown-task"],
     409: ["task-already-completed", "stale-version", "held-by-another"],
-    422: ["machine-task"],
 }
-RESULT_PROBLEMS: Problems = {404: ["unknown-dossier"], 409: ["not-received", "already-ended", "already-signed"]}
 COMPLETE_PROBLEMS: Problems = {
     404: ["unknown-task"],
-    409: ["task-already-completed", *sorted(CONFLICTS - {"held-by-another"})],
-    422: ["machine-task", "unknown-outcome", "note-required", "unknown-field", "bad-field", "unknown-component"],
+    409: [
+        "task-already-completed",
+        "stale-version",
+        "no-blank",
+        "supplement-already-asked",
+        "request-still-open",
+        "already-ended",
+        "procedure-record-only",
+        "no-step-before",
+        "four-eyes",
+    ],
+    422: ["unknown-outcome", "note-required", "unknown-field", "bad-field", "unknown-component"],
 }
-"""Problem codes of each command, for the OpenAPI document."""
+RESULT_PROBLEMS: Problems = {404: ["unknown-dossier"], 409: ["not-received", "already-ended", "already-signed"]}
+"""The problem codes of each command, for the OpenAPI document; a test compares them with the rules' source."""
 
 
 Act = Callable[[UnitOfWork, Dossier, Task], Decision]
@@ -65,6 +73,7 @@ async def start(app: WorkflowApp, caller: Caller, task_id: UUID, *, version: int
 
 
 async def _on_task(app: WorkflowApp, caller: Caller, task_id: UUID, version: int, act: Act) -> dict[str, Any]:
+    """Run `act` on a task in a transaction. Returns the fields of `TaskState`."""
     async with app.outbox.transaction() as transaction:
         row = await transaction.tx.fetchrow(
             "select dossier_id, procedure_code, stage, agency, role, waiting_for as needs"
@@ -97,7 +106,7 @@ async def _on_task(app: WorkflowApp, caller: Caller, task_id: UUID, version: int
 
 
 def _needs_of(row: Any) -> Needs:
-    """What completing this task may use up."""
+    """What completing the task of this row may use up."""
     at_reception = row["stage"] == "reception"
     return Needs(
         code_today=[row["agency"]] if at_reception else (),

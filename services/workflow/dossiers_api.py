@@ -1,4 +1,4 @@
-"""One dossier: for officers, and for the citizen who holds its secret."""
+"""One dossier over HTTP: for officers, and for the citizen who holds its secret."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from services.workflow import commands
 from services.workflow.app import WorkflowApp
@@ -29,10 +29,10 @@ def router(app: WorkflowApp) -> APIRouter:
         openapi_extra=describe(problems={404: ["not-yet-known"]}),
     )
     async def get_dossier(_: Annotated[Caller, Depends(allow())], dossier_id: UUID) -> dict[str, Any]:
-        """State, clock and timeline. 404 `not-yet-known` until workflow has read the submission."""
-        dossier = await _find(app, dossier_id)
+        """State, clock, result and timeline. 404 `not-yet-known` until workflow has read the submission."""
+        dossier = await _find_dossier(app, dossier_id)
         if dossier is None:
-            raise not_yet_known()
+            raise _not_yet_known()
         return {
             "dossier_id": dossier.dossier_id,
             "dossier_code": dossier.dossier_code,
@@ -60,8 +60,11 @@ def router(app: WorkflowApp) -> APIRouter:
         _: Annotated[Caller, Depends(allow("records_clerk", "signatory", "counter", "specialist"))],
         dossier_id: UUID,
     ) -> dict[str, Any]:
-        """The result's number, book, signer, capacity and kind of signature. Once signed (409 `already-signed`), and
-        even after the hand-over, only the scan of a wet signature may be added: `wet_scanned` with its `sha256`."""
+        """Record the result's number, book, signatory, capacity and kind of signature.
+
+        What was signed cannot be changed (409 `already-signed`), except that the scan of a wet signature may be added,
+        even after the hand-over: `wet_scanned` with its `sha256`.
+        """
         result = await read_model(request, Result, vi="Kết quả không hợp lệ.", en="The result is not valid.")
         return await commands.put_result(app, dossier_id, result.model_dump(exclude_none=True))
 
@@ -70,13 +73,19 @@ def router(app: WorkflowApp) -> APIRouter:
         response_model=TrackView,
         openapi_extra=describe(problems={404: ["unknown-dossier"]}, roles=(), secret=True),
     )
-    async def track(reference: str, secret: Annotated[str, Query(max_length=200)] = "") -> dict[str, Any]:
-        """For the citizen: code, status, due date, timeline, no person. Unknown and wrong secret look the same."""
-        dossier_id = await _resolve(app, reference)
+    async def track(
+        reference: Annotated[str, Path(description="The dossier's code or its id")],
+        secret: Annotated[str, Query(max_length=200, description="The tracking secret of the submission")] = "",
+    ) -> dict[str, Any]:
+        """For the citizen: code, status, due date and timeline, without a person.
+
+        A wrong secret and an unknown dossier get the same answer.
+        """
+        dossier_id = await _find_dossier_id(app, reference)
         dossier = None
-        # The same work for a wrong secret as for an unknown dossier, so that neither can be told from the other.
+        # The same work for a wrong secret as for an unknown dossier: the time must not tell one from the other.
         if is_tracking_secret(app.secret_key, dossier_id or UUID(int=0), secret) and dossier_id is not None:
-            dossier = await _find(app, dossier_id)
+            dossier = await _find_dossier(app, dossier_id)
         if dossier is None:
             raise not_found(
                 "Không tìm thấy hồ sơ với mã này.", "No dossier is found with this code.", "unknown-dossier"
@@ -92,18 +101,17 @@ def router(app: WorkflowApp) -> APIRouter:
     return routes
 
 
-async def _resolve(app: WorkflowApp, reference: str) -> UUID | None:
+async def _find_dossier_id(app: WorkflowApp, reference: str) -> UUID | None:
+    """By a dossier code; an id is returned as it is, whether or not there is such a dossier."""
     try:
         return UUID(reference)
     except ValueError:
-        code = reference[:60]
-        if "\x00" in code:
-            return None
-        found = await app.service.pool().fetchval("select dossier_id from dossiers where dossier_code = $1", code)
-        return found if isinstance(found, UUID) or found is None else UUID(str(found))
+        query = "select dossier_id from dossiers where dossier_code = $1"
+        dossier_id: UUID | None = await app.service.pool().fetchval(query, reference[:60])
+        return dossier_id
 
 
-async def _find(app: WorkflowApp, dossier_id: UUID) -> Dossier | None:
+async def _find_dossier(app: WorkflowApp, dossier_id: UUID) -> Dossier | None:
     body = await app.service.pool().fetchval("select body from dossiers where dossier_id = $1", dossier_id)
     return None if body is None else Dossier.from_json(body)
 
@@ -140,7 +148,7 @@ def _clocks(dossier: Dossier) -> list[dict[str, Any]]:
     ]
 
 
-def not_yet_known() -> Problem:
+def _not_yet_known() -> Problem:
     return not_found(
         "Hồ sơ chưa đến khâu xử lý; xin thử lại sau ít giây.",
         "Workflow has not read this submission yet; try again in a few seconds.",

@@ -1,4 +1,4 @@
-"""Workflow: the only service that decides a dossier's status; the others answer what they are asked."""
+"""Starts workflow: the only service that decides a dossier's status."""
 
 from services.workflow.api import create_app
 from services.workflow.app import WorkflowApp

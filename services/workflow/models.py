@@ -1,4 +1,7 @@
-"""What workflow's HTTP takes and answers. Procedures and calendar rules are their own models, elsewhere."""
+"""What workflow's HTTP takes and answers.
+
+Procedures and the calendar have the rules' own models: `procedures.Procedure` and `clock.calendar.CalendarRules`.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,31 @@ from shared.http.times import OfficeTime
 from shared.refusals import broken_rule
 
 MAX_ITEMS = 500
-Version = Annotated[int, Field(ge=1, lt=2**31)]
+Version = Annotated[int, Field(ge=1, lt=2**31, description="The task's version that the officer saw.")]
 NationalStatus = Annotated[int, Field(ge=1, le=10)]
+DossierCode = Annotated[str | None, Field(description="Null before reception.")]
+DossierState = Annotated[str, Field(description="The dossier's state, an open string (docs/events.md lists them).")]
+DossierDue = Annotated[
+    OfficeTime | None, Field(description="When the result is due, in office time; null before reception.")
+]
+Next = Annotated[str | None, Field(description="The cursor for `after`; null on the last page.")]
 
 
-class Sentence(BaseModel):
+class Answer(BaseModel):
+    """The base of the models. The docstring below a field is the field's description in the OpenAPI document."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Body(Answer):
+    """The base of request bodies: a field that the model does not have is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Sentence(Answer):
+    """One sentence in Vietnamese and in English."""
+
     vi: str
     en: str
 
@@ -27,105 +50,127 @@ class Sentence(BaseModel):
 # Tasks.
 
 
-class OutcomeView(BaseModel):
+class OutcomeView(Answer):
     """One way to end a task; exactly one of a task's outcomes is `forward`."""
 
     code: str
+    """The completion's `outcome`."""
     label: Sentence
     note_required: bool
+    """Whether the completion needs a `note`."""
     fields: list[str]
-    """What may be given in `fields` of the completion."""
+    """What may be given in `fields` of the completion; none of them is required."""
     forward: bool
+    """Whether this is the usual way on, which needs no note and no field."""
 
 
-class TaskRow(BaseModel):
-    """One open task. `version` changes only when its outcomes, holder or state change."""
+class TaskRow(Answer):
+    """One open task: one stay of a dossier in a stage."""
 
     task_id: UUID
     dossier_id: UUID
-    dossier_code: str | None
+    dossier_code: DossierCode
     procedure_code: str
     stage: str
+    """One of the stages that `GET /v1/stages` lists."""
     role: str
+    """The role that can complete it."""
     agency: str
+    """The agency that received the dossier."""
     version: int
+    """Goes up when the task's outcomes, holder or state change. A command must give it."""
     due_at: OfficeTime | None
+    """When the task is to be done, in office time. Never later than the dossier's own due time."""
     waiting_for: str | None
-    """What is missing before it can be completed, e.g. `blanks:land_certificate`."""
+    """What is missing before it can be completed, e.g. `blanks:land_certificate`; null when nothing is."""
     outcomes: list[OutcomeView]
     state: Literal["open", "started"]
+    """`started` when somebody has taken it up."""
     holder: str | None
+    """Who has taken it up: the name in `X-Officer`, or the role."""
     entered_office_at: OfficeTime
+    """When the dossier came to the stage, in office time."""
 
 
-class TaskPage(BaseModel):
+class TaskPage(Answer):
     items: list[TaskRow]
-    next: str | None
+    next: Next
 
 
-class TaskStart(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class TaskStart(Body):
     version: Version
 
 
-class TaskCompletion(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class TaskCompletion(Body):
     outcome: str = Field(max_length=60)
+    """The code of one of the task's outcomes."""
     version: Version
-    note: str | None = Field(default=None, max_length=2_000)
-    fields: dict[str, Any] | None = None
+    note: str | None = Field(default=None, max_length=2_000, description="The reason, where the outcome requires one.")
+    fields: dict[str, Any] | None = Field(default=None, description="Values for the outcome's `fields`.")
 
 
 class BulkItem(TaskCompletion):
+    """One task to end, as in `POST /v1/tasks/{task_id}/complete`."""
+
     task_id: UUID
 
 
-class BulkCompletion(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class BulkCompletion(Body):
     items: list[BulkItem] = Field(min_length=1, max_length=MAX_ITEMS)
 
 
-class TaskState(BaseModel):
+class TaskState(Answer):
     """A task and its dossier after a command."""
 
     task_id: UUID
     dossier_id: UUID
-    dossier_code: str | None
-    state: str
+    dossier_code: DossierCode
+    state: DossierState
     national_status: NationalStatus
     version: int
+    """The task's version."""
 
 
-class BulkItemState(BaseModel):
-    """`status` is the HTTP status that completing this task alone would have answered."""
+class BulkItemState(Answer):
+    """What became of one item."""
 
     task_id: UUID
     status: int
+    """The HTTP status that completing this task alone would have had."""
     code: str | None = None
+    """The problem code that completing this task alone would have had; absent with status 200."""
 
 
-class BulkState(BaseModel):
+class BulkState(Answer):
     items: list[BulkItemState]
+    """One for each item of the request, in its order."""
 
 
 # Dossiers.
 
 
-class Result(BaseModel):
-    """The result of a dossier, as an object."""
+class Result(Body):
+    """The result of a dossier. Spaces around a text are removed."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(str_strip_whitespace=True)
     number: str = Field(min_length=1, max_length=signing.MAX_CHARACTERS["number"])
+    """The number of the result in its book."""
     book: str | None = Field(default=None, min_length=1, max_length=signing.MAX_CHARACTERS["book"])
+    """The register that the result is entered in."""
     signed_by: str = Field(min_length=1, max_length=signing.MAX_CHARACTERS["signed_by"])
+    """The name of the signatory."""
     signed_as: str = Field(pattern=signing.CAPACITY_PATTERN)
+    """The capacity: on behalf of (`TM.`), deputising (`KT.`), by order (`TL.`), by authorisation (`TUQ.`)."""
     signature: str = Field(pattern=signing.KIND_PATTERN)
+    """`wet` is signed by hand on paper; `wet_scanned` is the same with a scan."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """The hash of the signed file or of the scan."""
 
 
 class ResultView(TypedDict, total=False):
     """What is known of the result so far; a field that is not known yet is absent."""
 
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[misc] # pydantic's documented way
     number: str | None
     book: str | None
     signed_by: str | None
@@ -133,95 +178,116 @@ class ResultView(TypedDict, total=False):
     signature: str | None
     sha256: str | None
     blank: int | None
-    """The serial number of the blank it is printed on."""
+    """The serial number of the blank that the result is printed on."""
 
 
-class ClockView(BaseModel):
+class ClockView(Answer):
+    """A legal clock of the dossier; its times are office time."""
+
     kind: Literal["statutory"]
+    """The processing time that the procedure's rules allow."""
     started_at: OfficeTime
     due_at: OfficeTime | None
     paused_since: OfficeTime | None
+    """Null while the clock is not paused."""
     running: bool
+    """False while paused, and after the end."""
 
 
-class DossierTask(BaseModel):
-    """A stage the dossier is in; `role` is null where a machine is awaited."""
+class DossierTask(Answer):
+    """A stage that the dossier is in, since an office time; it can be in several at once."""
 
     stage: str
     role: str | None
+    """The role that has to act; null while the registry's answer is awaited."""
     since: OfficeTime
 
 
-class TimelineEntry(BaseModel):
-    """One lifecycle event. `at` is wall time, `office_at` the centre's own time."""
+class TimelineEntry(Answer):
+    """One lifecycle event."""
 
     sequence: int
+    """1 for the dossier's first event, without gaps."""
     type: str
+    """The event's short name, e.g. `DossierReceived` (docs/events.md)."""
     at: OfficeTime
+    """When the event was stored, in wall time."""
     office_at: OfficeTime
+    """When it happened, in office time: the clock that the law and the calendar go by."""
 
 
-class DossierView(BaseModel):
-    """One dossier for officers and systems. `state` is an open string (docs/events.md lists those that exist)."""
+class DossierView(Answer):
+    """One dossier for officers and systems."""
 
     dossier_id: UUID
-    dossier_code: str | None
+    dossier_code: DossierCode
     procedure_code: str
     procedure_version: int
-    state: str
+    """The version of the procedure's rules that the dossier follows: from its reception on, the one in force then."""
+    state: DossierState
     national_status: NationalStatus
-    due_at: OfficeTime | None
+    due_at: DossierDue
     fee: int | None
-    """Đồng."""
+    """In đồng."""
     result: ResultView | None
     clocks: list[ClockView]
+    """Empty before reception."""
     tasks: list[DossierTask]
+    """The stages that it is in now; empty after the end."""
     timeline: list[TimelineEntry]
+    """Every lifecycle event of the dossier, in order."""
 
 
-class TrackView(BaseModel):
+class TrackView(Answer):
     """One dossier for the citizen who holds its secret; no person in it."""
 
-    dossier_code: str | None
-    state: str
+    dossier_code: DossierCode
+    state: DossierState
     status: NationalStatus
-    due_at: OfficeTime | None
+    due_at: DossierDue
     timeline: list[TimelineEntry]
 
 
 # Rules.
 
 
-class ProcedurePage(BaseModel):
+class ProcedurePage(Answer):
     items: list[Procedure]
-    next: str | None
+    next: Next
 
 
-class DayView(BaseModel):
-    """One day between receipt and the due time: whether it counts, as which working day, and why."""
+class DayView(Answer):
+    """One day between receipt and the due time, and why it counts or not."""
 
     date: date
     counted: bool
+    """Whether the day counts as a working day."""
     number: int | None
+    """Which working day it is; null when it does not count."""
     why: str
     why_en: str
 
 
-class DueView(BaseModel):
+class DueView(Answer):
+    """How a due time comes about. Its times are office time."""
+
     procedure_code: str
     received_at: OfficeTime
     due_at: OfficeTime
     days: list[DayView]
 
 
-class Box(BaseModel):
-    """A box of numbered blanks as the department sent it."""
+class Box(Body):
+    """A box of numbered blanks as the department sent it: a range of serial numbers."""
 
-    model_config = ConfigDict(extra="forbid")
     kind: str = Field(pattern=r"^[a-z_]{3,40}$")
+    """What the blanks are for, e.g. `land_certificate`: the `blank` of a procedure."""
     serial_from: int = Field(ge=0, lt=2**62)
+    """The first serial number."""
     serial_to: int = Field(ge=0, lt=2**62)
+    """The last serial number."""
     spoiled: int = Field(default=0, ge=0)
+    """How many of the box cannot be used; they are taken off its end."""
 
     @model_validator(mode="after")
     def _spoiled_are_of_the_box(self) -> Box:
@@ -230,82 +296,22 @@ class Box(BaseModel):
         return self
 
 
-class BoxRow(BaseModel):
-    """A box in stock: how many of its blanks are used, spoiled, and left."""
+class BoxRow(Answer):
+    """A box in stock: the blanks from one serial number to another, both included."""
 
     kind: str
     serial_from: int
     serial_to: int
     used: int
+    """How many of its blanks results were printed on."""
     spoiled: int
+    """How many of its blanks cannot be used."""
     left: int
+    """How many of its blanks can still be used."""
     received_at: OfficeTime
+    """When the box was entered, in wall time."""
 
 
-class BoxPage(BaseModel):
+class BoxPage(Answer):
     items: list[BoxRow]
-    next: str | None
-
-
-# Stages.
-
-
-class StageRow(BaseModel):
-    """One stage. Ages and waits: working seconds where people are awaited, wall seconds where machines are."""
-
-    stage: str
-    arrived: int
-    left: int
-    waiting: int
-    oldest_seconds: float
-    wait_p50_s: float | None
-    wait_p95_s: float | None
-    service_p50_s: float | None
-    service_p95_s: float | None
-    target_seconds: float
-    score: float
-    """`oldest_seconds / target_seconds`; over 1 the stage is late."""
-    trend: Literal["growing", "stuck", "draining"]
-
-
-class Bottleneck(BaseModel):
-    stage: str
-    why: str
-    since: OfficeTime | None
-    trend: Literal["growing", "stuck", "draining"]
-    drain_seconds: float | None
-
-
-class RecordedOnlyRow(BaseModel):
-    """Dossiers of a procedure that are recorded and not received, and why it receives nothing now."""
-
-    procedure_code: str
-    procedure_group: str
-    waiting: int
-    oldest_since: OfficeTime
-    reason: str | None
-
-
-class StagesView(BaseModel):
-    stages: list[StageRow]
-    bottleneck: Bottleneck | None
-    sentence: Sentence
-    recorded_only: list[RecordedOnlyRow]
-
-
-# Events.
-
-
-class CloudEvent(BaseModel):
-    """A public event in CloudEvents' JSON format: the same id, source, type, time and sequence as on Kafka."""
-
-    specversion: Literal["1.0"]
-    id: UUID
-    source: str
-    type: str
-    subject: UUID
-    time: str
-    sequence: str
-    datacontenttype: Literal["application/json"]
-    traceparent: str
-    data: dict[str, Any]
+    next: Next

@@ -1,4 +1,8 @@
-"""Opening a procedure: its recorded queue is received first, durably, in batches, oldest first; newcomers behind it."""
+"""Opening a procedure that was record-only: its recorded dossiers are received in batches, oldest first.
+
+While that goes on the mode is `opening`, and new submissions queue behind. The mode and the queue are in the database,
+so that opening goes on after a crash.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 BATCH = 50
-LOOK_EVERY_S = 0.5
+POLL_EVERY_S = 0.5
 
 
 async def receive_queues(app: WorkflowApp) -> None:
@@ -28,34 +32,34 @@ async def receive_queues(app: WorkflowApp) -> None:
     while True:
         opening = await app.service.pool().fetch("select code from intake_modes where intake_mode = 'opening'")
         for row in opening:
-            while await _receive_some(app, row["code"]):
+            while await _receive_batch(app, row["code"]):
                 pass
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(POLL_EVERY_S)
 
 
-async def _receive_some(app: WorkflowApp, code: str) -> bool:
-    """One batch; False when nothing is left that can be received now, or the procedure is open from now on."""
-    rows = await _list_recorded(app.service.pool(), code, app.stuck.ids())
+async def _receive_batch(app: WorkflowApp, code: str) -> bool:
+    """Receive one batch; when the queue is empty, open the procedure. Returns whether there is more to receive now."""
+    rows = await _list_recorded(app.service.pool(), code, skip=app.stuck.ids())
     if not rows:
-        return await _open(app, code)
-    received: list[bool] = []
+        return await _open_unless_recorded(app, code)
+    still_opening: list[bool] = []
 
     async def receive(part: Sequence[Any]) -> None:
-        received.append(await _receive(app, code, part))
+        still_opening.append(await _receive(app, code, part))
 
-    await app.stuck.each_alone_if_together_fails(rows, receive)
-    return all(received)
+    await app.stuck.run_each_alone_on_failure(rows, receive)
+    return all(still_opening)
 
 
-async def _open(app: WorkflowApp, code: str) -> bool:
-    """True when a dossier was recorded meanwhile."""
+async def _open_unless_recorded(app: WorkflowApp, code: str) -> bool:
+    """Set the mode to `open` unless dossiers are recorded. Returns whether there are some that are not stuck."""
     async with app.service.pool().acquire() as tx, tx.transaction():
-        # Whoever records a newcomer shares this row's lock: while we hold it, nobody is on the way.
+        # A transaction that records a submission shares this lock: while it is held here, there is none.
         if await lock_mode(tx, code) != "opening":
             return False
-        left = {row["dossier_id"] for row in await _list_recorded(tx, code, [])}
-        if left:
-            return not left <= set(app.stuck.ids())
+        recorded = {row["dossier_id"] for row in await _list_recorded(tx, code, skip=[])}
+        if recorded:
+            return not recorded <= set(app.stuck.ids())
         await set_mode(tx, code, "open", None)
         await app.catalogue.refresh(tx)
     log.info("procedure open", code=code)
@@ -63,7 +67,7 @@ async def _open(app: WorkflowApp, code: str) -> bool:
 
 
 async def _receive(app: WorkflowApp, code: str, rows: Sequence[Any]) -> bool:
-    """False when it was closed again while the queue was being received."""
+    """Receive these dossiers. Returns False, and receives none, when the procedure is no longer opening."""
     needs = Needs(code_today={row["receiving_agency"] for row in rows}, procedures=[code])
     async with app.outbox.transaction() as transaction:
         unit = await store.open_unit(transaction.tx, app, [row["dossier_id"] for row in rows], needs)
@@ -72,16 +76,16 @@ async def _receive(app: WorkflowApp, code: str, rows: Sequence[Any]) -> bool:
             dossier = unit.dossiers[row["dossier_id"]]
             if dossier.state == "recorded":
                 unit.remember(dossier, lifecycle.opened(dossier, unit.procedure(dossier), unit.context))
-        # Also when nothing was received: the codes that were reserved are given back.
+        # Also when nothing was received: saving gives reserved codes back.
         await unit.save_with(transaction)
     return is_opening
 
 
-async def _list_recorded(pool: Pool | Tx, code: str, without: Sequence[UUID]) -> list[Any]:
+async def _list_recorded(pool: Pool | Tx, code: str, *, skip: Sequence[UUID]) -> list[Any]:
     return await pool.fetch(
         "select dossier_id, receiving_agency from dossiers where procedure_code = $1 and state = 'recorded'"
         " and dossier_id <> all($3::uuid[]) order by recorded_at, dossier_id limit $2",
         code,
         BATCH,
-        list(without),
+        list(skip),
     )

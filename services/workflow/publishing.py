@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 OUTSIDE_THE_VERSION = {"intake_mode", "record_only_reason"}
+"""The fields of a procedure that change without a new version."""
 
 
 async def seed(app: WorkflowApp) -> None:
-    """Publish the procedures and the calendar that come with hoso, where the tables do not have them yet."""
+    """Store and publish the procedures and the calendar that come with hoso, if the tables do not have them."""
     async with app.outbox.transaction() as transaction:
         tx = transaction.tx
         await _lock(tx)
@@ -44,29 +45,30 @@ async def seed(app: WorkflowApp) -> None:
 
 
 async def keep_fresh(app: WorkflowApp) -> None:
-    """Read the rules every second: another instance may have changed them, or a version's day may have come."""
+    """Read the rules every second, until cancelled. Another instance may have changed them; or a version begins."""
     while True:
         await publish_due_versions(app)
         await asyncio.sleep(REFRESH_S)
 
 
 async def publish_due_versions(app: WorkflowApp) -> None:
-    """Read what is new, and publish again the versions in force since today (docs/decisions/0010)."""
+    """Read what is new, and publish again each version whose first day has come (docs/decisions/0010)."""
     await _refresh(app)
-    if not app.catalogue.list_untold():
+    if not app.catalogue.list_unpublished():
         return
     async with app.outbox.transaction() as transaction:
         await _lock(transaction.tx)
-        await app.catalogue.refresh(transaction.tx)  # another instance may have published it meanwhile
-        events = [await _event(transaction.tx, procedure) for procedure in app.catalogue.list_untold()]
+        await app.catalogue.refresh(transaction.tx)  # another instance may have published them in the meantime
+        events = [await _event(transaction.tx, procedure) for procedure in app.catalogue.list_unpublished()]
         transaction.append(events)
     await _refresh(app)
 
 
 async def put_procedure(app: WorkflowApp, procedure: Procedure) -> Procedure:
-    """Store what is new: changed rules as the next version, a changed mode outside it. Returns what is stored now.
+    """Store what changed: changed rules as the next version, a changed intake mode without one.
 
-    A procedure that is opened is first `opening`: its recorded queue is received before any newcomer.
+    Returns what is stored now. A procedure that is opened is first `opening`: its recorded dossiers are received
+    before new ones.
     """
     catalogue = app.catalogue
     async with app.outbox.transaction() as transaction:
@@ -78,17 +80,18 @@ async def put_procedure(app: WorkflowApp, procedure: Procedure) -> Procedure:
             mode = "opening"
         await set_mode(tx, procedure.code, mode, procedure.record_only_reason)
         versions = catalogue.versions(procedure.code)
-        stored = _find_same(versions, procedure, app.today())
+        stored = _find_version_with_same_rules(versions, procedure, app.today())
         if stored is None:
             highest = max((row.version for row in versions), default=0)
             stored = procedure.model_copy(update={"version": highest + 1})
-            # Last: a transaction that shares the mode's lock goes on to the lanes.
+            # Last: the lanes are locked after the mode, in the order of every other transaction.
             transaction.append(await _publish(tx, stored, versions, app.today()))
     await _refresh(app)
     return catalogue.with_mode(stored)
 
 
 async def put_calendar(app: WorkflowApp, rules: CalendarRules) -> None:
+    """Replace the calendar."""
     async with app.service.pool().acquire() as tx:
         await tx.execute("update calendar set rules = $1, changed_at = clock_timestamp()", rules.model_dump_json())
         await app.catalogue.refresh(tx)
@@ -99,15 +102,16 @@ async def _refresh(app: WorkflowApp) -> None:
         await app.catalogue.refresh(tx)
 
 
-def _find_same(versions: Iterable[Procedure], procedure: Procedure, day: date) -> Procedure | None:
-    """Among what stands and what is to come, the version that says the same already."""
+def _find_version_with_same_rules(versions: Iterable[Procedure], procedure: Procedure, day: date) -> Procedure | None:
+    """The version in force on that day, or a coming one, that has these rules already."""
     rows = list(versions)
     now = version_in_force(rows, day)
-    still = [row for row in rows if now is not None and row.version >= now.version]
-    return next((row for row in still if row.same_rules(procedure)), None)
+    candidates = [row for row in rows if now is not None and row.version >= now.version]
+    return next((row for row in candidates if row.same_rules(procedure)), None)
 
 
 async def set_mode(tx: Tx, code: str, mode: str, reason: str | None) -> None:
+    """Store a procedure's intake mode. Without a reason the stored one stays."""
     await tx.execute(
         "insert into intake_modes (code, intake_mode, reason) values ($1, $2, $3)"
         " on conflict (code) do update set intake_mode = excluded.intake_mode,"
@@ -120,19 +124,20 @@ async def set_mode(tx: Tx, code: str, mode: str, reason: str | None) -> None:
 
 
 async def lock_mode(tx: Tx, code: str) -> str:
-    """The mode, held until the transaction ends, so that nobody is recorded behind a queue that has just ended."""
-    found = await tx.fetchval("select intake_mode from intake_modes where code = $1 for update", code)
-    return str(found or "open")
+    """Lock a procedure's intake mode until the transaction ends, and return it. Nobody can record a dossier then."""
+    mode = await tx.fetchval("select intake_mode from intake_modes where code = $1 for update", code)
+    return str(mode or "open")
 
 
 async def _lock(tx: Tx) -> None:
+    """One transaction at a time changes the procedures: versions are numbered without gaps."""
     await tx.execute("select pg_advisory_xact_lock(3, 0)")
 
 
 async def _publish(tx: Tx, procedure: Procedure, before: Iterable[Procedure], day: date) -> list[Outgoing]:
-    """Store a version beside those `before` it. Returns its event, and the one of the version in force behind it.
+    """Store a version beside those `before` it. Returns its event, followed by one of the version in force.
 
-    The compacted topic keeps only the last record of a procedure: it must be the version in force.
+    The compacted topic keeps only the last record of a procedure, which must be the version in force.
     """
     await tx.execute(
         "insert into procedures (code, version, procedure) values ($1, $2, $3)",
@@ -149,6 +154,7 @@ async def _publish(tx: Tx, procedure: Procedure, before: Iterable[Procedure], da
 
 
 async def _event(tx: Tx, procedure: Procedure) -> Outgoing:
+    """Store that this version is the last to be published, and return the event that publishes it."""
     await tx.execute(
         "insert into procedures_told (code, version) values ($1, $2)"
         " on conflict (code) do update set version = excluded.version",

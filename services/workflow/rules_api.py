@@ -1,4 +1,4 @@
-"""The rules over HTTP: procedures, calendar, blanks, and how a due date comes about."""
+"""The rules over HTTP: procedures, calendar, blanks, and how a due time comes about."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ from shared.submission.rules import ProcedureRules, accept
 UNKNOWN: Problems = {404: ["unknown-procedure"]}
 Ruler = Annotated[Caller, Depends(allow("centre_director", "ops"))]
 Anyone = Annotated[Caller, Depends(allow())]
-After = Annotated[str | None, Query(max_length=200)]
-Limit = Annotated[int, Query(ge=1, le=1000)]
+After = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Items per page")]
 CODES, BOXES = Cursor(tuple[Text]), Cursor(tuple[Text, Count])
 """Where a page of procedures (code) or of boxes (kind, first serial) ended."""
+MAX_BOX = 1_000_000
+"""How far the last serial number of a box may be from the first."""
 Code = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9.\-]{2,40}$")]
 
 
@@ -38,12 +40,13 @@ def router(app: WorkflowApp) -> APIRouter:
     catalogue = app.catalogue
 
     def check_ready() -> None:
+        """Raises NotReady (503) until the rules are loaded."""
         app.service.pool()
         catalogue.check_loaded()
 
     @routes.get("/procedures", response_model=ProcedurePage)
     async def list_procedures(_: Anyone, after: After = None, limit: Limit = 100) -> dict[str, Any]:
-        """Every procedure in force, by code."""
+        """Every procedure by code, in its current version: the one in force, or before any has begun the first."""
         check_ready()
         (last,) = CODES.decode(after) if after else ("",)
         rows = [procedure for procedure in catalogue.list() if procedure.code > last]
@@ -52,9 +55,9 @@ def router(app: WorkflowApp) -> APIRouter:
 
     @routes.get("/procedures/{code}", response_model=Procedure, openapi_extra=describe(problems=UNKNOWN))
     async def get_procedure(_: Anyone, code: Code) -> Procedure:
-        """The version in force, with its intake mode."""
+        """The current version, with its intake mode and an example that intake accepts."""
         check_ready()
-        return _known(app, code)
+        return _current_or_404(app, code)
 
     @routes.put(
         "/procedures/{code}",
@@ -62,7 +65,11 @@ def router(app: WorkflowApp) -> APIRouter:
         openapi_extra=describe(body=Procedure, problems={422: ["code-differs"]}),
     )
     async def replace_procedure(request: Request, _: Ruler, code: Code) -> Procedure:
-        """Takes what GET gives. Changed rules become the next version; `intake_mode` is outside the version."""
+        """Change a procedure, or add one. Takes what GET answers.
+
+        Changed rules become the next version, in force from `valid_from` on; the given `version` is ignored.
+        `intake_mode` and `record_only_reason` change without a new version.
+        """
         check_ready()
         procedure = await read_model(request, Procedure)
         if procedure.code != code:
@@ -75,20 +82,24 @@ def router(app: WorkflowApp) -> APIRouter:
 
     @routes.get("/calendar", response_model=CalendarRules)
     async def get_calendar(_: Anyone) -> CalendarRules:
-        """Office hours, and the days decided otherwise than the public holidays say."""
+        """Office hours, and the days that were decided to be working days or days off, beside the public holidays."""
         check_ready()
         return catalogue.calendar().rules
 
     @routes.put("/calendar", response_model=CalendarRules, openapi_extra=describe(body=CalendarRules))
     async def replace_calendar(request: Request, _: Ruler) -> CalendarRules:
-        """Office hours and the days decided otherwise, each with the document that decided it."""
+        """Replace the whole calendar. Each decided day names the document that decided it."""
         check_ready()
         await publishing.put_calendar(app, await read_model(request, CalendarRules))
         return catalogue.calendar().rules
 
     @routes.get("/due", response_model=DueView, openapi_extra=describe(problems={**UNKNOWN, 422: ["bad-moment"]}))
-    async def get_due(procedure: Annotated[str, Query(max_length=60)], received: datetime, _: Anyone) -> dict[str, Any]:
-        """When a dossier received at this time is due, with each day counted and why."""
+    async def get_due(
+        procedure: Annotated[str, Query(max_length=60, description="The procedure's code")],
+        received: Annotated[datetime, Query(description="With an offset, e.g. `2026-01-08T10:00:00+07:00`")],
+        _: Anyone,
+    ) -> dict[str, Any]:
+        """When a dossier that is received at this time is due, with each day and why it counts or not."""
         check_ready()
         if received.tzinfo is None or not 2000 <= received.year <= 2090:
             raise Problem(
@@ -97,17 +108,22 @@ def router(app: WorkflowApp) -> APIRouter:
                 vi="Thời điểm phải có múi giờ, từ năm 2000 đến 2090.",
                 en="The time needs a zone and a year from 2000 to 2090.",
             )
-        how = explain(catalogue.calendar(), received, _known(app, procedure).time)
+        explanation = explain(catalogue.calendar(), received, _current_or_404(app, procedure).time)
         days = [
             {"date": day.date, "counted": bool(day.number), "number": day.number, "why": day.vi, "why_en": day.en}
-            for day in how.days
+            for day in explanation.days
         ]
-        return {"procedure_code": procedure, "received_at": how.received_at, "due_at": how.due_at, "days": days}
+        return {
+            "procedure_code": procedure,
+            "received_at": explanation.received_at,
+            "due_at": explanation.due_at,
+            "days": days,
+        }
 
     @routes.get("/blanks", response_model=BoxPage)
     async def list_blanks(_: Anyone, after: After = None, limit: Limit = 100) -> dict[str, Any]:
         """Every box of blanks, by kind and first serial number."""
-        rows = await stock.list_boxes(app.service.pool(), BOXES.decode(after) if after else ("", -1), limit)
+        rows = await stock.list_boxes(app.service.pool(), BOXES.decode(after) if after else stock.FIRST_PAGE, limit)
         following = BOXES.encode((rows[-1]["kind"], rows[-1]["serial_from"])) if rows else None
         return page(rows, limit, following)
 
@@ -119,9 +135,9 @@ def router(app: WorkflowApp) -> APIRouter:
     async def put_blanks(
         request: Request, _: Annotated[Caller, Depends(allow("records_clerk", "centre_director", "ops"))]
     ) -> dict[str, Any]:
-        """Enter a box (a range of serial numbers), or correct how many of it are spoiled. Answers every box."""
+        """Enter a box (a range of serial numbers), or correct its number of spoiled blanks. Answers every box."""
         box = await read_model(request, Box)
-        if box.serial_to < box.serial_from or box.serial_to - box.serial_from > 1_000_000:
+        if box.serial_to < box.serial_from or box.serial_to - box.serial_from > MAX_BOX:
             raise Problem(
                 422, "bad-range", vi="Dải số sê-ri không hợp lệ.", en="The range of serial numbers is not valid."
             )
@@ -134,11 +150,11 @@ def router(app: WorkflowApp) -> APIRouter:
     return routes
 
 
-def _known(app: WorkflowApp, code: str) -> Procedure:
-    found = app.catalogue.current(code)
-    if found is None:
+def _current_or_404(app: WorkflowApp, code: str) -> Procedure:
+    procedure = app.catalogue.current(code)
+    if procedure is None:
         raise not_found("Không có thủ tục này.", "There is no such procedure.", "unknown-procedure")
-    return found
+    return procedure
 
 
 def _check_group(group: str) -> None:
@@ -156,7 +172,7 @@ def _check_group(group: str) -> None:
 
 
 def _check_example(procedure: Procedure, office_now: datetime) -> None:
-    """By the rules that intake goes by, on a day when this version is in force."""
+    """Raises Problem 422 unless intake would accept the example on a day when this version is in force."""
     rules = ProcedureRules(procedure.model_dump(mode="json"))
     first_day = datetime.combine(procedure.valid_from, time(12), VIETNAM)
     day = max(first_day, office_now) if procedure.valid_to is None else first_day

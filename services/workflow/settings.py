@@ -8,7 +8,7 @@ from shared.settings import DeliverySettings
 
 
 class WorkflowSettings(DeliverySettings):
-    """Workflow opens no sealed field, so it is given no sealing keys."""
+    """Workflow opens no sealed field, so it has no sealing keys."""
 
     secret: SecretStr
-    """Key of the citizens' tracking secrets, the same as intake's."""
+    """The key of the citizens' tracking secrets; intake has the same."""

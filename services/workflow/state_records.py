@@ -1,4 +1,4 @@
-"""The records of `dossier.state.v1`: a dossier as its row is now, never built from history."""
+"""The records of `dossier.state.v1`: a dossier as its row is when the record is sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def builder(office: OfficeClock) -> StateOf:
-    """What the relay calls with the dossiers whose lifecycle events it has just sent."""
+    """The function that the relay calls with the dossiers whose lifecycle events it has just sent."""
 
     async def records(pool: Pool, dossier_ids: Sequence[UUID]) -> list[StateRecord]:
         rows = await pool.fetch(

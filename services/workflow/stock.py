@@ -1,11 +1,12 @@
-"""What a decision uses up: the running numbers of dossier codes, and numbered blanks. Locked before anybody decides.
+"""What a decision uses up: the running numbers of dossier codes, and numbered blanks. Locked before the decision.
 
-Neither knows the work it is part of: a circle of objects around a whole batch would wait for Python's collector.
+Neither refers to its unit of work: a cycle of objects around a whole batch would wait for Python's garbage collector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,70 +16,86 @@ from shared.postgres.writes import Writes
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool, Tx
 
-Day = tuple[str, date]
-"""(agency, day): each has a running number of its own."""
+
+class AgencyDay(NamedTuple):
+    """An agency's day: its dossier codes have a running number of their own."""
+
+    agency: str
+    day: date
+
+    @classmethod
+    def of(cls, agency: str, office_at: datetime) -> AgencyDay:
+        return cls(agency, office_at.astimezone(VIETNAM).date())
 
 
 class Codes:
-    """The last running number of each locked day. `expected`: how many are asked for, which are reserved already."""
+    """The running numbers of the locked days. `stored`: the last number, with the `expected` ones reserved already."""
 
-    def __init__(self, stored: dict[Day, int], expected: Mapping[Day, int]) -> None:
+    def __init__(self, stored: dict[AgencyDay, int], expected: Mapping[AgencyDay, int]) -> None:
         self._stored = stored
-        self._last = {day: last - expected[day] for day, last in stored.items()}
+        self._last = {key: last - expected[key] for key, last in stored.items()}
 
-    def following(self, agency: str, office: datetime) -> str:
-        """The next dossier code of that agency and day."""
-        day = office.astimezone(VIETNAM).date()
-        key = (agency, day)
+    def next_code(self, agency: str, office_at: datetime) -> str:
+        """The next dossier code of the agency's day, e.g. `H44.XXX-250827-0001`."""
+        key = AgencyDay.of(agency, office_at)
         self._last[key] = number = self._last.get(key, 0) + 1
-        return f"{agency}-{day.year % 100:02d}{day.month:02d}{day.day:02d}-{number:04d}"
+        return f"{agency}-{key.day:%y%m%d}-{number:04d}"
 
     def save(self, writes: Writes) -> None:
-        """Where more or fewer were used than expected."""
+        """Correct the counters where more or fewer codes were used than expected."""
         rows = sorted((key, last) for key, last in self._last.items() if last != self._stored.get(key))
         if rows:
             writes.add(
                 "update code_counters c set last = r.last from unnest($1::text[], $2::date[], $3::int[])"
                 " as r (agency, day, last) where c.agency = r.agency and c.day = r.day",
-                [key[0] for key, _ in rows],
-                [key[1] for key, _ in rows],
+                [key.agency for key, _ in rows],
+                [key.day for key, _ in rows],
                 [last for _, last in rows],
             )
 
 
-class Blanks:
-    """kind -> its boxes, the oldest first: [serial_from, next_serial, last usable serial]."""
+@dataclass(slots=True)
+class LockedBox:
+    """A box of blanks. `next_serial` is the first unused number, `last_serial` the last that is not spoiled."""
 
-    def __init__(self, boxes: dict[str, list[list[int]]]) -> None:
+    serial_from: int
+    next_serial: int
+    last_serial: int
+
+
+class Blanks:
+    """The locked boxes of each kind, by serial number."""
+
+    def __init__(self, boxes: dict[str, list[LockedBox]]) -> None:
         self._boxes = boxes
 
     def take(self, kind: str) -> int | None:
-        """The next serial number, or None when there is none."""
+        """The next serial number, or None when the kind is out of stock."""
         for box in self._boxes.get(kind, ()):
-            if box[1] <= box[2]:
-                serial = box[1]
-                box[1] += 1
-                return serial
+            if box.next_serial <= box.last_serial:
+                box.next_serial += 1
+                return box.next_serial - 1
         return None
 
     def save(self, writes: Writes) -> None:
         for kind, boxes in self._boxes.items():
-            for serial_from, following, _ in boxes:
-                if following > serial_from:
+            for box in boxes:
+                if box.next_serial > box.serial_from:
                     writes.add(
                         "update blanks set next_serial = $3 where kind = $1 and serial_from = $2 and next_serial < $3",
                         kind,
-                        serial_from,
-                        following,
+                        box.serial_from,
+                        box.next_serial,
                     )
 
 
 async def lock_modes_and_codes(
-    tx: Tx, procedures: Iterable[str], expected: Mapping[Day, int]
+    tx: Tx, procedures: Iterable[str], expected: Mapping[AgencyDay, int]
 ) -> tuple[dict[str, str], Codes]:
-    """Lock first these procedures' intake modes, shared, then these days' counters, made where they were not.
+    """Lock these procedures' intake modes, shared, then these days' counters, which are inserted where missing.
 
-    `expected`: how many codes of each day will be asked for, probably.
+    `expected`: how many codes of each day will probably be used; so many are reserved. Returns the mode of each
+    procedure, and the codes.
     """
     codes, days = sorted(set(procedures)), sorted(expected)
     if not codes and not days:
@@ -97,29 +114,30 @@ async def lock_modes_and_codes(
         union all select null, null, agency, day, last from counters
         """,
         codes,
-        [agency for agency, _ in days],
-        [day for _, day in days],
-        [expected[day] for day in days],
+        [key.agency for key in days],
+        [key.day for key in days],
+        [expected[key] for key in days],
     )
     modes = {row["code"]: row["intake_mode"] for row in rows if row["code"] is not None}
-    stored = {(row["agency"], row["day"]): row["last"] for row in rows if row["code"] is None}
+    stored = {AgencyDay(row["agency"], row["day"]): row["last"] for row in rows if row["code"] is None}
     return modes, Codes(stored, expected)
 
 
 async def lock_blanks(tx: Tx, kinds: Iterable[str]) -> Blanks:
-    boxes: dict[str, list[list[int]]] = {}
+    """Lock the boxes of these kinds, in the order of kinds and serial numbers."""
+    boxes: dict[str, list[LockedBox]] = {}
     for kind in sorted(set(kinds)):
         rows = await tx.fetch(
             "select serial_from, next_serial, serial_to - spoiled as last from blanks where kind = $1"
             " order by serial_from for update",
             kind,
         )
-        boxes[kind] = [list(row) for row in rows]
+        boxes[kind] = [LockedBox(*row) for row in rows]
     return Blanks(boxes)
 
 
 class Box(NamedTuple):
-    """A box of blanks: a range of serial numbers, of which so many are spoiled."""
+    """A box of blanks: a range of serial numbers, both included, of which so many are spoiled."""
 
     kind: str
     serial_from: int
@@ -127,8 +145,11 @@ class Box(NamedTuple):
     spoiled: int
 
 
-async def list_boxes(pool: Pool, after: tuple[str, int] = ("", -1), limit: int | None = None) -> list[dict[str, Any]]:
-    """Boxes by kind and first serial number; `after` is the last of the page before."""
+FIRST_PAGE = ("", -1)
+
+
+async def list_boxes(pool: Pool, after: tuple[str, int] = FIRST_PAGE, limit: int | None = None) -> list[dict[str, Any]]:
+    """Boxes by kind and first serial number, behind the last box of the page before (`after`)."""
     rows = await pool.fetch(
         "select kind, serial_from, serial_to, next_serial - serial_from as used, spoiled,"
         " greatest(serial_to - next_serial + 1 - spoiled, 0) as left, received_at from blanks"
@@ -140,7 +161,7 @@ async def list_boxes(pool: Pool, after: tuple[str, int] = ("", -1), limit: int |
 
 
 async def put_box(pool: Pool, box: Box) -> bool:
-    """Add a box, or correct how many of it are spoiled; False, and nothing stored, where it overlaps another."""
+    """Add a box, or correct its number of spoiled blanks. Returns False, and stores nothing, if it overlaps another."""
     async with pool.acquire() as tx, tx.transaction():
         await tx.execute("select pg_advisory_xact_lock(3, 1)")
         overlaps = await tx.fetchval(

@@ -1,19 +1,21 @@
-"""One transaction's worth of dossiers: locked and loaded, decided about, saved once with everything that follows."""
+"""The unit of work: the dossiers of one transaction are locked and loaded, decided about, and saved once."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from services.workflow import tables
 from services.workflow.app import WorkflowApp
+from services.workflow.clock.calendar import WorkingCalendar
 from services.workflow.lifecycle import Decision, DecisionContext, Dossier, Task
 from services.workflow.procedures import Procedure
-from services.workflow.stock import Blanks, Codes, Day, lock_blanks, lock_modes_and_codes
-from shared.clock import VIETNAM, wall_now
+from services.workflow.stock import AgencyDay, Blanks, Codes, lock_blanks, lock_modes_and_codes
+from services.workflow.tables import TaskRow
+from shared.clock import wall_now
 from shared.contract.envelope import Outgoing, new_id
 from shared.contract.events import NoticeWanted
 from shared.contract.stages import MACHINE
@@ -26,115 +28,133 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class UnitOfWork:
-    """Dossiers under decision. Everything they may use up (codes, blanks) is locked before deciding begins."""
+    """Dossiers under decision. What a decision may use up (codes, blanks) is locked before the first decision."""
 
     app: WorkflowApp
     context: DecisionContext
     dossiers: dict[UUID, Dossier] = field(default_factory=dict)
     stored: set[UUID] = field(default_factory=set)
-    """Which of them, and of their tasks, have a row already."""
-    changed: dict[UUID, list[Decision]] = field(default_factory=dict)
-    extra: list[Outgoing] = field(default_factory=list)
+    """The ids of those dossiers, and of those of their tasks, that have a row already."""
+    decisions: dict[UUID, list[Decision]] = field(default_factory=dict)
+    """By dossier."""
+    heartbeats: list[Outgoing] = field(default_factory=list)
+    """Heartbeats to send on."""
     notices_done: list[UUID] = field(default_factory=list)
+    """Notices that are no longer awaited."""
     codes: Codes = field(default_factory=lambda: Codes({}, {}))
     blanks: Blanks = field(default_factory=lambda: Blanks({}))
     modes: dict[str, str] = field(default_factory=dict)
-    moved: list[tuple[Dossier, Task]] = field(default_factory=list)
-    """What `save` wrote and `committed` counts."""
+    """The intake modes of the procedures that were asked for (`Needs.procedures`)."""
+    tasks: list[TaskRow] = field(default_factory=list)
+    """What `save` wrote, for `committed` to count."""
 
     def procedure(self, dossier: Dossier) -> Procedure:
+        """The rules that the dossier follows. Raises LookupError when there are none."""
         catalogue, code = self.app.catalogue, dossier.procedure_code
         found = catalogue.version(code, dossier.procedure_version) or catalogue.current(code)
         if found is None:
-            raise LookupError("a procedure that this service has never published")
+            raise LookupError(f"this service has not published the procedure {code}")
         return found
 
     def remember(self, dossier: Dossier, decision: Decision) -> None:
+        """Save this dossier, and what follows from the decision, with the unit."""
         self.dossiers[dossier.dossier_id] = dossier
-        self.changed.setdefault(dossier.dossier_id, []).append(decision)
+        self.decisions.setdefault(dossier.dossier_id, []).append(decision)
 
     async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
-        """Put what changed among the `writes`, a statement a table; returns what to tell."""
-        tables.save_dossiers(writes, [self.dossiers[at] for at in sorted(self.changed)], self.stored)
-        decisions = [(self.dossiers[at], decision) for at, made in self.changed.items() for decision in made]
-        tasks = {task.task_id: (dossier, task) for dossier, made in decisions for task in made.tasks.values()}
-        tables.save_tasks(writes, [self._with_waits(*row) for row in tasks.values()], self.stored)
+        """Add what changed to the `writes`, one statement per table. Returns the events to publish."""
+        tables.save_dossiers(writes, [self.dossiers[dossier_id] for dossier_id in sorted(self.decisions)], self.stored)
+        decisions = [(self.dossiers[key], decision) for key, some in self.decisions.items() for decision in some]
+        tasks = {
+            task.task_id: self._task_row(dossier, task)
+            for dossier, decision in decisions
+            for task in decision.tasks.values()
+        }
+        self.tasks = list(tasks.values())
+        tables.save_tasks(writes, self.tasks, self.stored)
         tables.save_timers(writes, decisions)
         self.codes.save(writes)
         self.blanks.save(writes)
-        told = [
+        outgoing = [
             Outgoing(dossier.dossier_id, event.sequence, event.fact, event.ce_id, dossier.trace_id)
-            for dossier, made in decisions
-            for event in made.events
+            for dossier, decision in decisions
+            for event in decision.events
         ]
-        self._save_notices(writes, told)
-        self.moved = list(tasks.values())
-        return [*told, *self.extra]
+        self._save_notices(writes, outgoing)
+        return [*outgoing, *self.heartbeats]
 
     async def save_with(self, transaction: PublishingTransaction) -> None:
-        """End a command's or a timer's transaction with all that was decided, in one round trip."""
+        """Save with the writes and events that end the `transaction`, in one round trip."""
         transaction.append(await self.save(transaction.tx, transaction.writes))
         transaction.on_commit(self.committed)
 
-    def _with_waits(self, dossier: Dossier, task: Task) -> tuple[Dossier, Task, float | None, float | None]:
-        return (dossier, task, *(waits(self, task) if task.state == "closed" else (None, None)))
+    def _task_row(self, dossier: Dossier, task: Task) -> TaskRow:
+        if task.state != "closed":
+            return TaskRow(dossier, task, None, None)
+        return TaskRow(dossier, task, *durations(self.context.calendar, task))
 
-    def _save_notices(self, writes: Writes, told: Sequence[Outgoing]) -> None:
-        wanted = [(event.ce_id, event.dossier_id) for event in told if isinstance(event.fact, NoticeWanted)]
+    def _save_notices(self, writes: Writes, outgoing: Sequence[Outgoing]) -> None:
+        wanted = [event for event in outgoing if isinstance(event.fact, NoticeWanted)]
         if wanted:
             writes.add(
                 "insert into notices_awaited (notice_id, dossier_id) select * from unnest($1::uuid[], $2::uuid[])",
-                [notice for notice, _ in wanted],
-                [dossier for _, dossier in wanted],
+                [event.ce_id for event in wanted],
+                [event.dossier_id for event in wanted],
             )
             self.app.metrics.notices_wanted += len(wanted)
         if self.notices_done:
             writes.add("delete from notices_awaited where notice_id = any($1::uuid[])", self.notices_done)
 
     def committed(self) -> None:
-        """Metrics of entering and leaving: called after the commit by whoever commits."""
+        """Count in the metrics which tasks dossiers entered and left. Call it after the commit."""
         stages = self.app.delivery.stages
         entered: Counter[tuple[str, str]] = Counter()
-        for dossier, task in self.moved:
+        for dossier, task, wait_s, service_s in self.tasks:
             if task.entered_at == self.context.wall:
                 entered[task.stage, dossier.group] += 1
-            if task.state == "closed":
-                wait, worked = waits(self, task)
+            if wait_s is not None and service_s is not None:
                 stages.left.labels(task.stage, task.outcome or "").inc()
                 if task.role is not None and task.stage in MACHINE:
                     continue  # an officer's hours are not the registry's seconds
-                stages.wait.labels(task.stage, dossier.group).observe(wait)
+                stages.wait.labels(task.stage, dossier.group).observe(wait_s)
                 if task.started_at is not None:
-                    stages.service.labels(task.stage).observe(worked)
-                    stages.busy.labels(task.stage).inc(worked)
-        for names, count in entered.items():
-            stages.entered.labels(*names).inc(count)
+                    stages.service.labels(task.stage).observe(service_s)
+                    stages.busy.labels(task.stage).inc(service_s)
+        for (stage, group), count in entered.items():
+            stages.entered.labels(stage, group).inc(count)
 
 
-def waits(unit: UnitOfWork, task: Task) -> tuple[float, float]:
-    """(wait, service) of a closed task: working office seconds for human stages, wall seconds for machine stages."""
+class Durations(NamedTuple):
+    """How long a closed task waited and was worked on."""
+
+    wait_s: float
+    service_s: float
+
+
+def durations(calendar: WorkingCalendar, task: Task) -> Durations:
+    """Of a closed task: working seconds of office time in human stages, wall seconds where a machine was awaited."""
     assert task.left_at is not None
     assert task.left_office_at is not None
     if task.role is None and task.stage in MACHINE:
-        return max((task.left_at - task.entered_at).total_seconds(), 0.0), 0.0
-    calendar = unit.context.calendar
-    until = task.started_office_at or task.left_office_at
-    wait = calendar.working_seconds(task.entered_office_at, until)
-    return max(wait, 0.0), max(calendar.working_seconds(until, task.left_office_at), 0.0)
+        return Durations(max((task.left_at - task.entered_at).total_seconds(), 0.0), 0.0)
+    started_office_at = task.started_office_at or task.left_office_at
+    wait_s = calendar.working_seconds(task.entered_office_at, started_office_at)
+    service_s = calendar.working_seconds(started_office_at, task.left_office_at)
+    return Durations(max(wait_s, 0.0), max(service_s, 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What a transaction may use up or ask for; all of it is locked before anything is decided.
+    """What the decisions of a transaction may use up or read; all of it is locked before the first decision."""
 
-    `codes`: how many dossier codes of which agency and day; `code_today`: agencies that may need one of today;
-    `blanks`: kinds of blanks; `procedures`: whose intake mode.
-    """
-
-    codes: Mapping[Day, int] = field(default_factory=dict)
+    codes: Mapping[AgencyDay, int] = field(default_factory=dict)
+    """How many dossier codes of an agency's day."""
     code_today: Iterable[str] = ()
+    """The agencies that may need one code of today."""
     blanks: Iterable[str] = ()
+    """Kinds of blanks."""
     procedures: Iterable[str] = ()
+    """The procedures whose intake mode is read."""
 
 
 async def open_unit(tx: Tx, app: WorkflowApp, dossier_ids: Iterable[UUID], needs: Needs | None = None) -> UnitOfWork:
@@ -148,11 +168,11 @@ async def open_unit(tx: Tx, app: WorkflowApp, dossier_ids: Iterable[UUID], needs
             concerned,
         )
         dossiers = {row["dossier_id"]: Dossier.from_json(row["body"]) for row in rows}
-    # One reading of the clock for the codes' day and for the decision: between two of them midnight could fall.
+    # The clock is read once for the codes' day and for the decision: midnight could fall between two readings.
     office = app.service.office.now()
     expected = dict(needs.codes)
     for agency in needs.code_today:
-        expected.setdefault((agency, office.astimezone(VIETNAM).date()), 1)
+        expected.setdefault(AgencyDay.of(agency, office), 1)
     modes, codes = await lock_modes_and_codes(tx, needs.procedures, expected)
     blanks = await lock_blanks(tx, needs.blanks)
     context = DecisionContext(
@@ -161,7 +181,7 @@ async def open_unit(tx: Tx, app: WorkflowApp, dossier_ids: Iterable[UUID], needs
         calendar=app.catalogue.calendar(),
         in_force=app.catalogue.in_force,
         new_id=new_id,
-        code_for=codes.following,
+        code_for=codes.next_code,
         take_blank=blanks.take,
     )
     stored = {task.task_id for dossier in dossiers.values() for task in dossier.tasks} | dossiers.keys()

@@ -1,4 +1,4 @@
-"""Dossiers that raise when nobody is there to be told: passed over for a while, so that the others of a batch go on."""
+"""Dossiers whose decision raises in a background task: they are skipped for a while, so that the others go on."""
 
 from __future__ import annotations
 
@@ -13,36 +13,44 @@ from shared.postgres.transient import is_transient
 
 log = structlog.get_logger(__name__)
 
-AGAIN_S = 60.0
+RETRY_AFTER_S = 60.0
 
 
-class Stuck:
-    """Of this process; the next one finds out by itself. `again_s`: wall seconds until a dossier is tried again."""
+class StuckDossiers:
+    """The stuck dossiers of this process. `retry_after_s`: wall seconds until a dossier is tried again."""
 
-    def __init__(self, again_s: float = AGAIN_S) -> None:
-        self._again_s = again_s
+    def __init__(self, retry_after_s: float = RETRY_AFTER_S) -> None:
+        self._retry_after_s = retry_after_s
         self._since: dict[UUID, float] = {}
 
     def ids(self) -> list[UUID]:
-        """Who is to be passed over now."""
-        until = time.monotonic() - self._again_s
-        self._since = {dossier_id: since for dossier_id, since in self._since.items() if since > until}
+        """The dossiers to skip now."""
+        expired = time.monotonic() - self._retry_after_s
+        self._since = {dossier_id: since for dossier_id, since in self._since.items() if since > expired}
         return list(self._since)
 
-    async def each_alone_if_together_fails(
-        self, rows: Sequence[Any], do: Callable[[Sequence[Any]], Awaitable[None]]
+    async def run_each_alone_on_failure(
+        self, rows: Sequence[Any], run: Callable[[Sequence[Any]], Awaitable[None]]
     ) -> None:
-        """`do` all `rows`, in a transaction; where that raises, each in its own. Raises what would pass by itself."""
+        """Call `run` once with all `rows`; when that raises, once with each row. A dossier that still raises is stuck.
+
+        Each row has a `dossier_id`, and `run` opens a transaction of its own. Raises transient errors.
+        """
         try:
-            await do(rows)
+            await run(rows)
         except Exception as error:
             if is_transient(error):
                 raise
             if len(rows) > 1:
                 for row in rows:
-                    await self.each_alone_if_together_fails([row], do)
+                    await self.run_each_alone_on_failure([row], run)
                 return
             dossier_id = rows[0]["dossier_id"]
             self._since[dossier_id] = time.monotonic()
-            # Its text may quote a person.
-            log.error("a dossier is passed over", dossier_id=str(dossier_id), error=type(error).__name__)
+            # Only the error's type: its text may quote a person.
+            log.error(
+                "decision failed, dossier skipped for a while",
+                dossier_id=str(dossier_id),
+                error=type(error).__name__,
+                retry_after_s=self._retry_after_s,
+            )

@@ -1,18 +1,23 @@
-"""Writing dossiers, their tasks and timers: one statement a table for a whole transaction's worth."""
+"""Writing dossiers, their tasks and timers: one statement per table for a whole transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import orjson
 
 from services.workflow.lifecycle import OUTCOMES, Decision, Dossier, Task
+from shared.contract.stages import STAGES
 from shared.postgres.writes import Writes
+
+TASK_STAGES = tuple(stage for stage in STAGES if stage not in ("relay", "notify"))
+"""The stages that tasks are in."""
 
 
 def save_dossiers(writes: Writes, rows: Sequence[Dossier], stored: Container[UUID]) -> None:
-    """`stored`: the dossiers that have a row."""
+    """Insert dossiers, or update those in `stored`, the ids that have a row."""
     _add_dossiers(writes, [row for row in rows if row.dossier_id not in stored])
     _change_dossiers(writes, [row for row in rows if row.dossier_id in stored])
 
@@ -82,17 +87,26 @@ def _change_dossiers(writes: Writes, rows: Sequence[Dossier]) -> None:
 
 
 SHOWN = {kind: orjson.dumps([outcome.shown() for outcome in some]) for kind, some in OUTCOMES.items()}
+"""Kind of task -> the column `outcomes`."""
 
 
-Waits = tuple[Dossier, Task, float | None, float | None]
-"""A dossier, its task, and what that waited and was worked on (seconds), once it is closed."""
+class TaskRow(NamedTuple):
+    """A task of a dossier, and how long it waited and was worked on; None until it is closed."""
+
+    dossier: Dossier
+    task: Task
+    wait_s: float | None
+    service_s: float | None
 
 
-def save_tasks(writes: Writes, rows: Sequence[Waits], stored: Container[UUID]) -> None:
-    """`stored`: the tasks that have a row. Most tasks are new and open, and half of their columns are empty yet."""
-    new = [row for row in rows if row[1].task_id not in stored and row[1].state == "open"]
-    _add_open_tasks(writes, [row[:2] for row in new])
-    _save_any_tasks(writes, [row for row in rows if row[1].task_id in stored or row[1].state != "open"])
+def save_tasks(writes: Writes, rows: Sequence[TaskRow], stored: Container[UUID]) -> None:
+    """Insert tasks, or update those in `stored`, the ids that have a row.
+
+    Most tasks are new and open; half of their columns are still empty, so they have a shorter statement.
+    """
+    new = [row for row in rows if row.task.task_id not in stored and row.task.state == "open"]
+    _add_open_tasks(writes, new)
+    _save_any_tasks(writes, [row for row in rows if row.task.task_id in stored or row.task.state != "open"])
 
 
 OPEN_TASK = {
@@ -114,7 +128,7 @@ OPEN_TASK = {
 }
 
 
-def _add_open_tasks(writes: Writes, rows: Sequence[tuple[Dossier, Task]]) -> None:
+def _add_open_tasks(writes: Writes, rows: Sequence[TaskRow]) -> None:
     writes.insert(
         "tasks",
         OPEN_TASK,
@@ -136,15 +150,15 @@ def _add_open_tasks(writes: Writes, rows: Sequence[tuple[Dossier, Task]]) -> Non
                 task.entered_at,
                 task.entered_office_at,
             )
-            for dossier, task in rows
+            for dossier, task, _, _ in rows
         ],
     )
 
 
-def _save_any_tasks(writes: Writes, rows: Sequence[Waits]) -> None:
+def _save_any_tasks(writes: Writes, rows: Sequence[TaskRow]) -> None:
     if not rows:
         return
-    dossiers, tasks = [row[0] for row in rows], [row[1] for row in rows]
+    dossiers, tasks = [row.dossier for row in rows], [row.task for row in rows]
     writes.add(
         """
         insert into tasks (task_id, dossier_id, dossier_code, procedure_code, procedure_group, agency, stage, role,
@@ -183,29 +197,33 @@ def _save_any_tasks(writes: Writes, rows: Sequence[Waits]) -> None:
         [task.left_at for task in tasks],
         [task.left_office_at for task in tasks],
         [task.outcome for task in tasks],
-        [row[2] for row in rows],
-        [row[3] for row in rows],
+        [row.wait_s for row in rows],
+        [row.service_s for row in rows],
         [task.completed_by for task in tasks],
     )
 
 
 def save_timers(writes: Writes, decisions: Sequence[tuple[Dossier, Decision]]) -> None:
-    """Set hours that are new or moved, and those that mean nothing any more."""
-    wanted = {(dossier.dossier_id, kind): at for dossier, made in decisions for kind, at in made.timers.items()}
-    set_now = {key: at for key, at in wanted.items() if at is not None}
-    if set_now:
+    """Store timers that are new or moved, and delete those that were taken back (None)."""
+    changed = {
+        (dossier.dossier_id, kind): due_office_at
+        for dossier, decision in decisions
+        for kind, due_office_at in decision.timers.items()
+    }
+    kept = {key: due_office_at for key, due_office_at in changed.items() if due_office_at is not None}
+    if kept:
         writes.add(
             "insert into timers (dossier_id, kind, due_at)"
             " select * from unnest($1::uuid[], $2::text[], $3::timestamptz[])"
             " on conflict (dossier_id, kind) do update set due_at = excluded.due_at",
-            [key[0] for key in set_now],
-            [key[1] for key in set_now],
-            list(set_now.values()),
+            [dossier_id for dossier_id, _ in kept],
+            [kind for _, kind in kept],
+            list(kept.values()),
         )
-    if over := wanted.keys() - set_now.keys():
+    if deleted := changed.keys() - kept.keys():
         writes.add(
             "delete from timers t using unnest($1::uuid[], $2::text[]) as g (d, k)"
             " where t.dossier_id = g.d and t.kind = g.k",
-            [key[0] for key in over],
-            [key[1] for key in over],
+            [dossier_id for dossier_id, _ in deleted],
+            [kind for _, kind in deleted],
         )

@@ -1,4 +1,4 @@
-"""The officers' work list, and what they do with its tasks."""
+"""The officers' work list, and the commands on its tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from services.workflow import commands
 from services.workflow.app import WorkflowApp
 from services.workflow.models import BulkCompletion, BulkState, TaskCompletion, TaskPage, TaskStart, TaskState
-from shared.contract.stages import STAGES
+from services.workflow.tables import TASK_STAGES
 from shared.http.access import Caller, allow
 from shared.http.body import read_model
 from shared.http.cursor import Cursor, Timestamp, page
@@ -23,10 +23,9 @@ from shared.refusals import Refused
 
 OFFICERS = ("counter", "specialist", "signatory", "records_clerk", "centre_director")
 Officer = Annotated[Caller, Depends(allow(*OFFICERS))]
-TASK_STAGES = tuple(stage for stage in STAGES if stage not in ("relay", "notify"))
 NO_DUE_TIME = datetime.max.replace(tzinfo=UTC)
-"""What the driver writes as `infinity`: tasks without a due time come last."""
-FRONT = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+"""The driver writes it as `infinity`: tasks without a due time come last."""
+FIRST_PAGE = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 AFTER = Cursor(tuple[Timestamp | None, UUID])
 """Where a page ended: (due at, task id)."""
 
@@ -44,7 +43,7 @@ LIST = """
    where t.state <> 'closed'
    order by first.due, task_id
 """
-"""The front of each role's list in each stage, merged: every one is read from an index, whatever else is open."""
+"""The front of each role's list in each stage, merged. Each list is read from an index, whatever else is open."""
 OF_ALL, OF_AGENCY = LIST.format(agency=""), LIST.format(agency="and agency = $6")
 
 
@@ -54,14 +53,14 @@ def router(app: WorkflowApp) -> APIRouter:
     @routes.get("", response_model=TaskPage)
     async def list_tasks(
         _: Annotated[Caller, Depends(allow())],
-        role: Annotated[str | None, Query(max_length=40)] = None,
-        agency: Annotated[str | None, Query(max_length=60)] = None,
-        stage: Annotated[str | None, Query(max_length=40)] = None,
-        after: Annotated[str | None, Query(max_length=200)] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        role: Annotated[str | None, Query(max_length=40, description="Only tasks of this role")] = None,
+        agency: Annotated[str | None, Query(max_length=60, description="Only tasks of this agency")] = None,
+        stage: Annotated[str | None, Query(max_length=40, description="Only tasks in this stage")] = None,
+        after: Annotated[str | None, Query(max_length=200, description="`next` of the page before")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000, description="Tasks per page")] = 100,
     ) -> dict[str, Any]:
-        """Open tasks, soonest due first; read from the tables themselves, so never stale."""
-        due, task_id = AFTER.decode(after) if after else FRONT
+        """Open tasks, soonest due first; tasks without a due time come last. Never stale: read from the tables."""
+        due, task_id = AFTER.decode(after) if after else FIRST_PAGE
         roles, stages = [role] if role else list(OFFICERS), [stage] if stage else list(TASK_STAGES)
         wanted = (roles, stages, NO_DUE_TIME if due is None else due, task_id, limit)
         if agency:
@@ -70,7 +69,7 @@ def router(app: WorkflowApp) -> APIRouter:
             rows = await app.service.pool().fetch(OF_ALL, *wanted)
         missing = await _list_missing(app, {row["waiting_for"] for row in rows if row["waiting_for"]})
         following = AFTER.encode((rows[-1]["due_at"], rows[-1]["task_id"])) if rows else None
-        return page([_shown(row, missing) for row in rows], limit, following)
+        return page([_task_row(row, missing) for row in rows], limit, following)
 
     @routes.post(
         "/{task_id}/start",
@@ -78,7 +77,7 @@ def router(app: WorkflowApp) -> APIRouter:
         openapi_extra=describe(body=TaskStart, problems=commands.START_PROBLEMS),
     )
     async def start_task(request: Request, caller: Officer, task_id: UUID) -> dict[str, Any]:
-        """Take a task up: it has a holder from now on."""
+        """Take a task up. It then has a holder and a new version; nobody else can take it up."""
         start = await read_model(request, TaskStart)
         return await commands.start(app, caller, task_id, version=start.version)
 
@@ -88,7 +87,7 @@ def router(app: WorkflowApp) -> APIRouter:
         openapi_extra=describe(body=TaskCompletion, problems=commands.COMPLETE_PROBLEMS),
     )
     async def complete_task(request: Request, caller: Officer, task_id: UUID) -> dict[str, Any]:
-        """End a task with one of its outcomes."""
+        """End a task with one of its outcomes. When it is refused, nothing has changed."""
         completion = await read_model(request, TaskCompletion)
         return await commands.complete(app, caller, task_id, completion)
 
@@ -99,7 +98,10 @@ def router(app: WorkflowApp) -> APIRouter:
         openapi_extra=describe(body=BulkCompletion),
     )
     async def complete_tasks(request: Request, caller: Officer) -> dict[str, Any]:
-        """End many tasks, each by itself: one that is refused changes nothing for the others."""
+        """End many tasks, each in a transaction of its own. One that is refused does not affect the others.
+
+        The `code` of an item is one of those that `POST /v1/tasks/{task_id}/complete` answers.
+        """
         bulk = await read_model(request, BulkCompletion)
         states: list[dict[str, Any]] = []
         for item in bulk.items:
@@ -114,23 +116,24 @@ def router(app: WorkflowApp) -> APIRouter:
     return routes
 
 
-def _shown(row: Any, missing: frozenset[str]) -> dict[str, Any]:
+def _task_row(row: Any, missing: frozenset[str]) -> dict[str, Any]:
+    """The fields of `models.TaskRow`. `missing`: the needs that the stock cannot meet."""
     return {
         **dict(row),
-        "outcomes": _outcomes(row["outcomes"]),
+        "outcomes": _parse_outcomes(row["outcomes"]),
         "waiting_for": row["waiting_for"] if row["waiting_for"] in missing else None,
     }
 
 
 @lru_cache(maxsize=64)
-def _outcomes(stored: bytes) -> list[dict[str, Any]]:
-    """There are as many different ones as there are kinds of tasks."""
+def _parse_outcomes(stored: bytes) -> list[dict[str, Any]]:
+    """Cached, because there are only as many different texts as there are kinds of tasks."""
     outcomes: list[dict[str, Any]] = orjson.loads(stored)
     return outcomes
 
 
 async def _list_missing(app: WorkflowApp, needs: set[str]) -> frozenset[str]:
-    """Of what tasks need (`blanks:<kind>`), that of which there is none in stock."""
+    """Those of the `needs` of tasks (`blanks:<kind>`) that the stock cannot meet."""
     if not needs:
         return frozenset()
     rows = await app.service.pool().fetch(

@@ -1,4 +1,4 @@
-"""Workflow's application on a real database, told of submissions and answers as if a broker had brought them."""
+"""Workflow's application on a real database, without a broker: tests hand it the events that one would bring."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 PACKAGES = ("shared", "services.workflow")
 
 
-def nobody() -> KafkaSettings:
-    """A broker that is not there."""
+def no_broker() -> KafkaSettings:
+    """The settings of a broker that does not exist."""
     return KafkaSettings(f"127.0.0.1:{free_port()}", "tansu")
 
 
@@ -45,7 +45,7 @@ class Desk:
     """Workflow without a process: its routes, its rules and its tables. It is nine on Wednesday 27 August 2025."""
 
     def __init__(self, pool: Pool) -> None:
-        env = settings_of("workflow", "postgresql://nowhere", nobody(), free_port())
+        env = settings_of("workflow", "postgresql://nowhere", no_broker(), free_port())
         settings = {name.removeprefix("HOSO_").lower(): value for name, value in env.items()}
         self.app = WorkflowApp(WorkflowSettings.model_validate(settings))
         self.service, self.pool = self.app.service, pool
@@ -57,10 +57,10 @@ class Desk:
         self.set_clock("2025-08-27T09:00:00+07:00")
 
     def set_clock(self, text: str) -> None:
-        """From now on it is this moment in the centre, and a second later a second later."""
+        """Set office time. It goes on at the speed of wall time."""
         self.service.office = OfficeClock.of(datetime.fromisoformat(text), time.time(), 1.0)
 
-    # What the broker brings.
+    # What a broker brings.
 
     def submission(self, code: str, dossier_id: UUID | None = None, **changed: Any) -> tuple[UUID, Record]:
         dossier_id = dossier_id or new_id()
@@ -77,16 +77,16 @@ class Desk:
         await self.consumer.apply([brought])
         return dossier_id
 
-    async def hear(self, dossier_id: UUID, fact: Fact) -> None:
+    async def receive(self, dossier_id: UUID, fact: Fact) -> None:
         await self.consumer.apply([self.record(dossier_id, fact)])
 
     # What people do.
 
     async def call(self, method: str, path: str, role: str = "counter", body: Any = None, **headers: str) -> Any:
-        said = {"Authorization": f"Bearer {TOKENS[role]}", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        sent = {"Authorization": f"Bearer {TOKENS[role]}", **{k.replace("_", "-"): v for k, v in headers.items()}}
         if body is None:
-            return await self.http.request(method, path, headers=said)
-        return await self.http.request(method, path, headers=said, json=body)
+            return await self.http.request(method, path, headers=sent)
+        return await self.http.request(method, path, headers=sent, json=body)
 
     async def get(self, path: str, role: str = "counter") -> Any:
         answer = await self.call("GET", path, role)
@@ -103,11 +103,11 @@ class Desk:
         assert len(rows) == 1, f"{len(rows)} tasks in {stage}"
         return rows[0]
 
-    async def complete(self, task: dict[str, Any], outcome: str | None = None, **said: Any) -> Any:
-        """The answer to completing it: forward, with its own role and version, unless told otherwise."""
+    async def complete(self, task: dict[str, Any], outcome: str | None = None, **more: Any) -> Any:
+        """Complete a task: forward, by its own role, with its own version, unless `more` says otherwise."""
         forward = next(row["code"] for row in task["outcomes"] if row["forward"])
-        role, officer = said.pop("role", task["role"]), said.pop("officer", "")
-        body = {"outcome": outcome or forward, "version": task["version"], **said}
+        role, officer = more.pop("role", task["role"]), more.pop("officer", "")
+        body = {"outcome": outcome or forward, "version": task["version"], **more}
         return await self.call("POST", f"/v1/tasks/{task['task_id']}/complete", role, body, x_officer=officer)
 
     async def forward(self, dossier_id: UUID, *stages: str) -> None:
@@ -115,9 +115,10 @@ class Desk:
             answer = await self.complete(await self.task_of(dossier_id, stage))
             assert answer.status_code == 200, answer.text
 
-    # What is there afterwards.
+    # What is stored afterwards.
 
-    async def told(self, dossier_id: UUID, topic: str = "dossier.lifecycle.v1") -> list[str]:
+    async def event_types(self, dossier_id: UUID, topic: str = "dossier.lifecycle.v1") -> list[str]:
+        """The types of the dossier's events on a topic, in order; their sequences have no gaps."""
         rows = await self.pool.fetch(
             "select type, sequence from events where dossier_id = $1 and topic = $2::text::topic order by lane, id",
             dossier_id,
@@ -126,14 +127,14 @@ class Desk:
         assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
         return [row["type"] for row in rows]
 
-    async def fact(self, dossier_id: UUID, type: str) -> dict[str, Any]:
-        """The last fact of this type, with its id."""
+    async def last_event(self, dossier_id: UUID, type: str) -> dict[str, Any]:
+        """The data of the dossier's last event of this type, with its `ce_id`."""
         row = await self.pool.fetchrow(
             "select ce_id, data from events where dossier_id = $1 and type = $2 order by id desc limit 1",
             dossier_id,
             type,
         )
-        assert row is not None, f"{type} was not told"
+        assert row is not None, f"{type} was not published"
         return {**json.loads(row["data"]), "ce_id": row["ce_id"]}
 
     async def put_blanks(self, kind: str, first: int, last: int) -> Any:
@@ -160,24 +161,24 @@ class Desk:
 
 @pytest_asyncio.fixture
 async def desk(make_pool: MakePool) -> AsyncIterator[Desk]:
-    """Workflow with the procedures that come with it, and nothing else."""
-    made = Desk(await make_pool(*PACKAGES, size=16))
-    await seed(made.app)
-    yield made
-    await made.http.aclose()
+    """Workflow with the shipped procedures, and without dossiers."""
+    new = Desk(await make_pool(*PACKAGES, size=16))
+    await seed(new.app)
+    yield new
+    await new.http.aclose()
 
 
 def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
-    """The body of a refusal, which is a problem in both languages."""
+    """Check that the answer is this problem, in both languages. Returns its body."""
     assert answer.status_code == status, f"{answer.status_code} {answer.text}"
     assert answer.headers["content-type"] == "application/problem+json"
-    said: dict[str, Any] = answer.json()
-    assert said["code"] == code
-    assert said["status"] == status
-    assert said["detail"]
-    assert said["detail_en"]
-    assert said["detail"] != said["detail_en"]
-    return said
+    body: dict[str, Any] = answer.json()
+    assert body["code"] == code
+    assert body["status"] == status
+    assert body["detail"]
+    assert body["detail_en"]
+    assert body["detail"] != body["detail_en"]
+    return body
 
 
 __all__ = ["AGENCY", "Desk", "desk", "problem"]

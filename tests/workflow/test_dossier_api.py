@@ -1,4 +1,4 @@
-"""One dossier over HTTP: what officers see, what the citizen with the secret sees, and nobody else."""
+"""One dossier over HTTP: what officers see, and what the citizen with the secret sees."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ async def test_the_citizen_sees_code_status_due_date_and_no_person(desk: Desk) -
     by_id = await desk.http.get(f"/v1/track/{dossier_id}?secret={secret(desk, dossier_id)}")
     assert by_code.status_code == 200
     assert by_code.json() == by_id.json()
-    said = by_code.json()
-    assert said.keys() == {"dossier_code", "state", "status", "due_at", "timeline"}
-    assert (said["dossier_code"], said["status"]) == (code, 4)
+    tracked = by_code.json()
+    assert tracked.keys() == {"dossier_code", "state", "status", "due_at", "timeline"}
+    assert (tracked["dossier_code"], tracked["status"]) == (code, 4)
     assert "specialist" not in by_code.text
 
 
@@ -78,12 +78,12 @@ async def test_the_result_is_an_object_that_the_later_steps_keep(desk: Desk) -> 
     await desk.forward(dossier_id, "appraisal", "approval", "issuing")
     result = (await desk.get(f"/v1/dossiers/{dossier_id}"))["result"]
     assert RESULT.items() <= result.items()
-    signed = await desk.fact(dossier_id, "ResultSigned")
+    signed = await desk.last_event(dossier_id, "ResultSigned")
     assert (signed["signed_as"], signed["signature"]) == ("KT.", "wet")
     assert "Nguyễn" not in str(signed)
 
 
-async def test_a_result_that_is_none_is_refused_and_nothing_stored(desk: Desk) -> None:
+async def test_a_result_that_is_not_valid_is_refused_and_nothing_is_stored(desk: Desk) -> None:
     dossier_id = await desk.submit(COPIES)
     path = f"/v1/dossiers/{dossier_id}/result"
     for wrong in ({"signature": "stamp"}, {"signed_as": "XX"}, {"number": ""}, {"sha256": "x"}, {"colour": "red"}):
@@ -145,7 +145,7 @@ async def test_the_scan_of_a_wet_signature_may_come_after_the_hand_over_and_noth
         problem(await desk.call("PUT", path, "counter", {**RESULT, **wrong}), 409, "already-ended")
     scanned = {**RESULT, **SCAN}
     assert (await desk.call("PUT", path, "counter", scanned)).json() == scanned
-    assert (await desk.call("PUT", path, "counter", scanned)).status_code == 200, "said twice it changes nothing"
+    assert (await desk.call("PUT", path, "counter", scanned)).status_code == 200, "put twice, it changes nothing"
     problem(await desk.call("PUT", path, "counter", {**scanned, "sha256": "1" * 64}), 409, "already-ended")
     problem(await desk.call("PUT", path, "counter", RESULT), 409, "already-ended")
 
@@ -172,7 +172,7 @@ async def test_a_refused_dossier_takes_no_scan(desk: Desk) -> None:
     problem(await desk.call("PUT", path, "counter", {**RESULT, **SCAN}), 409, "already-ended")
 
 
-async def test_what_a_result_says_is_stripped_and_blank_is_nothing(desk: Desk) -> None:
+async def test_spaces_around_the_texts_of_a_result_are_removed_and_a_blank_text_is_refused(desk: Desk) -> None:
     dossier_id = await desk.submit(BIRTH)
     path = f"/v1/dossiers/{dossier_id}/result"
     for name in ("number", "book", "signed_by"):
@@ -187,7 +187,7 @@ async def test_the_compacted_state_is_the_dossier_as_it_is_now(desk: Desk) -> No
     [record] = await state_records.builder(desk.service.office)(desk.pool, [dossier_id])
     state = json.loads(record.value)
     assert (state["state"], state["national_status"]) == ("returned", 10)
-    assert state["as_of_sequence"] == len(await desk.told(dossier_id))
+    assert state["as_of_sequence"] == len(await desk.event_types(dossier_id))
     assert "sealed" not in str(record.value)
 
 
@@ -203,7 +203,7 @@ async def test_a_state_record_is_as_it_is_documented(desk: Desk) -> None:
     assert headers["ce_id"] != dict(again.headers)["ce_id"]
     assert state["due_at"].endswith("+07:00")
     assert state["office_at"].endswith("+07:00")
-    received = await desk.fact(dossier_id, "DossierReceived")
+    received = await desk.last_event(dossier_id, "DossierReceived")
     assert state["due_at"] == received["due_at"]
 
 
@@ -216,7 +216,7 @@ async def test_codes_run_by_agency_and_day(desk: Desk) -> None:
     assert codes == ["A1-250827-0001", "A1-250827-0002", "A2-250827-0001", "A1-250828-0001"]
 
 
-async def test_what_is_read_after_midnight_has_the_code_of_the_day_it_was_filed(desk: Desk) -> None:
+async def test_a_submission_read_after_midnight_has_the_code_of_the_day_it_was_filed(desk: Desk) -> None:
     late, brought = desk.submission(COPIES)
     early = await desk.submit(COPIES)
     desk.set_clock("2025-08-28T00:10:00+07:00")

@@ -1,4 +1,4 @@
-"""The public events over HTTP: every one once, in order per dossier, however many write and read at once."""
+"""The public events over HTTP: each one once, in order per dossier, however many write and read at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def following(answer: Any) -> str:
 
 
 async def read_all(desk: Desk, address: str = "/v1/events?limit=1000") -> tuple[list[dict[str, Any]], str]:
-    """Until a page is empty; the events and where to go on."""
+    """Read until a page is empty. Returns the events and the next address."""
     found: list[dict[str, Any]] = []
     while True:
         answer = await desk.call("GET", address, "system")
@@ -58,7 +58,7 @@ async def test_a_page_is_a_batch_of_cloud_events_and_the_link_goes_on(desk: Desk
     assert second["type"] == "vn.hoso.DossierReceived.v1"
 
 
-async def test_the_cursor_is_there_even_when_nothing_is(desk: Desk) -> None:
+async def test_the_link_is_there_even_when_the_page_is_empty(desk: Desk) -> None:
     answer = await desk.call("GET", "/v1/events", "system")
     assert answer.json() == []
     dossier_id = await desk.submit(COPIES)
@@ -66,7 +66,7 @@ async def test_the_cursor_is_there_even_when_nothing_is(desk: Desk) -> None:
     assert {event["subject"] for event in events} == {str(dossier_id)}
 
 
-async def test_only_public_facts_are_in_it(desk: Desk) -> None:
+async def test_only_public_events_are_in_the_feed(desk: Desk) -> None:
     await desk.submit(BIRTH)
     events, _ = await read_all(desk)
     assert [event["type"].split(".")[2] for event in events] == [
@@ -91,7 +91,7 @@ async def test_any_page_size_meets_every_event_once(desk: Desk) -> None:
         assert len(paged) == len(whole) == 60
 
 
-async def test_a_reader_who_waits_hears_of_it_when_it_happens(desk: Desk) -> None:
+async def test_a_waiting_reader_gets_an_event_as_soon_as_it_is_stored(desk: Desk) -> None:
     _, address = await read_all(desk)
     asking = asyncio.create_task(desk.call("GET", f"{address}&wait=20", "system"))
     await asyncio.sleep(0)
@@ -107,22 +107,22 @@ async def test_nothing_is_skipped_while_many_write(desk: Desk) -> None:
             await desk.forward(dossier_id, "return")
 
     writers = [asyncio.create_task(write()) for _ in range(5)]
-    address, heard = "/v1/events?limit=5", []
+    address, read = "/v1/events?limit=5", []
     while not all(writer.done() for writer in writers):
         answer = await desk.call("GET", address, "system")
-        heard += answer.json()
+        read += answer.json()
         address = following(answer)
     await asyncio.gather(*writers)
     rest, _ = await read_all(desk, address)
-    heard += rest
-    check_order(heard)
+    read += rest
+    check_order(read)
     there = await desk.pool.fetchval("select count(*) from events where topic = $1::text::topic", LIFECYCLE)
-    assert len(heard) == len({event["id"] for event in heard}) == there == 150
+    assert len(read) == len({event["id"] for event in read}) == there == 150
 
 
 @pytest.mark.parametrize("same_lane", [True, False], ids=["in-the-same-lane", "in-another-lane"])
 async def test_an_event_whose_transaction_ends_late_is_not_passed_over(desk: Desk, same_lane: bool) -> None:
-    """It took its id first and commits last. In its lane nobody may be before it; of other lanes it knows nothing."""
+    """It takes its id first and commits last. In its lane no other may commit before it; other lanes do not matter."""
     late = uuid4()
     there = lane_of(str(late))
     early = next(found for found in iter(uuid4, None) if (lane_of(str(found)) == there) is same_lane)
@@ -130,7 +130,7 @@ async def test_an_event_whose_transaction_ends_late_is_not_passed_over(desk: Des
     def withdrawn(dossier_id: UUID) -> Outgoing:
         return Outgoing(dossier_id, 1, WITHDRAWN, new_id(), new_id())
 
-    async def tell() -> None:
+    async def publish_early() -> None:
         async with desk.pool.acquire() as tx, tx.transaction():
             await publish(tx, [withdrawn(early)])
 
@@ -141,9 +141,9 @@ async def test_an_event_whose_transaction_ends_late_is_not_passed_over(desk: Des
 
     async with desk.pool.acquire() as tx, tx.transaction():
         await publish(tx, [withdrawn(late)])
-        telling = asyncio.create_task(tell())
-        await wait_until(lambda: telling.done() or waits())
+        publishing = asyncio.create_task(publish_early())
+        await wait_until(lambda: publishing.done() or waits())
         before, address = await read_all(desk)
-    await telling
+    await publishing
     after, _ = await read_all(desk, address)
     assert {event["subject"] for event in [*before, *after]} == {str(late), str(early)}

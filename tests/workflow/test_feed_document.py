@@ -1,4 +1,4 @@
-"""docs/feed.md is true: its reader runs against the real feed, its sample is a fact, its errors are answered."""
+"""docs/feed.md is true: its reader runs against the real feed, its sample is an event, its errors are answered."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ async def test_the_errors_of_the_document_are_those_that_are_answered(desk: Desk
         (int(status), code) for status, code in re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \|", PAGE, re.MULTILINE)
     }
     asked = {"?after=x": "system", "": "", "?limit=0": "system", "?limit=1001": "system", "?wait=31": "system"}
+    asked |= {"?types=DossierReceived": "system", "?agency=H44.XXX": "system"}
     answered = set()
     for query, role in asked.items():
         headers = {"Authorization": f"Bearer {TOKENS[role]}"} if role else {}

@@ -128,7 +128,7 @@ def check(centre: Centre) -> None:
 
 
 def is_counted(task: Task) -> bool:
-    """Whether the board counts it: each for one dossier (`stages.queries.STANDING`)."""
+    """Whether the board counts it: each for one dossier (`stages.queries.OPEN_TASKS`)."""
     return task.role is None or task.stage not in MACHINE
 
 

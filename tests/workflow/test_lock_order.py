@@ -1,4 +1,4 @@
-"""What a transaction of workflow locks, and in which order: who waits for one holds nothing of what comes behind it."""
+"""The order in which a transaction of workflow locks: while it waits for one lock, it holds none of the later ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIRST_BLANKS = "select 1 from blanks order by kind, serial_from limit 1 for upda
 
 
 async def list_free(desk: Desk) -> list[int]:
-    """How many dossiers, counters and boxes of blanks nobody has locked."""
+    """How many dossiers, counters and boxes of blanks are not locked."""
     count = "select count(*) from (select 1 from {} for update skip locked) found"
     tables = ("dossiers", "code_counters where agency like 'H44.0%'", "blanks")
     return [await desk.pool.fetchval(count.format(table)) for table in tables]

@@ -72,17 +72,19 @@ async def test_a_dossier_keeps_the_version_in_force_when_it_was_received(desk: D
     shown = await desk.get(f"/v1/dossiers/{waiting}")
     assert (shown["procedure_version"], shown["fee"]) == (2, 7_000)
     await desk.forward(before, "return")
-    assert (await desk.fact(before, "ResultReturned"))["procedure_version"] == 1
+    assert (await desk.last_event(before, "ResultReturned"))["procedure_version"] == 1
 
 
 async def test_a_version_with_a_later_first_day_waits_for_it_and_is_told_again_then(desk: Desk) -> None:
     document = await desk.get(f"/v1/procedures/{COPIES}")
     coming = {**document, "valid_from": "2025-09-01", "fee": {"per_case": 7_000}}
     assert (await put(desk, coming)).json()["version"] == 2
-    assert (await put(desk, coming)).json()["version"] == 2, "said twice it is no third version"
+    assert (await put(desk, coming)).json()["version"] == 2, "put twice, it is no third version"
     assert await desk.get(f"/v1/procedures/{COPIES}") == document
-    assert (await put(desk, document)).json() == document, "what stands today put back does not call off what comes"
-    assert await published(desk, COPIES) == [1, 2, 1], "whoever hears only the last must hear what stands"
+    assert (await put(desk, document)).json() == document, (
+        "putting the version in force back does not cancel the coming one"
+    )
+    assert await published(desk, COPIES) == [1, 2, 1], "the last record must be the version in force"
     today = await desk.submit(COPIES, copies=1)
     waiting = await desk.submit(COPIES, copies=1, channel="post", caller_role="system")
     assert (await desk.get(f"/v1/dossiers/{today}"))["procedure_version"] == 1
@@ -161,8 +163,8 @@ async def test_an_example_that_intake_would_refuse_is_refused_with_its_reasons(d
         ({"components": [{**row, "kinds": ["copy"]} for row in document["components"]]}, "example/components/0/kind",
          "component-kind-not-allowed"),
     ):  # fmt: skip
-        said = problem(await put(desk, {**document, **wrong}), 422, "invalid")
-        rows = {row["field"]: row for row in said["errors"]}
+        refusal = problem(await put(desk, {**document, **wrong}), 422, "invalid")
+        rows = {row["field"]: row for row in refusal["errors"]}
         assert rows[field]["code"] == code, wrong
         assert rows[field]["vi"]
         assert rows[field]["en"]
@@ -182,8 +184,8 @@ async def test_a_rule_takes_no_text_for_a_number_and_no_number_for_a_date(desk: 
         ("/v1/blanks", {**box, "serial_from": True}),
         ("/v1/blanks", {**box, "serial_to": 20.0}),
     ):
-        said = problem(await desk.call("PUT", path, "ops", body), 422, "invalid")
-        assert all(row["vi"] and row["en"] for row in said["errors"])
+        refusal = problem(await desk.call("PUT", path, "ops", body), 422, "invalid")
+        assert all(row["vi"] and row["en"] for row in refusal["errors"])
     assert await published(desk, COPIES) == [1]
     assert await desk.get("/v1/calendar") == calendar
     assert (await desk.get("/v1/blanks"))["items"] == []
@@ -191,8 +193,8 @@ async def test_a_rule_takes_no_text_for_a_number_and_no_number_for_a_date(desk: 
 
 async def test_a_broken_rule_says_which_in_both_languages(desk: Desk) -> None:
     document = await desk.get(f"/v1/procedures/{BIRTH}")
-    said = problem(await put(desk, {**document, "steps": [], "same_visit": True}), 422, "invalid")
-    row = {key: said["errors"][0][key] for key in ("code", "vi", "en")}
+    refusal = problem(await put(desk, {**document, "steps": [], "same_visit": True}), 422, "invalid")
+    row = {key: refusal["errors"][0][key] for key in ("code", "vi", "en")}
     assert row == {
         "code": "rule",
         "vi": "Thủ tục trả ngay không chờ số được.",
@@ -218,7 +220,7 @@ async def test_while_it_is_record_only_a_submission_is_recorded_and_counted_with
         None,
         None,
     )
-    assert (await desk.fact(dossier_id, "DossierRecorded"))["waiting_for"] == "record_only"
+    assert (await desk.last_event(dossier_id, "DossierRecorded"))["waiting_for"] == "record_only"
     assert await desk.tasks() == []
     [row] = (await desk.get("/v1/stages"))["recorded_only"]
     assert (row["procedure_code"], row["waiting"]) == (BUSINESS, 1)
@@ -226,7 +228,7 @@ async def test_while_it_is_record_only_a_submission_is_recorded_and_counted_with
     assert row["oldest_since"]
     group = shipped()[BUSINESS].group
     assert await desk.metric("dossier_recorded_only", procedure_group=group) == 1
-    await desk.hear(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
+    await desk.receive(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
     assert await desk.metric("dossier_recorded_only", procedure_group=group) == 0
 
 
@@ -235,11 +237,11 @@ async def test_while_it_is_record_only_what_waits_at_reception_is_not_received_e
     await desk.set_mode(COPIES, "record_only")
     tasks = [await desk.task_of(dossier_id, "reception") for dossier_id in waiting]
     problem(await desk.complete(tasks[0]), 409, "procedure-record-only")
-    assert await desk.told(waiting[0]) == ["DossierRecorded"]
+    assert await desk.event_types(waiting[0]) == ["DossierRecorded"]
     assert (await desk.complete(tasks[0], "not_accepted", note="Sai thẩm quyền")).status_code == 200
     await desk.set_mode(COPIES, "open")
-    assert (await desk.complete(tasks[1])).status_code == 200, "opening: its turn does not depend on the queue"
-    while await opening._receive_some(desk.app, COPIES):
+    assert (await desk.complete(tasks[1])).status_code == 200, "while opening, reception does not wait for the queue"
+    while await opening._receive_batch(desk.app, COPIES):
         pass
     assert (await desk.complete(tasks[2])).status_code == 200
 
@@ -250,10 +252,10 @@ async def test_opening_receives_the_queue_oldest_first_and_newcomers_behind(desk
     desk.set_clock("2025-08-28T08:00:00+07:00")
     await desk.set_mode(BUSINESS, "open")
     assert (await desk.get(f"/v1/procedures/{BUSINESS}"))["intake_mode"] == "open"
-    assert await opening._receive_some(desk.app, BUSINESS)
+    assert await opening._receive_batch(desk.app, BUSINESS)
     newcomer = await desk.submit(BUSINESS)
     assert (await desk.get(f"/v1/dossiers/{newcomer}"))["state"] == "recorded"
-    while await opening._receive_some(desk.app, BUSINESS):
+    while await opening._receive_batch(desk.app, BUSINESS):
         pass
     codes = [(await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"] for dossier_id in [*queue, newcomer]]
     assert codes == [f"H44.XXX-250828-{n:04d}" for n in range(1, 7)]
@@ -265,9 +267,9 @@ async def test_a_procedure_closed_again_while_its_queue_is_received_stops_there(
     monkeypatch.setattr(opening, "BATCH", 1)
     queue = await recorded(desk, 3)
     await desk.set_mode(BUSINESS, "open")
-    assert await opening._receive_some(desk.app, BUSINESS)
+    assert await opening._receive_batch(desk.app, BUSINESS)
     await desk.set_mode(BUSINESS, "record_only")
-    assert not await opening._receive_some(desk.app, BUSINESS)
+    assert not await opening._receive_batch(desk.app, BUSINESS)
     states = [(await desk.get(f"/v1/dossiers/{dossier_id}"))["state"] for dossier_id in queue]
     assert states == ["in_progress", "recorded", "recorded"]
 
@@ -276,12 +278,12 @@ async def test_a_procedure_closed_again_while_its_queue_is_received_skips_no_cod
     monkeypatch.setattr(opening, "BATCH", 1)
     await recorded(desk, 3)
     await desk.set_mode(BUSINESS, "open")
-    assert await opening._receive_some(desk.app, BUSINESS)
-    rows = await opening._list_recorded(desk.pool, BUSINESS, [])
+    assert await opening._receive_batch(desk.app, BUSINESS)
+    rows = await opening._list_recorded(desk.pool, BUSINESS, skip=[])
     await desk.set_mode(BUSINESS, "record_only")
     assert not await opening._receive(desk.app, BUSINESS, rows)
     await desk.set_mode(BUSINESS, "open")
-    while await opening._receive_some(desk.app, BUSINESS):
+    while await opening._receive_batch(desk.app, BUSINESS):
         pass
     codes = await desk.pool.fetch("select dossier_code from dossiers order by dossier_code")
     assert [row[0][-4:] for row in codes] == ["0001", "0002", "0003"]
@@ -290,36 +292,36 @@ async def test_a_procedure_closed_again_while_its_queue_is_received_skips_no_cod
 async def test_a_procedure_closed_again_with_nothing_left_to_receive_stays_closed(desk: Desk) -> None:
     await desk.set_mode(BUSINESS, "open")
     await desk.set_mode(BUSINESS, "record_only")
-    assert not await opening._receive_some(desk.app, BUSINESS)
+    assert not await opening._receive_batch(desk.app, BUSINESS)
     assert (await desk.get(f"/v1/procedures/{BUSINESS}"))["intake_mode"] == "record_only"
 
 
 async def test_nobody_is_left_between_the_end_of_the_queue_and_the_opening(desk: Desk) -> None:
-    """Who is being recorded while the queue ends is waited for, and received before the procedure is open."""
+    """A dossier that is being recorded while the queue ends is waited for, and received before the procedure opens."""
     await desk.set_mode(BUSINESS, "open")
     dossier_id, brought = desk.submission(BUSINESS)
     async with desk.pool.acquire() as tx:
         async with tx.transaction():
-            work = await store.open_unit(tx, desk.app, [dossier_id], Needs(procedures=[BUSINESS]))
-            assert work.modes[BUSINESS] == "opening"
-            receiving = asyncio.create_task(opening._receive_some(desk.app, BUSINESS))
+            unit = await store.open_unit(tx, desk.app, [dossier_id], Needs(procedures=[BUSINESS]))
+            assert unit.modes[BUSINESS] == "opening"
+            receiving = asyncio.create_task(opening._receive_batch(desk.app, BUSINESS))
 
             async def is_waiting() -> bool:
                 return bool(await desk.pool.fetchval("select 1 from pg_locks where not granted limit 1"))
 
             await wait_until(is_waiting)
-            handlers.on_dossier_submitted(work, parse(brought))
+            handlers.on_dossier_submitted(unit, parse(brought))
             writes = Writes()
-            await publish(tx, await work.save(tx, writes), writes)
+            await publish(tx, await unit.save(tx, writes), writes)
         assert await asyncio.wait_for(receiving, 10)
     assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "opening"
-    while await opening._receive_some(desk.app, BUSINESS):
+    while await opening._receive_batch(desk.app, BUSINESS):
         pass
     assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["dossier_code"]
     assert await desk.pool.fetchval("select intake_mode from intake_modes where code = $1", BUSINESS) == "open"
 
 
-async def test_the_calendar_is_replaced_whole_and_the_next_due_date_knows(desk: Desk) -> None:
+async def test_the_calendar_is_replaced_as_a_whole_and_due_dates_follow_it(desk: Desk) -> None:
     asked = "/v1/due?procedure=1.004873&received=2026-01-08T10:00:00%2B07:00"
     before = await desk.get(asked)
     assert before["due_at"].startswith("2026-01-12")
@@ -335,14 +337,14 @@ async def test_the_calendar_is_replaced_whole_and_the_next_due_date_knows(desk: 
     assert await desk.get("/v1/calendar") == changed
 
 
-async def test_a_due_date_needs_a_moment_with_a_zone_and_a_known_procedure(desk: Desk) -> None:
-    for moment, status, code in (
+async def test_a_due_date_needs_a_time_with_a_zone_and_a_known_procedure(desk: Desk) -> None:
+    for received, status, code in (
         ("2026-01-08T10:00:00", 422, "bad-moment"),
         ("1800-01-08T10:00:00Z", 422, "bad-moment"),
         ("9999-12-31T23:59:59-12:00", 422, "bad-moment"),
         ("yesterday", 422, "invalid"),
     ):
-        problem(await desk.call("GET", f"/v1/due?procedure={BIRTH}&received={moment}"), status, code)
+        problem(await desk.call("GET", f"/v1/due?procedure={BIRTH}&received={received}"), status, code)
     problem(await desk.call("GET", "/v1/due?procedure=9.9&received=2026-01-08T10:00:00Z"), 404, "unknown-procedure")
 
 
@@ -367,13 +369,13 @@ async def test_boxes_are_paged_and_each_is_met_once(desk: Desk) -> None:
     for kind in ("land_certificate", "another_kind"):
         for first in (9, 100, 1000):
             await desk.put_blanks(kind, first, first + 5)
-    met, after = [], ""
+    seen, after = [], ""
     while after is not None:
         page = await desk.get(f"/v1/blanks?limit=2&after={after}")
-        met += [(box["kind"], box["serial_from"]) for box in page["items"]]
-        assert len(met) <= 6, "the pages come to an end"
+        seen += [(box["kind"], box["serial_from"]) for box in page["items"]]
+        assert len(seen) <= 6, "the pages come to an end"
         after = page["next"]
-    assert met == [(kind, first) for kind in ("another_kind", "land_certificate") for first in (9, 100, 1000)]
+    assert seen == [(kind, first) for kind in ("another_kind", "land_certificate") for first in (9, 100, 1000)]
 
 
 async def test_of_many_boxes_that_overlap_entered_at_once_one_is_kept(desk: Desk) -> None:

@@ -7,8 +7,9 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from services.workflow.stages import figures, queries
-from services.workflow.tasks_api import FRONT, OF_AGENCY, OF_ALL, OFFICERS, TASK_STAGES
+from services.workflow.stages import figures
+from services.workflow.tables import TASK_STAGES
+from services.workflow.tasks_api import FIRST_PAGE, OF_AGENCY, OF_ALL, OFFICERS
 from shared.clock import wall_now
 from shared.contract.events import (
     IdCheckAnswered,
@@ -25,7 +26,7 @@ from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES
 
 
 async def grow_old(desk: Desk, stage: str, seconds: float) -> None:
-    """What stands in a stage came so many seconds earlier."""
+    """Let the tasks in a stage be so many seconds older."""
     await desk.pool.execute(
         "update tasks set entered_at = entered_at - $2::interval, entered_office_at = entered_office_at - $2::interval"
         " where stage = $1 and state <> 'closed'",
@@ -39,17 +40,17 @@ async def bottleneck(desk: Desk) -> Any:
 
 
 async def test_an_empty_centre_has_every_stage_and_no_bottleneck(desk: Desk) -> None:
-    said = await desk.get("/v1/stages")
-    assert [row["stage"] for row in said["stages"]] == list(STAGES)
-    assert said["bottleneck"] is None
-    assert said["recorded_only"] == []
+    view = await desk.get("/v1/stages")
+    assert [row["stage"] for row in view["stages"]] == list(STAGES)
+    assert view["bottleneck"] is None
+    assert view["recorded_only"] == []
     now = wall_now().timestamp()
     since = await desk.metric("dossier_stage_oldest_waiting_timestamp_seconds", stage="approval")
     assert since is not None
-    assert abs(since - now) < 30, "an empty stage says now, so that a dead refresher grows old"
+    assert abs(since - now) < 30, "the oldest time of an empty stage is now, so that a dead refresher shows"
 
 
-async def test_what_arrives_and_leaves_is_counted_where_it_stands(desk: Desk) -> None:
+async def test_arrivals_and_departures_are_counted_in_their_stage(desk: Desk) -> None:
     dossier_ids = [await desk.submit(BIRTH) for _ in range(3)]
     await desk.forward(dossier_ids[0], "appraisal")
     rows = await desk.figures()
@@ -97,8 +98,8 @@ async def test_two_births_stuck_for_two_days_are_named(desk: Desk) -> None:
     for _ in range(2):
         await desk.submit(BIRTH)
     await grow_old(desk, "id_number", 2 * 86_400)
-    said = await bottleneck(desk)
-    assert (said["stage"], said["why"], said["trend"]) == ("id_number", "registry", "stuck")
+    worst = await bottleneck(desk)
+    assert (worst["stage"], worst["why"], worst["trend"]) == ("id_number", "registry", "stuck")
     assert await desk.metric("dossier_stage_oldest_waiting_seconds", stage="id_number") > 2 * 86_400  # type: ignore[operator] # there
 
 
@@ -110,11 +111,14 @@ async def test_nights_do_not_age_what_waits_for_a_person(desk: Desk) -> None:
     assert 0 < row["oldest_seconds"] <= 2 * 3600
 
 
-async def test_what_an_officer_has_to_settle_is_not_held_against_the_registry(desk: Desk) -> None:
+async def test_the_tasks_of_officers_do_not_count_in_the_registrys_stages(desk: Desk) -> None:
     dossier_id = await desk.submit(BIRTH)
-    number, check = await desk.fact(dossier_id, "IdNumberWanted"), await desk.fact(dossier_id, "IdCheckWanted")
-    await desk.hear(dossier_id, IdNumberRefused(request_key=number["ce_id"], reason="rejected"))
-    await desk.hear(dossier_id, IdCheckAnswered(request_key=check["ce_id"], answer="mismatch"))
+    number, check = (
+        await desk.last_event(dossier_id, "IdNumberWanted"),
+        await desk.last_event(dossier_id, "IdCheckWanted"),
+    )
+    await desk.receive(dossier_id, IdNumberRefused(request_key=number["ce_id"], reason="rejected"))
+    await desk.receive(dossier_id, IdCheckAnswered(request_key=check["ce_id"], answer="mismatch"))
     for stage in ("id_number", "identity_check"):
         await grow_old(desk, stage, 5 * 86_400)
     rows = await desk.figures()
@@ -130,14 +134,14 @@ async def test_what_an_officer_has_to_settle_is_not_held_against_the_registry(de
 async def test_a_dossier_that_has_two_tasks_in_a_stage_is_one_dossier(desk: Desk) -> None:
     for _ in range(2):
         dossier_id = await desk.submit(BIRTH)
-        number = await desk.fact(dossier_id, "IdNumberWanted")
-        await desk.hear(dossier_id, IdNumberDuplicateSuspected(request_key=number["ce_id"]))
+        number = await desk.last_event(dossier_id, "IdNumberWanted")
+        await desk.receive(dossier_id, IdNumberDuplicateSuspected(request_key=number["ce_id"]))
     await grow_old(desk, "id_number", 2 * 86_400)
     row = (await desk.figures())["id_number"]
     assert (row["waiting"], row["arrived"]) == (2, 0)
     assert await desk.metric("dossier_stage_waiting", stage="id_number") == 2
-    said = await desk.get("/v1/stages")
-    assert said["sentence"]["vi"].startswith("Cấp số định danh: 2 hồ sơ")
+    view = await desk.get("/v1/stages")
+    assert view["sentence"]["vi"].startswith("Cấp số định danh: 2 hồ sơ")
     desk.set_clock("2025-08-29T09:00:00+07:00")
     assert await desk.metric("dossier_overdue", stage="id_number") == 2
 
@@ -147,11 +151,12 @@ async def test_missing_blanks_are_the_reason_only_while_there_are_none(desk: Des
     dossier_id = await desk.submit(BUSINESS)
     await desk.forward(dossier_id, "appraisal", "approval")
     desk.set_clock("2025-09-10T09:00:00+07:00")
-    said = await bottleneck(desk)
-    assert (said["stage"], said["why"]) == ("issuing", "blanks:household_business_certificate")
+    worst = await bottleneck(desk)
+    assert (worst["stage"], worst["why"]) == ("issuing", "blanks:household_business_certificate")
     await desk.put_blanks("household_business_certificate", 1, 10)
-    said = await bottleneck(desk)
-    assert (said["stage"], said["why"]) == ("issuing", "officer")
+    worst = await bottleneck(desk)
+    assert (worst["stage"], worst["why"]) == ("issuing", "officer")
+    assert (await desk.get("/v1/stages"))["sentence"]["en"].startswith("Issuing: 1 dossier, the oldest for ")
 
 
 async def test_notices_arrive_leave_and_have_a_trend(desk: Desk) -> None:
@@ -161,31 +166,31 @@ async def test_notices_arrive_leave_and_have_a_trend(desk: Desk) -> None:
     assert (rows["notify"]["arrived"], rows["notify"]["left"], rows["notify"]["waiting"]) == (3, 0, 3)
     assert rows["notify"]["trend"] == "growing"
     for dossier_id in dossier_ids[:2]:
-        wanted = await desk.fact(dossier_id, "NoticeWanted")
+        wanted = await desk.last_event(dossier_id, "NoticeWanted")
         sent = NoticeSent(notice_id=wanted["ce_id"], kind="received", channel="sms")
-        await desk.hear(dossier_id, sent)
-        await desk.hear(dossier_id, sent.model_copy(update={"channel": "email"}))
+        await desk.receive(dossier_id, sent)
+        await desk.receive(dossier_id, sent.model_copy(update={"channel": "email"}))
     rows = await desk.figures()
     assert (rows["notify"]["arrived"], rows["notify"]["left"], rows["notify"]["waiting"]) == (3, 2, 1)
 
 
-async def test_a_notice_whose_first_channel_failed_is_awaited_until_the_next_has_spoken(desk: Desk) -> None:
+async def test_a_notice_whose_first_channel_failed_is_awaited_until_the_next_has_an_outcome(desk: Desk) -> None:
     for outcome in ("sent", "failed"):
         dossier_id = await desk.submit(BIRTH)
-        wanted = await desk.fact(dossier_id, "NoticeWanted")
+        wanted = await desk.last_event(dossier_id, "NoticeWanted")
         failed = NoticeFailed(
             notice_id=wanted["ce_id"], kind="received", channel="sms", reason="no-such-number", next_channel="email"
         )
-        await desk.hear(dossier_id, failed)
+        await desk.receive(dossier_id, failed)
         assert (await desk.figures())["notify"]["waiting"] == 1
         if outcome == "sent":
-            await desk.hear(dossier_id, NoticeSent(notice_id=wanted["ce_id"], kind="received", channel="email"))
+            await desk.receive(dossier_id, NoticeSent(notice_id=wanted["ce_id"], kind="received", channel="email"))
         else:
-            await desk.hear(dossier_id, failed.model_copy(update={"channel": "email", "next_channel": None}))
+            await desk.receive(dossier_id, failed.model_copy(update={"channel": "email", "next_channel": None}))
         assert (await desk.figures())["notify"]["waiting"] == 0
 
 
-async def test_the_relay_arrives_and_leaves_by_what_was_recorded_and_sent(desk: Desk) -> None:
+async def test_arrivals_of_the_relay_are_stored_events_and_departures_are_sent_ones(desk: Desk) -> None:
     before = (await desk.figures())["relay"]
     assert before["left"] == 0
     assert before["arrived"] == before["waiting"] == len(await desk.pool.fetch("select 1 from events"))
@@ -219,7 +224,7 @@ async def test_the_relay_arrives_and_leaves_by_what_was_recorded_and_sent(desk: 
     assert relay["waiting"] == sum(row["count"] for row in rows[len(rows) // 2 :])
 
 
-async def test_a_relay_with_more_batches_than_are_looked_at_is_counted_over_the_time_that_it_has(desk: Desk) -> None:
+async def test_a_busy_relay_is_counted_over_the_time_of_its_last_500_batches(desk: Desk) -> None:
     await desk.pool.execute(
         "insert into sent (lane, from_id, to_id, events, recorded_from, recorded_to, sent_at)"
         " select 3, n, n, 2, at, at, at from (select n, clock_timestamp() - make_interval(secs => 700 - n) as at"
@@ -227,8 +232,8 @@ async def test_a_relay_with_more_batches_than_are_looked_at_is_counted_over_the_
     )
     relay = (await desk.figures())["relay"]
     assert relay["left"] == 2 * 499
-    # 499 batches, one a second: without the bound in time they would be spread over four hours.
-    found = await figures.figures(desk.app)
+    # 499 batches, one per second: without the bound in time they would be counted over four hours.
+    found = await figures.list_figures(desk.app)
     assert 590 < next(row for row in found if row.stage == "relay").counted_s < 610
 
 
@@ -237,7 +242,7 @@ async def test_the_gauges_and_the_verdict_say_the_same(desk: Desk) -> None:
         await desk.submit(code)
     desk.set_clock("2025-08-29T15:00:00+07:00")
     rows = await desk.figures()
-    for stage in queries.OWN:
+    for stage in TASK_STAGES:
         oldest = await desk.metric("dossier_stage_oldest_waiting_seconds", stage=stage)
         target = await desk.metric("dossier_stage_target_seconds", stage=stage)
         assert oldest is not None
@@ -246,10 +251,10 @@ async def test_the_gauges_and_the_verdict_say_the_same(desk: Desk) -> None:
     assert max(rows.values(), key=lambda row: row["score"])["stage"] in HUMAN
 
 
-async def test_a_number_that_came_is_a_wait_of_the_registrys(desk: Desk) -> None:
+async def test_a_number_that_came_counts_as_a_wait_for_the_registry(desk: Desk) -> None:
     dossier_id = await desk.submit(BIRTH)
-    wanted = await desk.fact(dossier_id, "IdNumberWanted")
-    await desk.hear(dossier_id, IdNumberFound(request_key=wanted["ce_id"], sealed_number="sealed"))
+    wanted = await desk.last_event(dossier_id, "IdNumberWanted")
+    await desk.receive(dossier_id, IdNumberFound(request_key=wanted["ce_id"], sealed_number="sealed"))
     row = (await desk.figures())["id_number"]
     assert (row["arrived"], row["left"], row["waiting"]) == (1, 1, 0)
     assert row["wait_p50_s"] is not None
@@ -271,7 +276,7 @@ async def test_a_work_list_is_read_from_an_index_however_much_is_open(desk: Desk
     await desk.pool.execute(MANY)
     await desk.pool.execute("analyze tasks")
     for query, agency in ((OF_ALL, ()), (OF_AGENCY, ("A7",))):
-        plan = await explain(desk, query, list(OFFICERS), list(TASK_STAGES), *FRONT, 100, *agency)
+        plan = await explain(desk, query, list(OFFICERS), list(TASK_STAGES), *FIRST_PAGE, 100, *agency)
         touched = [row for row in nodes(plan) if row.get("Relation Name") == "tasks"]
         assert "Seq Scan" not in {row["Node Type"] for row in touched}
         rows = sum((row["Actual Rows"] + row.get("Rows Removed by Filter", 0)) * row["Actual Loops"] for row in touched)

@@ -10,15 +10,15 @@ from typing import Any
 
 from services.workflow import opening, store, timers
 from services.workflow.publishing import seed
+from services.workflow.stock import AgencyDay
 from services.workflow.store import Needs
-from shared.clock import VIETNAM
 from shared.contract.envelope import new_id
 from shared.contract.events import IdNumberFound, WithdrawalRequested
 from shared.postgres.writes import Writes
 from tests.fixtures.databases import MakePool
 from tests.fixtures.services import TOKENS, ServiceProcess, StartService
 from tests.fixtures.waiting import wait_until
-from tests.workflow.conftest import PACKAGES, Desk, nobody, problem
+from tests.workflow.conftest import PACKAGES, Desk, no_broker, problem
 from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES
 
 
@@ -33,7 +33,7 @@ async def test_consumer_officers_timers_and_rules_never_lock_each_other_out(desk
     births = [await desk.submit(BIRTH, has_personal_id=False) for _ in range(8)]
     for dossier_id in births:
         await desk.forward(dossier_id, "appraisal", "approval", "issuing")
-    wanted = {dossier_id: (await desk.fact(dossier_id, "IdNumberWanted"))["ce_id"] for dossier_id in births}
+    wanted = {dossier_id: (await desk.last_event(dossier_id, "IdNumberWanted"))["ce_id"] for dossier_id in births}
     desk.set_clock("2025-08-28T17:30:00+07:00")
     done = asyncio.Event()
 
@@ -65,7 +65,7 @@ async def test_consumer_officers_timers_and_rules_never_lock_each_other_out(desk
 
     async def hours() -> None:
         while not done.is_set():
-            await timers._fire_some(desk.app)
+            await timers._fire_batch(desk.app)
             await asyncio.sleep(0.01)
 
     async def rulers() -> None:
@@ -77,13 +77,13 @@ async def test_consumer_officers_timers_and_rules_never_lock_each_other_out(desk
                 document |= {"intake_mode": mode, "record_only_reason": "hết phôi", "fee": {"per_case": fee}}
                 answer = await desk.call("PUT", f"/v1/procedures/{BUSINESS}", "ops", document)
                 assert answer.status_code == 200, answer.text
-                await opening._receive_some(desk.app, BUSINESS)
+                await opening._receive_batch(desk.app, BUSINESS)
 
     await asyncio.wait_for(
         asyncio.gather(batches(), officers(), officers(), hours(), rulers(), desk.get("/v1/stages")), 90
     )
     await desk.set_mode(BUSINESS, "open")
-    while await opening._receive_some(desk.app, BUSINESS):
+    while await opening._receive_batch(desk.app, BUSINESS):
         pass
     assert await deadlocks(desk) == 0
     assert await desk.pool.fetchval("select count(*) from parked") == 0
@@ -103,8 +103,8 @@ async def check_tables(desk: Desk, dossiers: int) -> None:
     for row in rows:
         body = json.loads(row["body"])
         assert (body["state"], body["national_status"]) == (row["state"], row["national_status"])
-        told = await desk.told(row["dossier_id"])
-        assert len(told) == row["lifecycle_sequence"]
+        types = await desk.event_types(row["dossier_id"])
+        assert len(types) == row["lifecycle_sequence"]
         open_tasks = await desk.pool.fetch(
             "select task_id from tasks where dossier_id = $1 and state <> 'closed'", row["dossier_id"]
         )
@@ -121,9 +121,11 @@ async def test_rules_changed_while_submissions_come_wait_for_each_other_in_one_o
 
     async def publish() -> None:
         for n in range(12):
-            said = {**document, "fee": {"per_case": 1_000 * (n + 1)}}
-            said["intake_mode"], said["record_only_reason"] = ("open", None) if n % 2 else ("record_only", "hết phôi")
-            assert (await desk.call("PUT", f"/v1/procedures/{COPIES}", "ops", said)).status_code == 200
+            changed = {**document, "fee": {"per_case": 1_000 * (n + 1)}}
+            changed["intake_mode"], changed["record_only_reason"] = (
+                ("open", None) if n % 2 else ("record_only", "hết phôi")
+            )
+            assert (await desk.call("PUT", f"/v1/procedures/{COPIES}", "ops", changed)).status_code == 200
 
     async def submit() -> None:
         for _ in range(12):
@@ -133,7 +135,7 @@ async def test_rules_changed_while_submissions_come_wait_for_each_other_in_one_o
     assert await deadlocks(desk) == 0
 
 
-async def test_an_hour_that_is_moved_while_it_is_fired_is_kept_and_decides_nothing(desk: Desk) -> None:
+async def test_a_timer_that_is_moved_while_it_fires_is_kept_and_decides_nothing(desk: Desk) -> None:
     """Timers have no lock of their own: they are found unlocked, and read again under their dossiers' locks."""
     dossier_id = await desk.submit(BIRTH, has_personal_id=False)
     await desk.forward(dossier_id, "appraisal", "approval", "issuing")
@@ -143,7 +145,7 @@ async def test_an_hour_that_is_moved_while_it_is_fired_is_kept_and_decides_nothi
         async with tx.transaction():
             await tx.execute("select 1 from dossiers where dossier_id = $1 for update", dossier_id)
             await tx.execute("update timers set due_at = due_at + interval '1 day'")
-            firing = asyncio.create_task(timers._fire_some(desk.app))
+            firing = asyncio.create_task(timers._fire_batch(desk.app))
             await wait_until(lambda: desk.pool.fetchval(WAITING))
         assert await asyncio.wait_for(firing, 10) == 1
     assert await desk.pool.fetchval("select due_at from timers") == due_at + timedelta(days=1)
@@ -172,12 +174,12 @@ async def test_a_decision_that_cannot_be_stored_leaves_nothing(desk: Desk, monke
     assert (await desk.complete(task)).status_code == 200
 
 
-async def test_what_came_twice_in_one_batch_or_two_has_one_effect(desk: Desk) -> None:
+async def test_an_event_that_comes_twice_in_one_batch_or_in_two_has_one_effect(desk: Desk) -> None:
     dossier_id, brought = desk.submission(COPIES)
     gone = desk.record(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
     await desk.consumer.apply([brought, brought, gone])
     await desk.consumer.apply([gone, brought])
-    assert await desk.told(dossier_id) == ["DossierRecorded", "DossierReceived", "DossierWithdrawn"]
+    assert await desk.event_types(dossier_id) == ["DossierRecorded", "DossierReceived", "DossierWithdrawn"]
     entered = await desk.metric("dossier_stage_entered_total", stage="return", procedure_group="certification")
     left = await desk.metric("dossier_stage_left_total", stage="return", outcome="withdrawn")
     assert (entered, left) == (1, 1), "a stay that began and ended in one batch is a stay"
@@ -206,7 +208,7 @@ async def test_opening_goes_on_after_a_kill_and_keeps_its_order(
     await desk.consumer.apply(records)
     await desk.set_mode(BUSINESS, "open")
     received = "select count(*) from dossiers where dossier_code is not null"
-    service = await start_service("workflow", dsn, nobody())
+    service = await start_service("workflow", dsn, no_broker())
 
     async def is_under_way() -> bool:
         return bool(await pool.fetchval(received) > 0)
@@ -230,7 +232,7 @@ async def test_the_process_serves_without_a_broker_and_says_so(
     make_pool: MakePool, start_service: StartService
 ) -> None:
     dsn, _ = await make_pool.with_dsn(*PACKAGES)
-    service = await start_service("workflow", dsn, nobody())
+    service = await start_service("workflow", dsn, no_broker())
     async with service.client("counter") as client:
         ready = (await client.get("/readyz")).json()
         assert (ready["status"], ready["broker"]) == ("ready", "connecting")
@@ -257,19 +259,19 @@ async def test_the_process_serves_without_a_broker_and_says_so(
     assert service.stop()
 
 
-async def test_codes_reserved_in_vain_are_given_to_the_next(desk: Desk) -> None:
+async def test_reserved_codes_that_were_not_used_go_to_the_next_dossier(desk: Desk) -> None:
     """As many are reserved as a batch will probably use: all of them by a transaction that then failed, or too many."""
-    today = ("H44.XXX", desk.service.office.now().astimezone(VIETNAM).date())
+    today = AgencyDay.of("H44.XXX", desk.service.office.now())
     with contextlib.suppress(ZeroDivisionError):
         async with desk.pool.acquire() as tx, tx.transaction():
             await store.open_unit(tx, desk.app, [], Needs(codes={today: 7}))
             raise ZeroDivisionError
     await desk.submit(COPIES)
     async with desk.pool.acquire() as tx, tx.transaction():
-        work = await store.open_unit(tx, desk.app, [], Needs(codes={today: 5}))
-        assert work.context.code_for("H44.XXX", work.context.office)[-4:] == "0002"
+        unit = await store.open_unit(tx, desk.app, [], Needs(codes={today: 5}))
+        assert unit.context.code_for("H44.XXX", unit.context.office)[-4:] == "0002"
         writes = Writes()
-        await work.save(tx, writes)
+        await unit.save(tx, writes)
         await writes.run(tx)
     await desk.submit(COPIES)
     codes = await desk.pool.fetch("select dossier_code from dossiers order by dossier_code")
@@ -277,12 +279,12 @@ async def test_codes_reserved_in_vain_are_given_to_the_next(desk: Desk) -> None:
 
 
 async def test_more_codes_than_were_expected_are_counted(desk: Desk) -> None:
-    today = ("H44.XXX", desk.service.office.now().astimezone(VIETNAM).date())
+    today = AgencyDay.of("H44.XXX", desk.service.office.now())
     async with desk.pool.acquire() as tx, tx.transaction():
-        work = await store.open_unit(tx, desk.app, [], Needs(codes={today: 1}))
-        given = [work.context.code_for("H44.XXX", work.context.office)[-4:] for _ in range(3)]
+        unit = await store.open_unit(tx, desk.app, [], Needs(codes={today: 1}))
+        given = [unit.context.code_for("H44.XXX", unit.context.office)[-4:] for _ in range(3)]
         writes = Writes()
-        await work.save(tx, writes)
+        await unit.save(tx, writes)
         await writes.run(tx)
     await desk.submit(COPIES)
     assert given == ["0001", "0002", "0003"]

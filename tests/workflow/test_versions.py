@@ -1,4 +1,4 @@
-"""Which version of a procedure stands, and that a change of it is told once however many look (docs/decisions/0010)."""
+"""Which version of a procedure is in force, and that each change is published once (docs/decisions/0010)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ async def test_before_any_version_has_begun_the_one_that_begins_first_is_shown_a
     assert (await put(desk, {**new, "valid_from": "2025-12-01"})).json()["version"] == 3
     assert (await desk.get("/v1/procedures/9.000001"))["version"] == 2
     assert await published(desk, "9.000001") == [1, 2, 3, 2]
-    book: ProcedureCatalogue = desk.app.catalogue
-    assert book.in_force("9.000001", date(2025, 8, 31)) is None
-    assert (book.in_force("9.000001", date(2025, 9, 1)) or new) == book.current("9.000001")
+    catalogue: ProcedureCatalogue = desk.app.catalogue
+    assert catalogue.in_force("9.000001", date(2025, 8, 31)) is None
+    assert (catalogue.in_force("9.000001", date(2025, 9, 1)) or new) == catalogue.current("9.000001")
 
 
 async def test_a_rule_that_is_put_back_as_it_was_is_the_next_version(desk: Desk) -> None:
-    """What was replaced does not stand again by being said again: dossiers received since then name the later one."""
+    """The replaced version is not in force again: dossiers that were received in between name the later one."""
     document = await desk.get(f"/v1/procedures/{COPIES}")
     await put(desk, {**document, "fee": {"per_case": 7_000}})
     assert (await put(desk, document)).json() == {**document, "version": 3}
@@ -36,7 +36,7 @@ async def test_a_rule_that_is_put_back_as_it_was_is_the_next_version(desk: Desk)
     assert await published(desk, COPIES) == [1, 2, 3]
 
 
-async def test_of_two_instances_that_see_a_versions_day_come_at_once_one_tells_it(desk: Desk) -> None:
+async def test_of_two_instances_that_see_a_versions_first_day_at_once_one_publishes_it(desk: Desk) -> None:
     other = Desk(desk.pool)
     await seed(other.app)
     document = await desk.get(f"/v1/procedures/{COPIES}")

@@ -20,7 +20,12 @@ async def test_what_is_filed_at_the_counter_is_on_the_specialists_list_at_once(d
     assert task["dossier_code"] == "H44.XXX-250827-0001"
     assert (task["stage"], task["role"], task["version"]) == ("appraisal", "specialist", 1)
     assert [row["code"] for row in task["outcomes"] if row["forward"]] == ["agree"]
-    assert await desk.told(dossier_id) == ["DossierRecorded", "DossierReceived", "IdNumberRequested", "StepStarted"]
+    assert await desk.event_types(dossier_id) == [
+        "DossierRecorded",
+        "DossierReceived",
+        "IdNumberRequested",
+        "StepStarted",
+    ]
     assert await desk.tasks("role=counter") == []
     assert await desk.tasks("role=nobody") == []
 
@@ -36,15 +41,15 @@ async def test_the_soonest_due_comes_first_and_every_task_is_met_once_while_pagi
     assert len(whole) == 18
     for query in ("", "role=counter", "role=specialist&stage=appraisal", "agency=H44.XXX"):
         wanted = await desk.tasks(f"{query}&limit=1000")
-        met: list[str] = []
+        seen: list[str] = []
         after = ""
         while after is not None:
             page = await desk.get(f"/v1/tasks?{query}&limit=2{after}")
-            met += [task["task_id"] for task in page["items"]]
-            assert len(met) <= len(wanted), "the pages come to an end"
+            seen += [task["task_id"] for task in page["items"]]
+            assert len(seen) <= len(wanted), "the pages come to an end"
             after = f"&after={page['next']}" if page["next"] else None
-        assert met == [task["task_id"] for task in wanted]
-        assert met
+        assert seen == [task["task_id"] for task in wanted]
+        assert seen
 
 
 async def test_a_task_without_a_due_time_stands_last_and_can_be_paged_past(desk: Desk) -> None:
@@ -76,19 +81,19 @@ async def test_a_task_is_completed_once(desk: Desk) -> None:
     answer = await desk.complete(task)
     assert answer.status_code == 200
     assert answer.json()["national_status"] == 10
-    told = await desk.told(dossier_id)
-    assert told[-3:] == ["ResultSigned", "DossierResolved", "ResultReturned"]
+    types = await desk.event_types(dossier_id)
+    assert types[-3:] == ["ResultSigned", "DossierResolved", "ResultReturned"]
     problem(await desk.complete(task), 409, "stale-version")
     problem(await desk.complete({**task, "version": answer.json()["version"]}), 409, "task-already-completed")
-    assert await desk.told(dossier_id) == told
+    assert await desk.event_types(dossier_id) == types
     assert await desk.tasks() == []
 
 
-async def test_who_completed_a_task_is_kept_beside_it_and_told_to_nobody(desk: Desk) -> None:
+async def test_who_completed_a_task_is_stored_with_it_and_never_published(desk: Desk) -> None:
     named, unnamed, withdrawn = [await desk.submit(COPIES) for _ in range(3)]
     await desk.complete(await desk.task_of(named, "return"), officer="UTF-8''Nguy%E1%BB%85n%20Lan")
     await desk.complete(await desk.task_of(unnamed, "return"))
-    await desk.hear(withdrawn, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
+    await desk.receive(withdrawn, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
     rows = await desk.pool.fetch("select dossier_id, completed_by from tasks where state = 'closed'")
     by = {row["dossier_id"]: row["completed_by"] for row in rows}
     assert (by[named], by[unnamed], by[withdrawn]) == ("Nguyễn Lan", "counter", None)
@@ -124,7 +129,7 @@ async def test_of_two_officers_at_once_one_wins_and_the_other_is_told(desk: Desk
         answers = await asyncio.gather(*(desk.complete(task, officer=f"officer {n}") for n in range(4)))
         assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
         assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {"stale-version"}
-        assert (await desk.told(dossier_id)).count("ResultReturned") == 1
+        assert (await desk.event_types(dossier_id)).count("ResultReturned") == 1
 
 
 async def test_many_are_completed_each_by_itself(desk: Desk) -> None:
@@ -183,11 +188,11 @@ async def test_of_two_who_want_the_last_blank_one_gets_it(desk: Desk) -> None:
 async def test_a_withdrawal_that_came_first_leaves_the_officer_a_conflict(desk: Desk) -> None:
     dossier_id = await desk.submit(BIRTH)
     task = await desk.task_of(dossier_id, "appraisal")
-    await desk.hear(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
+    await desk.receive(dossier_id, WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x"))
     problem(await desk.complete(task), 409, "stale-version")
     assert (
-        await desk.told(dossier_id, IDNUMBER_REQUESTS) == ["IdNumberWanted", "IdNumberNoLongerWanted"]
-        or (await desk.told(dossier_id, IDNUMBER_REQUESTS))[-1] == "IdNumberNoLongerWanted"
+        await desk.event_types(dossier_id, IDNUMBER_REQUESTS) == ["IdNumberWanted", "IdNumberNoLongerWanted"]
+        or (await desk.event_types(dossier_id, IDNUMBER_REQUESTS))[-1] == "IdNumberNoLongerWanted"
     )
 
 
@@ -196,38 +201,38 @@ async def test_a_withdrawal_and_a_completion_at_once_agree_on_who_was_first(desk
         dossier_id = await desk.submit(COPIES)
         task = await desk.task_of(dossier_id, "return")
         fact = WithdrawalRequested(office_at=desk.service.office.now(), sealed_reason="x")
-        answer, _none = await asyncio.gather(desk.complete(task), desk.hear(dossier_id, fact))
-        told = await desk.told(dossier_id)
+        answer, _none = await asyncio.gather(desk.complete(task), desk.receive(dossier_id, fact))
+        types = await desk.event_types(dossier_id)
         if answer.status_code == 200:
-            assert told[-2:] == ["ResultReturned", "RequestDeclined"]
+            assert types[-2:] == ["ResultReturned", "RequestDeclined"]
         else:
             problem(answer, 409, "stale-version")
-            assert told[-1] == "DossierWithdrawn"
+            assert types[-1] == "DossierWithdrawn"
 
 
-async def test_the_hour_of_the_number_makes_a_task_for_the_signatory(desk: Desk) -> None:
-    from services.workflow.timers import _fire_some
+async def test_at_the_hour_of_the_number_the_signatory_gets_a_task(desk: Desk) -> None:
+    from services.workflow.timers import _fire_batch
 
     dossier_id = await desk.submit(BIRTH, has_personal_id=False)
     await desk.forward(dossier_id, "appraisal", "approval", "issuing")
     assert await desk.tasks() == []
-    assert await _fire_some(desk.app) == 0
+    assert await _fire_batch(desk.app) == 0
     desk.set_clock("2025-08-27T16:31:00+07:00")
-    assert await _fire_some(desk.app) == 1
+    assert await _fire_batch(desk.app) == 1
     held = await desk.task_of(dossier_id, "id_number")
     assert held["role"] == "signatory"
     assert (await desk.complete(held, "wait")).status_code == 200
-    assert await _fire_some(desk.app) == 0
+    assert await _fire_batch(desk.app) == 0
     desk.set_clock("2025-08-28T16:31:00+07:00")
-    assert await _fire_some(desk.app) == 1
+    assert await _fire_batch(desk.app) == 1
     await desk.forward(dossier_id, "id_number", "return")
     assert await desk.pool.fetchval("select count(*) from timers") == 0
-    wanted = await desk.fact(dossier_id, "IdNumberWanted")
-    await desk.hear(dossier_id, IdNumberFound(request_key=wanted["ce_id"], sealed_number="sealed"))
+    wanted = await desk.last_event(dossier_id, "IdNumberWanted")
+    await desk.receive(dossier_id, IdNumberFound(request_key=wanted["ce_id"], sealed_number="sealed"))
     late = await desk.task_of(dossier_id, "id_number")
     assert late["role"] == "records_clerk"
     assert (await desk.complete(late)).status_code == 200
-    assert (await desk.told(dossier_id))[-2:] == ["ResultReturned", "IdNumberIssued"]
+    assert (await desk.event_types(dossier_id))[-2:] == ["ResultReturned", "IdNumberIssued"]
     assert (await desk.get(f"/v1/dossiers/{dossier_id}"))["national_status"] == 10
 
 
@@ -236,8 +241,8 @@ async def test_a_supplement_is_asked_for_and_comes(desk: Desk) -> None:
     task = await desk.task_of(dossier_id, "appraisal")
     asked = {"note": "thiếu giấy chứng sinh", "fields": {"components": ["birth_notification"]}}
     assert (await desk.complete(task, "ask_supplement", **asked)).json()["national_status"] == 5
-    assert (await desk.fact(dossier_id, "SupplementRequested"))["components"] == ["birth_notification"]
-    await desk.hear(dossier_id, SupplementSubmitted(office_at=desk.service.office.now(), components=()))
+    assert (await desk.last_event(dossier_id, "SupplementRequested"))["components"] == ["birth_notification"]
+    await desk.receive(dossier_id, SupplementSubmitted(office_at=desk.service.office.now(), components=()))
     again = await desk.task_of(dossier_id, "appraisal")
     assert again["task_id"] != task["task_id"]
     problem(await desk.complete(again, "ask_supplement", note="nữa"), 409, "supplement-already-asked")
@@ -272,9 +277,9 @@ async def test_a_completion_that_says_too_little_or_too_much_changes_nothing(
     task = await desk.task_of(dossier_id, "return")
     for body, status, code in BODIES:
         problem(await desk.call("POST", f"/v1/tasks/{task['task_id']}/complete", body=body), status, code)
-    said = problem(await desk.call("POST", f"/v1/tasks/{task['task_id']}/complete", body={}), 422, "invalid")
-    assert {row["field"] for row in said["errors"]} == {"outcome", "version"}, "everything is said at once"
-    assert all(row.keys() == {"field", "code", "vi", "en"} for row in said["errors"])
+    refusal = problem(await desk.call("POST", f"/v1/tasks/{task['task_id']}/complete", body={}), 422, "invalid")
+    assert {row["field"] for row in refusal["errors"]} == {"outcome", "version"}, "every defect is named at once"
+    assert all(row.keys() == {"field", "code", "vi", "en"} for row in refusal["errors"])
     done = {"task_id": task["task_id"], "outcome": "hand_over", "version": 1}
     problem(await desk.call("POST", "/v1/tasks/complete", body={"items": [done], "more": 1}), 422, "invalid")
     problem(

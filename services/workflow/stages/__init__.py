@@ -1,1 +1,1 @@
-"""Where dossiers stand: the figures of each stage and which stage is the bottleneck."""
+"""The figures of each stage, and which stage is the bottleneck."""

@@ -1,21 +1,25 @@
-"""The SQL of the stages' figures. `{agency}` is a condition on the agency, or one that planning can drop."""
+"""The SQL of the stages' figures. `{agency}` is a condition on the agency, or one that planning can drop.
+
+`$1` is the agency; where there are `$2` and `$3` they are `tables.TASK_STAGES` and `IS_MACHINE`.
+
+A machine's stage can have tasks for an officer: a doubtful answer, a late number. They are not counted in the stage.
+Otherwise the officer's hours would be compared with the registry's target in seconds, and a dossier would be counted
+twice. Without them a dossier has one task in a stage, so that counting tasks counts dossiers.
+"""
 
 from __future__ import annotations
 
-from shared.contract.stages import MACHINE, STAGES
+from services.workflow.tables import TASK_STAGES
+from shared.contract.stages import MACHINE
 
-OWN = tuple(stage for stage in STAGES if stage not in ("relay", "notify"))
-"""The stages that tasks are in."""
-AWAITS_MACHINE = [stage in MACHINE for stage in OWN]
+IS_MACHINE = [stage in MACHINE for stage in TASK_STAGES]
 
-# What stands in a machine's stage for an officer (a doubtful answer, a late number) is on that officer's list. Measured
-# in the machine's seconds it would make the registry the bottleneck of a clerk's afternoon, and a dossier would stand
-# there twice. Without it a dossier has one task in a stage, so that counting tasks counts dossiers.
-STANDING = """
-  select stage, standing, waiting, started, overdue, due_soon,
+# It reads every open task, every two seconds: so it sorts nothing and reads nothing but its index.
+OPEN_TASKS = """
+  select stage, in_stage, waiting, started, overdue, due_soon,
          (select count(distinct one) from unnest(holding) as one) as holders
     from (
-      select stage, count(*) filter (where own) as standing,
+      select stage, count(*) filter (where own) as in_stage,
              count(*) filter (where own and state <> 'started') as waiting,
              count(*) filter (where state = 'started') as started,
              array_agg(holder) filter (where state = 'started') as holding,
@@ -30,7 +34,6 @@ STANDING = """
            where state <> 'closed' and {agency}) t
        group by stage) g
 """
-# STANDING goes every two seconds through every open task there is: it does not sort, and reads nothing but its index.
 OLDEST = """
   select o.stage, o.entered_at, o.entered_office_at,
          case when not exists (select 1 from blanks b where 'blanks:' || b.kind = o.waiting_for
@@ -40,7 +43,7 @@ OLDEST = """
        where stage = s.stage and state <> 'closed' and (role is null or not s.machine) and {agency}
        order by entered_at limit 1) o
 """
-# A busy stage is counted back to its 2,000th departure, so that asking has a bounded cost.
+# A busy stage is counted back to its 2,000th departure, so that the cost is bounded.
 MOVED = """
   select s.stage, o.entered + c.entered as arrived, c.departed, w.since
     from unnest($2::text[], $3::boolean[]) as s (stage, machine)
@@ -67,7 +70,7 @@ RECORDED_ONLY = """
     from dossiers where state = 'recorded' and ($1::text is null or receiving_agency = $1)
    group by procedure_code, procedure_group order by oldest_since
 """
-# Counted back to a lane's 500th batch at most. Only of a batch that came on both sides of `since` are events read.
+# Counted back to each lane's 500th batch at most. Events are read only of a batch that was recorded across `since`.
 SENT = """
   with lately as (
     select s.* from lanes l cross join lateral (
@@ -81,7 +84,7 @@ SENT = """
     from w left join lately s on s.sent_at > w.since group by since
 """
 MAX_COUNTED = 2_000
-"""Unsent events of a lane."""
+"""How many unsent events of a lane are counted at most."""
 UNSENT = """
   select count(*) filter (where recorded_at > $1) from lanes l cross join lateral (
     select recorded_at from events e where e.lane = l.lane and e.id > l.sent_to order by e.id limit $2) u

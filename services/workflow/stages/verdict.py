@@ -106,7 +106,8 @@ def _sentence(worst: StageFigures, others: Sequence[StageFigures], speed: float)
     name_vi, name_en = NAMES[worst.stage]
     age_vi, age_en = _age(worst, speed)
     vi = f"{name_vi}: {worst.waiting} hồ sơ, lâu nhất {age_vi}"
-    en = f"{name_en[0].upper()}{name_en[1:]}: {worst.waiting} dossiers, the oldest for {age_en}"
+    dossiers = "1 dossier" if worst.waiting == 1 else f"{worst.waiting} dossiers"
+    en = f"{name_en[0].upper()}{name_en[1:]}: {dossiers}, the oldest for {age_en}"
     if worst.oldest_since is not None:
         since = worst.oldest_since.astimezone(VIETNAM)
         vi += f", từ {since:%H:%M} {WEEKDAYS[since.weekday()]}"

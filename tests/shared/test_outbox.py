@@ -15,7 +15,7 @@ from shared.contract.events import SubmissionHeartbeat
 from shared.contract.partitions import lane_of
 from shared.outbox import progress
 from shared.outbox import publish as publishing
-from shared.outbox.publish import Wake
+from shared.outbox.publish import Outbox, Wake
 from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
@@ -241,6 +241,34 @@ async def test_a_wake_up_from_elsewhere_is_not_passed_on(pool: Pool) -> None:
         assert await notifications(pool, wake, {5}) == 1
         await listener.remove_listener(publishing.CHANNEL, answer)
     assert 1 in wake.take()
+
+
+async def test_the_relay_is_woken_after_the_commit_and_never_after_a_rollback(pool: Pool) -> None:
+    """Woken earlier, it would look before the event is there and find it only at the next poll."""
+    steps: list[str] = []
+    dossier_id = uuid4()
+
+    class Watched(Wake):
+        def __call__(self, lanes: set[int]) -> None:
+            steps.append("woken")
+            super().__call__(lanes)
+
+    async def publish_one(outbox: Outbox, *, fail: bool) -> None:
+        async with outbox.transaction() as transaction:
+            transaction.on_commit(lambda: steps.append(f"in transaction: {transaction.tx.is_in_transaction()}"))
+            transaction.append([outgoing(dossier_id, 1)])
+            await transaction.flush()
+            if fail:
+                raise ZeroDivisionError
+
+    outbox = Outbox(lambda: pool)
+    outbox.wake = Watched(lambda: pool)
+    with pytest.raises(ZeroDivisionError):
+        await publish_one(outbox, fail=True)
+    assert (steps, outbox.wake.take()) == ([], set())
+    await publish_one(outbox, fail=False)
+    assert steps == ["in transaction: False", "woken"]
+    assert outbox.wake.take() == {lane_of(str(dossier_id))}
 
 
 async def test_what_is_committed_while_the_relay_looks_is_not_forgotten(pool: Pool) -> None:

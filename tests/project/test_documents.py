@@ -125,3 +125,18 @@ def test_the_project_is_described_as_it_is() -> None:
     for contract in project["tool"]["importlinter"]["contracts"]:
         for module in contract.get("source_modules", []) + contract.get("containers", []):
             assert importlib.util.find_spec(module), module
+
+
+PATH = re.compile(r"`((?:shared|services|deploy|tests|bench|docs|requirements)/[\w./-]*[\w/])(?:::(\w+))?`")
+
+
+def test_every_file_and_name_that_a_document_mentions_exists() -> None:
+    """docs/guarantees.md names its tests relative to tests/; tests/test_guarantees.py checks those."""
+    files = {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench" / "README.md"}
+    missing = []
+    for file in files - {ROOT / "docs" / "guarantees.md"}:
+        for path, name in PATH.findall(file.read_text("utf-8")):
+            place = ROOT / path
+            if not place.exists() or (name and not re.search(rf"\b{name}\b", place.read_text("utf-8"))):
+                missing.append(f"{name_of(file)}: {path} {name}")
+    assert missing == []

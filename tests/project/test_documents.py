@@ -140,3 +140,18 @@ def test_the_architecture_names_every_older_column_that_is_office_time() -> None
                 columns.add(f"{table}.{column[1]}")
     named = set(re.findall(r"`(\w+\.\w+_at)`", text))
     assert named == columns
+
+
+PATH = re.compile(r"`((?:shared|services|deploy|tests|bench|docs|requirements)/[\w./-]*[\w/])(?:::(\w+))?`")
+
+
+def test_every_file_and_name_that_a_document_mentions_exists() -> None:
+    """docs/guarantees.md names its tests relative to tests/; tests/test_guarantees.py checks those."""
+    files = {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench" / "README.md"}
+    missing = []
+    for file in files - {ROOT / "docs" / "guarantees.md"}:
+        for path, name in PATH.findall(file.read_text("utf-8")):
+            place = ROOT / path
+            if not place.exists() or (name and not re.search(rf"\b{name}\b", place.read_text("utf-8"))):
+                missing.append(f"{name_of(file)}: {path} {name}")
+    assert missing == []

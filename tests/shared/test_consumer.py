@@ -270,7 +270,7 @@ async def test_an_error_that_does_not_pass_soon_is_raised_so_that_the_batch_is_f
     assert await parked(pool) == []
 
 
-# ---- the brake -------------------------------------------------------------------------------------------------------
+# ---- the parking breaker ---------------------------------------------------------------------------------------------
 
 
 async def test_above_five_per_cent_and_twenty_parked_the_consumer_stops_and_parks_nothing_more(pool: Pool) -> None:
@@ -293,7 +293,7 @@ async def test_above_five_per_cent_and_twenty_parked_the_consumer_stops_and_park
 
 
 @pytest.mark.parametrize(("good", "bad"), [(0, 19), (500, 24)])
-async def test_fewer_than_twenty_or_less_than_five_per_cent_are_parked_without_the_brake(
+async def test_fewer_than_twenty_or_less_than_five_per_cent_are_parked_and_the_breaker_stays_closed(
     pool: Pool, good: int, bad: int
 ) -> None:
     batch = [record(uuid4(), 1) for _ in range(good)] + [record(uuid4(), 1, "against the rule") for _ in range(bad)]
@@ -324,7 +324,7 @@ async def test_impostors_that_are_read_again_hold_nobody_up(pool: Pool) -> None:
     assert len(await parked(pool)) == 25
 
 
-async def test_a_consumer_on_the_brake_gives_its_batch_back_before_it_is_taken_for_dead(pool: Pool) -> None:
+async def test_a_consumer_with_an_open_breaker_gives_its_batch_back_before_it_is_taken_for_dead(pool: Pool) -> None:
     listener = world.consumer(pool, breaker=ParkingBreaker(window_s=0.1), patience_s=0.3)
     with pytest.raises(_Tripped):
         await asyncio.wait_for(listener.apply([record(uuid4(), 1, "a bug") for _ in range(40)]), 5)

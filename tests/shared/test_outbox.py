@@ -15,7 +15,7 @@ from shared.contract.events import SubmissionHeartbeat
 from shared.contract.partitions import lane_of
 from shared.outbox import progress
 from shared.outbox import publish as publishing
-from shared.outbox.publish import Wake
+from shared.outbox.publish import Outbox, Wake
 from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
@@ -106,23 +106,23 @@ async def test_without_the_lane_lock_the_same_reader_would_skip_events(
     assert await cursor_reader_misses(pool) > 0
 
 
-async def test_two_that_stage_into_the_same_lanes_from_both_ends_do_not_deadlock(pool: Pool) -> None:
+async def test_transactions_that_append_to_the_same_lanes_in_opposite_orders_do_not_deadlock(pool: Pool) -> None:
     """A third holds a lane in the middle: in any other order than ascending each of the two then holds what the other
     wants."""
     dossiers = sorted((uuid4() for _ in range(60)), key=lambda dossier_id: lane_of(str(dossier_id)))
 
-    async def stage_all(order: list[UUID], sequence: int) -> None:
+    async def append_all(order: list[UUID], sequence: int) -> None:
         async with pool.acquire() as tx, tx.transaction():
             await publish(tx, [outgoing(dossier_id, sequence) for dossier_id in order])
 
     async with pool.acquire() as third, third.transaction():
         await publish(third, [outgoing(dossiers[30], 3)])
-        both = asyncio.gather(stage_all(dossiers, 1), stage_all(dossiers[::-1], 2))
+        both = asyncio.gather(append_all(dossiers, 1), append_all(dossiers[::-1], 2))
         await wait_until(lambda: pool.fetchval("select count(*) = 2 from pg_locks where not granted"))
     await asyncio.wait_for(both, 10)
 
 
-async def test_events_keep_the_order_in_which_they_were_staged(pool: Pool) -> None:
+async def test_events_keep_the_order_in_which_they_were_appended(pool: Pool) -> None:
     dossier_id = uuid4()
     async with pool.acquire() as tx, tx.transaction():
         lanes = await publish(tx, [outgoing(dossier_id, n) for n in (1, 2, 3)])
@@ -131,14 +131,14 @@ async def test_events_keep_the_order_in_which_they_were_staged(pool: Pool) -> No
     assert [row[0] for row in rows] == [1, 2, 3]
 
 
-async def test_what_rolls_back_was_never_said(pool: Pool) -> None:
-    async def stage_and_fail() -> None:
+async def test_a_transaction_that_rolls_back_publishes_nothing(pool: Pool) -> None:
+    async def append_and_fail() -> None:
         async with pool.acquire() as tx, tx.transaction():
             await publish(tx, [outgoing(uuid4(), 1)])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await stage_and_fail()
+        await append_and_fail()
     assert await pool.fetchval("select count(*) from events") == 0
 
 
@@ -243,6 +243,34 @@ async def test_a_wake_up_from_elsewhere_is_not_passed_on(pool: Pool) -> None:
     assert 1 in wake.take()
 
 
+async def test_the_relay_is_woken_after_the_commit_and_never_after_a_rollback(pool: Pool) -> None:
+    """Woken earlier, it would look before the event is there and find it only at the next poll."""
+    steps: list[str] = []
+    dossier_id = uuid4()
+
+    class Watched(Wake):
+        def __call__(self, lanes: set[int]) -> None:
+            steps.append("woken")
+            super().__call__(lanes)
+
+    async def publish_one(outbox: Outbox, *, fail: bool) -> None:
+        async with outbox.transaction() as transaction:
+            transaction.on_commit(lambda: steps.append(f"in transaction: {transaction.tx.is_in_transaction()}"))
+            transaction.append([outgoing(dossier_id, 1)])
+            await transaction.flush()
+            if fail:
+                raise ZeroDivisionError
+
+    outbox = Outbox(lambda: pool)
+    outbox.wake = Watched(lambda: pool)
+    with pytest.raises(ZeroDivisionError):
+        await publish_one(outbox, fail=True)
+    assert (steps, outbox.wake.take()) == ([], set())
+    await publish_one(outbox, fail=False)
+    assert steps == ["in transaction: False", "woken"]
+    assert outbox.wake.take() == {lane_of(str(dossier_id))}
+
+
 async def test_what_is_committed_while_the_relay_looks_is_not_forgotten(pool: Pool) -> None:
     wake = Wake(lambda: pool)
     wake({3})
@@ -255,7 +283,7 @@ async def test_what_is_committed_while_the_relay_looks_is_not_forgotten(pool: Po
     assert wake.take() == {4, 5}
 
 
-async def test_a_heartbeat_is_staged_by_its_key(pool: Pool) -> None:
+async def test_a_heartbeat_is_appended_by_its_key(pool: Pool) -> None:
     async with pool.acquire() as tx, tx.transaction():
         beat = Outgoing(None, 0, SubmissionHeartbeat(sent_at=NOON), new_id(), new_id(), key="heartbeat")
         assert await publish(tx, [beat]) == {lane_of("heartbeat")}

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Header, Path, Request
 
 from services.intake import store
 from services.intake.app import IntakeApp
@@ -32,6 +32,23 @@ PIECE = 256 * 1024
 """Bytes of one row of `content_pieces`."""
 CONTENT_DIGEST = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/=]*):")
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
+
+
+class HashHeaders(NamedTuple):
+    """The headers that may carry the content's SHA-256; empty where they are missing."""
+
+    content_sha256: str
+    content_digest: str
+
+
+async def _hash_headers(
+    content_sha256: Annotated[str, Header(alias="Content-SHA256", description="SHA-256 of the content, in hex.")] = "",
+    content_digest: Annotated[
+        str, Header(alias="Content-Digest", description="RFC 9530; of its digests `sha-256` is read.")
+    ] = "",
+) -> HashHeaders:
+    # Async, because FastAPI runs sync dependencies in a thread.
+    return HashHeaders(content_sha256, content_digest)
 
 
 class StoredPieces(NamedTuple):
@@ -68,11 +85,12 @@ def router(app: IntakeApp) -> APIRouter:
         dossier_id: UUID,
         code: Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="The component's code.")],
         secret: Secret = None,
+        headers: HashHeaders = Depends(_hash_headers),
     ) -> dict[str, Any]:
         """Store a component's content; it replaces an earlier one.
 
-        Its SHA-256 must be the one announced with the component (`sha256`), and the one sent with the content
-        (`Content-SHA256` in hex, or RFC 9530's `Content-Digest`). Otherwise nothing is stored.
+        Its SHA-256 must be the one announced with the component (`sha256`), and the one sent in a header. Otherwise
+        nothing is stored.
         """
         caller_or_secret(app, request, dossier_id, secret, *REQUESTERS)
         refuse_compressed(request)
@@ -84,7 +102,7 @@ def router(app: IntakeApp) -> APIRouter:
                 vi="Chỉ nhận PDF, JPEG, PNG, TIFF hoặc application/octet-stream.",
                 en="Only PDF, JPEG, PNG, TIFF or application/octet-stream.",
             )
-        sent_hash = _sent_hash(request)
+        sent_hash = _sent_hash(headers)
         if int_or_zero(request.headers.get("content-length")) > LIMIT:
             raise _too_large()
         pool = app.service.pool()
@@ -131,18 +149,18 @@ async def _announced_hash(tx: Tx, dossier_id: UUID, code: str) -> str | None:
     return components[code]
 
 
-def _sent_hash(request: Request) -> str | None:
+def _sent_hash(headers: HashHeaders) -> str | None:
     """The SHA-256 sent with the content, in hex; None when none is sent. Raises Problem 400 for a malformed one."""
-    plain = request.headers.get("content-sha256", "").strip().lower()
+    plain = headers.content_sha256.strip().lower()
     if plain:
         if SHA256.match(plain):
             return plain
         raise _malformed_hash()
-    found = CONTENT_DIGEST.search(request.headers.get("content-digest", ""))
-    if found is None:
+    match = CONTENT_DIGEST.search(headers.content_digest)
+    if match is None:
         return None
     try:
-        raw = base64.b64decode(found[1], validate=True)
+        raw = base64.b64decode(match[1], validate=True)
     except ValueError:
         raise _malformed_hash() from None
     if len(raw) != 32:

@@ -15,11 +15,6 @@ from shared.http.access import Caller
 from shared.http.openapi import Problems
 from shared.http.problems import Problem, not_found
 
-CONFLICTS = frozenset(
-    {"stale-version", "no-blank", "held-by-another", "supplement-already-asked", "request-still-open", "already-ended",
-     "already-signed", "procedure-record-only", "not-received", "no-step-before", "four-eyes"}
-)  # fmt: skip
-
 START_PROBLEMS: Problems = {
     404: ["unknown-task"],
     409: ["task-already-completed", "stale-version", "held-by-another"],

@@ -16,12 +16,12 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from services.workflow.app import WorkflowApp
-from services.workflow.models import Answer
 from shared.contract.envelope import cloud_event
 from shared.contract.events import LIFECYCLE, PARTITIONS
 from shared.http.access import Caller, allow
 from shared.http.body import dumps
 from shared.http.cursor import Count, Cursor
+from shared.http.models import HttpModel
 from shared.http.openapi import describe
 from shared.http.problems import malformed
 
@@ -35,7 +35,7 @@ FILTERS = {"types", "agency"}
 """Names that are kept for filters. They are refused: a reader that filters must not take every event for its own."""
 
 
-class CloudEvent(Answer):
+class CloudEvent(HttpModel):
     """A public event in CloudEvents' JSON format: the same id, source, type, time and sequence as on Kafka."""
 
     specversion: Literal["1.0"]

@@ -9,11 +9,12 @@ from datetime import date
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
 from services.workflow.lifecycle import signing
 from services.workflow.procedures import Procedure
+from shared.http.models import HttpModel
 from shared.http.times import OfficeTime
 from shared.refusals import broken_rule
 
@@ -28,19 +29,13 @@ DossierDue = Annotated[
 Next = Annotated[str | None, Field(description="The cursor for `after`; null on the last page.")]
 
 
-class Answer(BaseModel):
-    """The base of the models. The docstring below a field is the field's description in the OpenAPI document."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class Body(Answer):
+class Body(HttpModel):
     """The base of request bodies: a field that the model does not have is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Sentence(Answer):
+class Sentence(HttpModel):
     """One sentence in Vietnamese and in English."""
 
     vi: str
@@ -50,7 +45,7 @@ class Sentence(Answer):
 # Tasks.
 
 
-class OutcomeView(Answer):
+class OutcomeView(HttpModel):
     """One way to end a task; exactly one of a task's outcomes is `forward`."""
 
     code: str
@@ -64,7 +59,7 @@ class OutcomeView(Answer):
     """Whether this is the usual way on, which needs no note and no field."""
 
 
-class TaskRow(Answer):
+class TaskRow(HttpModel):
     """One open task: one stay of a dossier in a stage."""
 
     task_id: UUID
@@ -92,7 +87,7 @@ class TaskRow(Answer):
     """When the dossier came to the stage, in office time."""
 
 
-class TaskPage(Answer):
+class TaskPage(HttpModel):
     items: list[TaskRow]
     next: Next
 
@@ -119,7 +114,7 @@ class BulkCompletion(Body):
     items: list[BulkItem] = Field(min_length=1, max_length=MAX_ITEMS)
 
 
-class TaskState(Answer):
+class TaskState(HttpModel):
     """A task and its dossier after a command."""
 
     task_id: UUID
@@ -131,7 +126,7 @@ class TaskState(Answer):
     """The task's version."""
 
 
-class BulkItemState(Answer):
+class BulkItemState(HttpModel):
     """What became of one item."""
 
     task_id: UUID
@@ -141,7 +136,7 @@ class BulkItemState(Answer):
     """The problem code that completing this task alone would have had; absent with status 200."""
 
 
-class BulkState(Answer):
+class BulkState(HttpModel):
     items: list[BulkItemState]
     """One for each item of the request, in its order."""
 
@@ -181,7 +176,7 @@ class ResultView(TypedDict, total=False):
     """The serial number of the blank that the result is printed on."""
 
 
-class ClockView(Answer):
+class ClockView(HttpModel):
     """A legal clock of the dossier; its times are office time."""
 
     kind: Literal["statutory"]
@@ -194,7 +189,7 @@ class ClockView(Answer):
     """False while paused, and after the end."""
 
 
-class DossierTask(Answer):
+class DossierTask(HttpModel):
     """A stage that the dossier is in, since an office time; it can be in several at once."""
 
     stage: str
@@ -203,7 +198,7 @@ class DossierTask(Answer):
     since: OfficeTime
 
 
-class TimelineEntry(Answer):
+class TimelineEntry(HttpModel):
     """One lifecycle event."""
 
     sequence: int
@@ -216,7 +211,7 @@ class TimelineEntry(Answer):
     """When it happened, in office time: the clock that the law and the calendar go by."""
 
 
-class DossierView(Answer):
+class DossierView(HttpModel):
     """One dossier for officers and systems."""
 
     dossier_id: UUID
@@ -238,7 +233,7 @@ class DossierView(Answer):
     """Every lifecycle event of the dossier, in order."""
 
 
-class TrackView(Answer):
+class TrackView(HttpModel):
     """One dossier for the citizen who holds its secret; no person in it."""
 
     dossier_code: DossierCode
@@ -251,12 +246,12 @@ class TrackView(Answer):
 # Rules.
 
 
-class ProcedurePage(Answer):
+class ProcedurePage(HttpModel):
     items: list[Procedure]
     next: Next
 
 
-class DayView(Answer):
+class DayView(HttpModel):
     """One day between receipt and the due time, and why it counts or not."""
 
     date: date
@@ -268,7 +263,7 @@ class DayView(Answer):
     why_en: str
 
 
-class DueView(Answer):
+class DueView(HttpModel):
     """How a due time comes about. Its times are office time."""
 
     procedure_code: str
@@ -296,7 +291,7 @@ class Box(Body):
         return self
 
 
-class BoxRow(Answer):
+class BoxRow(HttpModel):
     """A box in stock: the blanks from one serial number to another, both included."""
 
     kind: str
@@ -312,6 +307,6 @@ class BoxRow(Answer):
     """When the box was entered, in wall time."""
 
 
-class BoxPage(Answer):
+class BoxPage(HttpModel):
     items: list[BoxRow]
     next: Next

@@ -133,36 +133,48 @@ Count = Annotated[int, Field(strict=True, ge=1, le=1000)]
 
 
 class Given(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Identity(Given):
+    """How the applicant's identity was established."""
+
     method: Literal["vneid_2", "card_seen", "none"]
+    """`vneid_2`: a VNeID account of level 2. `card_seen`: an officer has seen the identity card."""
 
 
 class Applicant(Given):
-    """Whose dossier it is, whoever filed it. The phone is kept in its domestic form."""
+    """Whose dossier it is, whoever filed it."""
 
     full_name: PersonName
     birth_date: Annotated[str, _text(10), AfterValidator(_real_date)] | None = None
+    """YYYY-MM-DD."""
     personal_id: Annotated[str, _text(60), _shape(re.compile(r"[0-9]{12}"), "wrong-number-shape")] | None = None
+    """The personal identification number, 12 digits."""
     phone: Annotated[str, _text(30), AfterValidator(_phone)] | None = None
+    """A Vietnamese number; it is stored in the domestic form, e.g. 0912345678."""
     email: Annotated[str, _text(254), _shape(EMAIL, "wrong-email")] | None = None
     identity: Identity
 
 
 class Component(Given):
+    """One component that is handed in; its content may be uploaded afterwards."""
+
     code: ComponentCode
+    """The component's code in the procedure."""
     kind: Literal["original", "copy", "electronic"]
     digitised: Annotated[bool, Field(strict=True)] = False
+    """Whether it was digitised."""
     sha256: Sha256 | None = None
+    """SHA-256 in hex; the uploaded content must have it."""
 
 
 class AssistedBy(Given):
-    """Who filed for the applicant. `ref` is an account or a place, never a person's name or number."""
+    """Who filed for the applicant."""
 
     kind: Literal["officer", "community_team", "postal_clerk", "relative"]
     ref: Reference
+    """An account or a place, never a person's name or number."""
 
 
 class Submission(Given):
@@ -170,15 +182,23 @@ class Submission(Given):
 
     procedure_code: Annotated[str, _text(60)]
     receiving_agency: Agency
+    """The code of the agency that receives the dossier."""
     support_point: Annotated[str, _text(100)] | None = None
+    """The support point at which it was filed."""
     residential_area: Annotated[str, _text(100)] | None = None
+    """The applicant's residential area."""
     channel: Literal["direct", "online", "post"]
+    """`direct`: at the counter."""
     applicant: Applicant
     subject: dict[str, Any]
+    """What the dossier is about, by the procedure's `subject_schema`."""
     components: tuple[Component, ...] = Field(max_length=50)
     copies: Count | None = None
+    """The number of copies wanted; the fee depends on it."""
     pages: Count | None = None
+    """The number of pages of each copy; the fee depends on it."""
     assisted_by: AssistedBy | None = None
+    """Only where somebody filed for the applicant; the applicant stays the applicant."""
 
 
 class Supplement(Given):

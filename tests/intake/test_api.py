@@ -1,4 +1,4 @@
-"""Bad input over HTTP: a problem in both languages, nothing repeated, nothing stored; and what is accepted."""
+"""Submitting over HTTP: wrong input is a problem in both languages, repeats no value and leaves nothing stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SENT = "Zyxwvut 099999999"
 
 
 def changed(path: str, value: Any, code: str = BIRTH) -> dict[str, Any]:
-    """The example with one value put somewhere; `None` takes the place away."""
+    """The example with another value at `path`; `None` removes it."""
     body = example(code)
     *way, last = path.split("/")
     place: Any = body
@@ -42,8 +42,8 @@ async def test_every_procedures_example_is_accepted_as_it_is(intake: Intake, cod
     before = await intake.stored()
     answer = await intake.submit(DOCUMENTS[code]["example"])
     assert answer.status_code == 201, answer.text
-    said = answer.json()
-    assert set(said) == {
+    accepted = answer.json()
+    assert set(accepted) == {
         "dossier_id",
         "tracking_secret",
         "status",
@@ -51,8 +51,8 @@ async def test_every_procedures_example_is_accepted_as_it_is(intake: Intake, cod
         "procedure_version",
         "submitted_at",
     }
-    assert (said["status"], said["procedure_code"]) == ("submitted", code)
-    assert said["submitted_at"].startswith("2025-08-25T09:")
+    assert (accepted["status"], accepted["procedure_code"]) == ("submitted", code)
+    assert accepted["submitted_at"].startswith("2025-08-25T09:")
     after = await intake.stored()
     assert (after["submissions"], after["events"]) == (before["submissions"] + 1, before["events"] + 1)
 
@@ -108,8 +108,8 @@ async def test_what_breaks_a_rule_is_422_and_leaves_nothing(intake: Intake, case
     body, field, code = RULES[case]
     before = await intake.stored()
     answer = await intake.submit(body)
-    said = assert_problem(answer, 422)
-    assert (field, code) in {(row["field"], row["code"]) for row in said["errors"]}, said["errors"]
+    problem = assert_problem(answer, 422)
+    assert (field, code) in {(row["field"], row["code"]) for row in problem["errors"]}, problem["errors"]
     assert SENT not in answer.text
     assert await intake.stored() == before
 
@@ -119,8 +119,8 @@ async def test_a_subject_that_fails_its_schema_is_422_in_every_procedure(intake:
     before = await intake.stored()
     for name in DOCUMENTS[code]["example"]["subject"]:
         answer = await intake.submit(changed(f"subject/{name}", [{"zyxwvut": SENT}], code))
-        said = assert_problem(answer, 422)
-        assert all(row["field"].startswith("subject/") for row in said["errors"])
+        problem = assert_problem(answer, 422)
+        assert all(row["field"].startswith("subject/") for row in problem["errors"])
         assert SENT not in answer.text
     assert await intake.stored() == before
 
@@ -129,8 +129,8 @@ async def test_everything_wrong_is_said_at_once(intake: Intake) -> None:
     body = changed("applicant/birth_date", "1994-02-30")
     body["applicant"]["personal_id"] = SENT
     del body["components"][0]["kind"]
-    said = assert_problem(await intake.submit(body), 422)
-    assert {row["field"] for row in said["errors"]} == {
+    problem = assert_problem(await intake.submit(body), 422)
+    assert {row["field"] for row in problem["errors"]} == {
         "applicant/birth_date",
         "applicant/personal_id",
         "components/0/kind",
@@ -177,9 +177,9 @@ async def test_what_is_no_clean_json_is_refused_and_leaves_nothing(intake: Intak
     before = await intake.stored()
     answer = await intake.counter.post(PATH, content=body, headers={**JSON, **intake.key()})
     assert answer.status_code in statuses, answer.text
-    said = assert_problem(answer, answer.status_code)
+    problem = assert_problem(answer, answer.status_code)
     assert "Zyxwvut" not in answer.text
-    assert len(said.get("errors", ())) <= 20
+    assert len(problem.get("errors", ())) <= 20
     assert await intake.stored() == before
 
 
@@ -229,14 +229,14 @@ async def test_a_missing_or_strange_idempotency_key_is_400(intake: Intake, key: 
     before = await intake.stored()
     headers = {} if key is None else {b"Idempotency-Key": key.encode()}
     answer = await intake.counter.post(PATH, json=example(), headers=headers)
-    said = assert_problem(answer, 400)
-    assert said["errors"][0]["field"] == "header/Idempotency-Key"
+    problem = assert_problem(answer, 400)
+    assert problem["errors"][0]["field"] == "header/Idempotency-Key"
     assert await intake.stored() == before
 
 
 async def test_without_a_valid_token_it_is_401_and_with_the_wrong_role_403(intake: Intake) -> None:
     before = await intake.stored()
-    # Whoever may not ask is told so and nothing else, whether or not the key is there.
+    # 401 and 403 come before the key is read.
     for key in (intake.key(), {}):
         for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic Y291bnRlcjp4"}):
             answer = await intake.nobody.post(PATH, json=example(), headers={**headers, **key})
@@ -255,9 +255,9 @@ async def test_no_such_address_and_no_such_method_are_problems(intake: Intake) -
 
 
 async def test_the_submission_is_shown_without_persons(intake: Intake) -> None:
-    said = await intake.submitted()
+    accepted = await intake.submitted()
     async with intake.client("ops") as client:
-        answer = await client.get(f"{PATH}/{said['dossier_id']}")
+        answer = await client.get(f"{PATH}/{accepted['dossier_id']}")
     assert answer.status_code == 200
     body = answer.json()
     assert (body["status"], body["procedure_code"]) == ("submitted", BIRTH)
@@ -268,20 +268,20 @@ async def test_the_submission_is_shown_without_persons(intake: Intake) -> None:
 async def test_personal_data_are_stored_sealed_and_are_in_no_log(intake: Intake) -> None:
     name = "Zyxwvut Thị Kín"
     body = changed("applicant/full_name", name)
-    said = await intake.submitted(body)
-    data = await intake.pool.fetchval("select data from events where dossier_id = $1::uuid", said["dossier_id"])
+    accepted = await intake.submitted(body)
+    data = await intake.pool.fetchval("select data from events where dossier_id = $1::uuid", accepted["dossier_id"])
     assert name.encode() not in data
     row = await intake.pool.fetchval(
-        "select s::text from submissions s where dossier_id = $1::uuid", said["dossier_id"]
+        "select s::text from submissions s where dossier_id = $1::uuid", accepted["dossier_id"]
     )
     assert name not in row
     log = intake.service.log.read_text("utf-8")
     assert name not in log
     assert "Traceback" not in log
-    assert said["tracking_secret"] not in log
+    assert accepted["tracking_secret"] not in log
 
 
-async def test_the_api_document_tells_of_every_endpoint(intake: Intake) -> None:
+async def test_the_service_shows_its_own_openapi_document(intake: Intake) -> None:
     document = (await intake.nobody.get("/openapi.json")).json()
     assert {"/v1/dossiers", "/v1/dossiers/{dossier_id}", "/v1/dossiers/{dossier_id}/supplement"} <= set(
         document["paths"]
@@ -302,11 +302,11 @@ async def test_a_client_that_hangs_up_in_the_middle_leaves_nothing(intake: Intak
 
 
 async def test_dossiers_filed_together_share_a_lane(intake: Intake) -> None:
-    """Each stays for a moment: what is fixed for a batch is then paid once for all of them."""
+    """Ids stay in one lane for a moment, so that the fixed costs of a batch are paid once for several dossiers."""
     answers = await asyncio.gather(*(intake.submitted() for _ in range(24)))
     ids = sorted(UUID(answer["dossier_id"]) for answer in answers)
     lanes = [lane_of(str(one)) for one in ids]
-    turns = sum(before != after for before, after in itertools.pairwise(lanes))
+    changes = sum(before != after for before, after in itertools.pairwise(lanes))
     took_s = ((ids[-1].int >> 80) - (ids[0].int >> 80)) / 1000
-    # Of one millisecond the ids are in no order: a turn may look like three there.
-    assert turns <= 3 * (took_s / STAY_S + 1)
+    # Ids of the same millisecond are in no order: one change of the lane may look like three.
+    assert changes <= 3 * (took_s / STAY_S + 1)

@@ -1,4 +1,4 @@
-"""Twenty seconds of strange submissions: whatever comes, the answer is one of the promised ones, never a 500."""
+"""Strange submissions: whatever comes, the answer is one of the promised ones, never a 500."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """An example with a few values exchanged, doubled or taken away, sometimes with a few bytes broken as well."""
+    """An example with a few values exchanged, doubled or removed, sometimes with a few broken bytes."""
     body = copy.deepcopy(draw(st.sampled_from(EXAMPLES)))
     for _ in range(draw(st.integers(0, 3))):
         spots = list(places(body))

@@ -1,4 +1,4 @@
-"""Idempotency keys: the same key and body is one dossier and one answer, whatever happens in between."""
+"""Idempotency keys: the same key and body make one dossier and have one answer, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ async def test_two_bodies_at_once_with_one_key_make_one_dossier_and_a_409(intake
 
 
 async def test_a_second_process_waits_for_the_first_request_in_flight(intake: Intake) -> None:
-    """What another instance of intake would be: its transaction holds the key and has not committed."""
+    """The test acts as another instance of intake, whose transaction holds the key and has not committed."""
     key = intake.key()
-    said = await intake.submitted()
+    accepted = await intake.submitted()
     async with intake.pool.acquire() as tx:
         transaction = tx.transaction()
         await transaction.start()
@@ -91,7 +91,7 @@ async def test_a_second_process_waits_for_the_first_request_in_flight(intake: In
             " select gen_random_uuid(), 'counter', $2, body_digest, procedure_code, procedure_version,"
             " receiving_agency, channel, submitted_at, trace_id, components from submissions"
             " where dossier_id = $1::uuid",
-            said["dossier_id"],
+            accepted["dossier_id"],
             key["Idempotency-Key"],
         )
         request = asyncio.create_task(intake.counter.post(PATH, json=example(), headers=key))
@@ -109,7 +109,7 @@ async def test_a_second_process_waits_for_the_first_request_in_flight(intake: In
         await transaction.commit()
     answer = await request
     assert answer.status_code == 200
-    assert answer.json()["dossier_id"] != said["dossier_id"]
+    assert answer.json()["dossier_id"] != accepted["dossier_id"]
 
 
 async def test_a_retry_is_answered_as_the_first_time_though_the_procedure_has_closed(intake: Intake) -> None:

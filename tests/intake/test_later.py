@@ -1,4 +1,4 @@
-"""What comes after the submission: contents, supplements, withdrawals; by token or by the citizen's own secret."""
+"""After the submission: contents, supplements, withdrawals; by token or by the citizen's tracking secret."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHA = hashlib.sha256(FILE).hexdigest()
 LIMIT = 50 * 1024 * 1024
 
 
-def path(said: dict[str, Any], what: str) -> str:
-    return f"/v1/dossiers/{said['dossier_id']}/{what}"
+def path(accepted: dict[str, Any], what: str) -> str:
+    return f"/v1/dossiers/{accepted['dossier_id']}/{what}"
 
 
-def content_path(said: dict[str, Any], code: str = "birth_declaration") -> str:
-    return path(said, f"components/{code}/content")
+def content_path(accepted: dict[str, Any], code: str = "birth_declaration") -> str:
+    return path(accepted, f"components/{code}/content")
 
 
 def part(code: str = "birth_notification", **more: Any) -> dict[str, Any]:
@@ -39,9 +39,9 @@ REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-async def types_of(intake: Intake, said: dict[str, Any]) -> list[tuple[int, str]]:
+async def types_of(intake: Intake, accepted: dict[str, Any]) -> list[tuple[int, str]]:
     rows = await intake.pool.fetch(
-        "select sequence, type from events where dossier_id = $1::uuid order by sequence", said["dossier_id"]
+        "select sequence, type from events where dossier_id = $1::uuid order by sequence", accepted["dossier_id"]
     )
     return [(row["sequence"], row["type"]) for row in rows]
 
@@ -49,18 +49,18 @@ async def types_of(intake: Intake, said: dict[str, Any]) -> list[tuple[int, str]
 @pytest.mark.parametrize("what", REQUESTS)
 async def test_a_request_is_taken_by_token_and_by_secret_once(intake: Intake, what: str) -> None:
     body, fact = REQUESTS[what]
-    said = await intake.submitted()
+    accepted = await intake.submitted()
     key = intake.key()
-    first = await intake.counter.post(path(said, what), json=body, headers=key)
-    again = await intake.counter.post(path(said, what), json=body, headers=key)
+    first = await intake.counter.post(path(accepted, what), json=body, headers=key)
+    again = await intake.counter.post(path(accepted, what), json=body, headers=key)
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json() == again.json()
-    assert first.json() == {"dossier_id": said["dossier_id"], "status": "submitted", "request": what}
+    assert first.json() == {"dossier_id": accepted["dossier_id"], "status": "submitted", "request": what}
     citizen = await intake.nobody.post(
-        path(said, what), params={"secret": said["tracking_secret"]}, json=body, headers=key
+        path(accepted, what), params={"secret": accepted["tracking_secret"]}, json=body, headers=key
     )
     assert citizen.status_code == 202
-    assert await types_of(intake, said) == [(1, "DossierSubmitted"), (2, fact), (3, fact)]
+    assert await types_of(intake, accepted) == [(1, "DossierSubmitted"), (2, fact), (3, fact)]
 
 
 async def deadlocks(intake: Intake) -> int:
@@ -71,31 +71,31 @@ async def deadlocks(intake: Intake) -> int:
 async def test_requests_of_one_dossier_at_once_are_all_taken_and_wait_for_each_other_without_a_deadlock(
     intake: Intake,
 ) -> None:
-    before, told = await deadlocks(intake), []
+    before, sequences = await deadlocks(intake), []
     for _ in range(5):
-        said = await intake.submitted()
+        accepted = await intake.submitted()
         calls = [
-            intake.counter.post(path(said, what), json=body, headers=intake.key())
+            intake.counter.post(path(accepted, what), json=body, headers=intake.key())
             for what, (body, _) in REQUESTS.items()
             for _ in range(6)
         ]
-        calls.append(intake.counter.put(content_path(said), content=FILE, headers=PDF))
+        calls.append(intake.counter.put(content_path(accepted), content=FILE, headers=PDF))
         answers = await asyncio.gather(*calls)
         assert [answer.status_code for answer in answers] == [202] * 12 + [201]
-        told.append([sequence for sequence, _ in await types_of(intake, said)])
-    assert told == [list(range(1, 15))] * 5
+        sequences.append([sequence for sequence, _ in await types_of(intake, accepted)])
+    assert sequences == [list(range(1, 15))] * 5
     assert await deadlocks(intake) == before
 
 
 @pytest.mark.parametrize("what", REQUESTS)
 async def test_the_same_key_with_another_request_is_409(intake: Intake, what: str) -> None:
     body, _ = REQUESTS[what]
-    said, other = await intake.submitted(), await intake.submitted()
+    accepted, other = await intake.submitted(), await intake.submitted()
     key = intake.key()
-    assert (await intake.counter.post(path(said, what), json=body, headers=key)).status_code == 202
+    assert (await intake.counter.post(path(accepted, what), json=body, headers=key)).status_code == 202
     before = await intake.stored()
     changed = {**body, "note" if what == "supplement" else "reason": "Khác."}
-    assert_problem(await intake.counter.post(path(said, what), json=changed, headers=key), 409)
+    assert_problem(await intake.counter.post(path(accepted, what), json=changed, headers=key), 409)
     assert_problem(await intake.counter.post(path(other, what), json=body, headers=key), 409)
     assert await intake.stored() == before
 
@@ -103,20 +103,20 @@ async def test_the_same_key_with_another_request_is_409(intake: Intake, what: st
 @pytest.mark.parametrize("what", REQUESTS)
 async def test_who_may_not_is_refused_and_a_wrong_secret_looks_like_no_dossier(intake: Intake, what: str) -> None:
     body, _ = REQUESTS[what]
-    said, other = await intake.submitted(), await intake.submitted()
+    accepted, other = await intake.submitted(), await intake.submitted()
     before = await intake.stored()
     key = intake.key()
     for given in (key, {}):
-        assert_problem(await intake.nobody.post(path(said, what), json=body, headers=given), 401)
+        assert_problem(await intake.nobody.post(path(accepted, what), json=body, headers=given), 401)
         async with intake.client("specialist") as client:
-            assert_problem(await client.post(path(said, what), json=body, headers=given), 403)
+            assert_problem(await client.post(path(accepted, what), json=body, headers=given), 403)
     wrong = {"secret": other["tracking_secret"]}
-    refused = await intake.nobody.post(path(said, what), params=wrong, json=body, headers=key)
+    refused = await intake.nobody.post(path(accepted, what), params=wrong, json=body, headers=key)
     unknown = await intake.counter.post(path({"dossier_id": new_id()}, what), json=body, headers=key)
     assert assert_problem(refused, 404, "unknown-dossier") == assert_problem(unknown, 404, "unknown-dossier")
-    for secret, status in (("", 404), ("ế" * 26, 404), ("\x00", 400), (said["tracking_secret"].upper(), 404)):
+    for secret, status in (("", 404), ("ế" * 26, 404), ("\x00", 400), (accepted["tracking_secret"].upper(), 404)):
         params = {"secret": secret}
-        assert_problem(await intake.nobody.post(path(said, what), params=params, json=body, headers=key), status)
+        assert_problem(await intake.nobody.post(path(accepted, what), params=params, json=body, headers=key), status)
     assert await intake.stored() == before
 
 
@@ -138,10 +138,10 @@ WRONG: list[tuple[str, Any, int]] = [
 
 @pytest.mark.parametrize(("what", "body", "status"), WRONG)
 async def test_a_wrong_request_is_refused_and_leaves_nothing(intake: Intake, what: str, body: Any, status: int) -> None:
-    said = await intake.submitted()
+    accepted = await intake.submitted()
     before = await intake.stored()
-    assert_problem(await intake.counter.post(path(said, what), json=body, headers=intake.key()), status)
-    assert_problem(await intake.counter.post(path(said, what), json=REQUESTS[what][0]), 400)
+    assert_problem(await intake.counter.post(path(accepted, what), json=body, headers=intake.key()), status)
+    assert_problem(await intake.counter.post(path(accepted, what), json=REQUESTS[what][0]), 400)
     assert await intake.stored() == before
 
 
@@ -154,67 +154,67 @@ async def test_a_wrong_request_is_refused_and_leaves_nothing(intake: Intake, wha
         {"Content-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(SHA)).decode()}:"},
     ],
 )
-async def test_a_content_is_stored_whole_and_told_of_once(intake: Intake, headers: dict[str, str]) -> None:
-    said = await intake.submitted()
+async def test_a_content_is_stored_whole_and_published_once(intake: Intake, headers: dict[str, str]) -> None:
+    accepted = await intake.submitted()
     for _ in range(2):
-        answer = await intake.counter.put(content_path(said), content=FILE, headers={**PDF, **headers})
+        answer = await intake.counter.put(content_path(accepted), content=FILE, headers={**PDF, **headers})
         assert answer.status_code == 201, answer.text
         assert (answer.json()["sha256"], answer.json()["size"]) == (SHA, len(FILE))
     stored = await intake.pool.fetchval(
         "select string_agg(p.piece, ''::bytea order by p.number) from contents c join content_pieces p"
         " using (upload_id) where c.dossier_id = $1::uuid",
-        said["dossier_id"],
+        accepted["dossier_id"],
     )
     assert stored == FILE
-    assert await types_of(intake, said) == [(1, "DossierSubmitted"), (2, "ComponentStored")]
+    assert await types_of(intake, accepted) == [(1, "DossierSubmitted"), (2, "ComponentStored")]
 
 
 async def test_another_content_takes_the_place_of_the_first(intake: Intake) -> None:
-    said = await intake.submitted()
-    secret = {"secret": said["tracking_secret"]}
+    accepted = await intake.submitted()
+    secret = {"secret": accepted["tracking_secret"]}
     before = await intake.stored()
     for content in (FILE, b"%PDF a better scan"):
-        assert (await intake.nobody.put(content_path(said), params=secret, content=content, headers=PDF)).is_success
+        assert (await intake.nobody.put(content_path(accepted), params=secret, content=content, headers=PDF)).is_success
     after = await intake.stored()
     assert (after["contents"] - before["contents"], after["content_pieces"] - before["content_pieces"]) == (1, 1)
-    assert len(await types_of(intake, said)) == 3
+    assert len(await types_of(intake, accepted)) == 3
 
 
 async def test_a_content_must_match_the_hash_it_was_announced_with(intake: Intake) -> None:
     body = example()
     body["components"][0].update(code="birth_declaration", sha256=SHA)
-    said = await intake.submitted(body)
+    accepted = await intake.submitted(body)
     before = await intake.stored()
-    answer = await intake.counter.put(content_path(said), content=FILE + b"!", headers=PDF)
+    answer = await intake.counter.put(content_path(accepted), content=FILE + b"!", headers=PDF)
     assert_problem(answer, 422, "hash-differs")
     assert await intake.stored() == before
-    assert (await intake.counter.put(content_path(said), content=FILE, headers=PDF)).status_code == 201
+    assert (await intake.counter.put(content_path(accepted), content=FILE, headers=PDF)).status_code == 201
 
 
-async def test_a_supplements_component_has_a_place_for_its_content(intake: Intake) -> None:
-    said = await intake.submitted()
+async def test_a_supplements_component_can_have_a_content(intake: Intake) -> None:
+    accepted = await intake.submitted()
     code = "parents_marriage"
-    assert_problem(await intake.counter.put(content_path(said, code), content=FILE, headers=PDF), 404)
+    assert_problem(await intake.counter.put(content_path(accepted, code), content=FILE, headers=PDF), 404)
     body = {"components": [part(code, sha256=SHA)]}
-    assert (await intake.counter.post(path(said, "supplement"), json=body, headers=intake.key())).status_code == 202
-    assert_problem(await intake.counter.put(content_path(said, code), content=b"other", headers=PDF), 422)
-    assert (await intake.counter.put(content_path(said, code), content=FILE, headers=PDF)).status_code == 201
+    assert (await intake.counter.post(path(accepted, "supplement"), json=body, headers=intake.key())).status_code == 202
+    assert_problem(await intake.counter.put(content_path(accepted, code), content=b"other", headers=PDF), 422)
+    assert (await intake.counter.put(content_path(accepted, code), content=FILE, headers=PDF)).status_code == 201
 
 
 async def test_a_wrong_content_leaves_no_piece(intake: Intake) -> None:
-    said = await intake.submitted()
+    accepted = await intake.submitted()
     before = await intake.stored()
     put = intake.counter.put
     wrong = {"Content-SHA256": "0" * 64}
     cases = [
-        (put(content_path(said), content=FILE, headers={**PDF, **wrong}), 422, "hash-differs"),
-        (put(content_path(said), content=b"", headers=PDF), 422, "empty-content"),
-        (put(content_path(said), content=FILE, headers={**PDF, "Content-SHA256": "zz"}), 400, "malformed-hash"),
-        (put(content_path(said), content=FILE, headers={"Content-Type": "text/html"}), 415, "wrong-content-type"),
-        (put(content_path(said, "no_such"), content=FILE, headers=PDF), 404, "unknown-component"),
-        (put(content_path(said, "a%00b"), content=FILE, headers=PDF), 400, "nul"),
+        (put(content_path(accepted), content=FILE, headers={**PDF, **wrong}), 422, "hash-differs"),
+        (put(content_path(accepted), content=b"", headers=PDF), 422, "empty-content"),
+        (put(content_path(accepted), content=FILE, headers={**PDF, "Content-SHA256": "zz"}), 400, "malformed-hash"),
+        (put(content_path(accepted), content=FILE, headers={"Content-Type": "text/html"}), 415, "wrong-content-type"),
+        (put(content_path(accepted, "no_such"), content=FILE, headers=PDF), 404, "unknown-component"),
+        (put(content_path(accepted, "a%00b"), content=FILE, headers=PDF), 400, "nul"),
         (put(content_path({"dossier_id": new_id()}), content=FILE, headers=PDF), 404, "unknown-dossier"),
-        (intake.nobody.put(content_path(said), content=FILE, headers=PDF), 401, "unauthorized"),
+        (intake.nobody.put(content_path(accepted), content=FILE, headers=PDF), 401, "unauthorized"),
     ]
     for request, status, code in cases:
         assert_problem(await request, status, code)
@@ -222,7 +222,7 @@ async def test_a_wrong_content_leaves_no_piece(intake: Intake) -> None:
 
 
 async def test_a_content_that_is_too_large_leaves_no_piece(intake: Intake) -> None:
-    said = await intake.submitted()
+    accepted = await intake.submitted()
     before = await intake.stored()
 
     async def too_much() -> AsyncIterator[bytes]:
@@ -230,13 +230,13 @@ async def test_a_content_that_is_too_large_leaves_no_piece(intake: Intake) -> No
         for _ in range(LIMIT // len(block) + 1):
             yield block
 
-    answer = await intake.counter.put(content_path(said), content=too_much(), headers=PDF)
+    answer = await intake.counter.put(content_path(accepted), content=too_much(), headers=PDF)
     assert_problem(answer, 413, "too-large")
     assert await intake.stored() == before
 
 
 async def test_an_interrupted_upload_leaves_no_piece(intake: Intake) -> None:
-    said = await intake.submitted()
+    accepted = await intake.submitted()
     before = await intake.stored()
     arrived = asyncio.Event()
 
@@ -245,7 +245,7 @@ async def test_an_interrupted_upload_leaves_no_piece(intake: Intake) -> None:
         await arrived.wait()
         raise ConnectionAbortedError
 
-    upload = asyncio.create_task(intake.counter.put(content_path(said), content=breaks_off(), headers=PDF))
+    upload = asyncio.create_task(intake.counter.put(content_path(accepted), content=breaks_off(), headers=PDF))
 
     async def pieces() -> int:
         return (await intake.stored())["content_pieces"] - before["content_pieces"]

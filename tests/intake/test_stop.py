@@ -1,4 +1,4 @@
-"""A stop in order: not ready at once, every request answered, the door closed only then."""
+"""A graceful stop: not ready at once, every request answered, and only then the socket closed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.intake.conftest import OFFICE0, PACKAGES, Intake, documents, nobody, 
 
 
 class Stopping:
-    """Starts intakes that wait `drain_s` before they close the door."""
+    """Starts intakes that wait `drain_s` before they close their socket."""
 
     def __init__(self, make_pool: MakePool, start: StartService) -> None:
         self._make_pool, self._start = make_pool, start
@@ -42,8 +42,8 @@ async def stopping(make_pool: MakePool, start_service: StartService) -> AsyncIte
         await intake.close()
 
 
-async def refuses(service: ServiceProcess) -> bool:
-    """A new connection is refused."""
+async def refuses_connections(service: ServiceProcess) -> bool:
+    """Whether a new connection is refused."""
     try:
         _, line = await asyncio.open_connection("127.0.0.1", service.port)
     except OSError:
@@ -52,18 +52,18 @@ async def refuses(service: ServiceProcess) -> bool:
     return False
 
 
-async def test_who_is_told_to_stop_says_so_and_goes_on_answering_until_the_load_balancer_has_looked(
+async def test_after_the_signal_it_is_not_ready_and_answers_until_the_load_balancer_has_noticed(
     stopping: Stopping,
 ) -> None:
     intake = await stopping.intake(drain_s=600)
     await intake.submitted()
     os.kill(intake.service.pid, signal.SIGTERM)
 
-    async def says_so() -> bool:
+    async def is_stopping() -> bool:
         answer = await intake.nobody.get("/readyz")
         return answer.status_code == 503 and answer.json()["status"] == "stopping"
 
-    await wait_until(says_so)
+    await wait_until(is_stopping)
     assert (await intake.nobody.get("/livez")).status_code == 200
     for _ in range(3):
         answer = await intake.submit(shipped()["1.001193"].example)
@@ -71,13 +71,13 @@ async def test_who_is_told_to_stop_says_so_and_goes_on_answering_until_the_load_
     assert (await intake.stored())["submissions"] == 4
 
 
-async def test_a_request_under_way_when_the_door_closes_is_carried_out_and_answered(stopping: Stopping) -> None:
+async def test_a_request_under_way_when_the_socket_closes_is_carried_out_and_answered(stopping: Stopping) -> None:
     intake = await stopping.intake(drain_s=0)
     async with intake.pool.acquire() as tx, tx.transaction():
         await tx.execute("lock table submissions")
         waiting = asyncio.create_task(intake.submit(shipped()["1.001193"].example))
 
-        async def is_in_hand() -> bool:
+        async def is_under_way() -> bool:
             return bool(
                 await tx.fetchval(
                     "select exists(select 1 from pg_locks where not granted and database = (select oid"
@@ -85,9 +85,9 @@ async def test_a_request_under_way_when_the_door_closes_is_carried_out_and_answe
                 )
             )
 
-        await wait_until(is_in_hand)
+        await wait_until(is_under_way)
         os.kill(intake.service.pid, signal.SIGTERM)
-        await wait_until(lambda: refuses(intake.service))
+        await wait_until(lambda: refuses_connections(intake.service))
         assert not waiting.done()
     answer = await waiting
     assert answer.status_code == 201

@@ -1,4 +1,4 @@
-"""Intake while PostgreSQL refuses to write: 503, nothing half done, and the same request works when it is over."""
+"""Intake while PostgreSQL refuses to write: 503, nothing half stored, and the same request works afterwards."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def assert_come_again(answer: httpx2.Response) -> None:
 
 @pytest.mark.parametrize("table", ["submissions", "events"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_an_error_that_passes_is_answered_503_and_leaves_no_trace(kind: str, table: str, intake: Intake) -> None:
-    said = await intake.submitted()
-    withdrawal = f"/v1/dossiers/{said['dossier_id']}/withdrawal"
+async def test_a_transient_error_is_answered_503_and_leaves_nothing(kind: str, table: str, intake: Intake) -> None:
+    accepted = await intake.submitted()
+    withdrawal = f"/v1/dossiers/{accepted['dossier_id']}/withdrawal"
     before, pid = await intake.stored(), intake.service.pid
     keys = [intake.key() for _ in range(6)]
     body = {"reason": "Đã nộp nhầm"}

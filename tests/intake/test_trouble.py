@@ -1,4 +1,4 @@
-"""Intake when others are missing: no procedures yet, no broker, no PostgreSQL; it says so and goes on by itself."""
+"""Intake without procedures, without a broker, without PostgreSQL: it answers 503 where it must, and recovers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def submit(service: ServiceProcess, key: str) -> httpx2.Response:
         return await client.post(PATH, json=example(), headers={"Idempotency-Key": key})
 
 
-async def test_before_the_first_copy_of_the_procedures_it_says_so_and_then_accepts(
+async def test_it_answers_503_until_it_has_its_first_copy_of_the_procedures(
     make_pool: MakePool, start_service: StartService
 ) -> None:
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
@@ -75,7 +75,7 @@ async def test_it_starts_accepts_and_restarts_while_the_broker_is_down(
     assert await pool.fetchval("select count(*) from proof.events where sent_at is not null") == 0
 
 
-async def test_what_was_accepted_without_a_broker_is_sent_when_there_is_one(
+async def test_what_is_accepted_without_a_broker_is_sent_when_there_is_one(
     kafka: KafkaSettings, make_pool: MakePool, start_service: StartService
 ) -> None:
     dsn, pool = await make_pool.with_dsn(*PACKAGES)
@@ -92,7 +92,7 @@ async def test_what_was_accepted_without_a_broker_is_sent_when_there_is_one(
     await wait_until(all_sent, 30)
 
 
-async def test_pieces_that_a_killed_process_left_are_swept_away_and_no_others(make_pool: MakePool) -> None:
+async def test_pieces_that_a_killed_process_left_are_deleted_and_no_others(make_pool: MakePool) -> None:
     pool = await make_pool(*PACKAGES)
     old, young = new_id(), new_id()
     for upload, number in ((old, 0), (old, 1), (young, 0)):

@@ -1,4 +1,4 @@
-"""The consumer against a real database: once, in order, held, parked, and never lost over a failure."""
+"""The consumer with a real database: events act once and in order, are held or parked, and survive failures."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 async def test_a_batch_takes_effect_in_order_and_a_repeat_has_none(pool: Pool) -> None:
     first, second = uuid4(), uuid4()
     batch = [record(first, 1), record(second, 1), record(first, 2)]
-    listener = world.consumer(pool)
-    await listener.apply(batch)
-    await listener.apply(batch)
+    consumer = world.consumer(pool)
+    await consumer.apply(batch)
+    await consumer.apply(batch)
     done = await effects(pool)
     assert [n for d, n in done if d == first] == [1, 2]
     assert [n for d, n in done if d == second] == [1]
@@ -43,18 +43,18 @@ async def test_a_batch_takes_effect_in_order_and_a_repeat_has_none(pool: Pool) -
 
 async def test_an_early_event_is_held_over_batches_and_applied_with_the_one_it_waited_for(pool: Pool) -> None:
     dossier_id = uuid4()
-    listener = world.consumer(pool)
-    await listener.apply([record(dossier_id, 3)])
-    await listener.apply([record(dossier_id, 2)])
+    consumer = world.consumer(pool)
+    await consumer.apply([record(dossier_id, 3)])
+    await consumer.apply([record(dossier_id, 2)])
     assert await effects(pool) == []
     assert await held(pool) == {(dossier_id, 2): "gap", (dossier_id, 3): "gap"}
-    await listener.apply([record(dossier_id, 1)])
+    await consumer.apply([record(dossier_id, 1)])
     assert await effects(pool) == [(dossier_id, n) for n in (1, 2, 3)]
     assert await held(pool) == {}
 
 
 async def test_two_consumers_that_meet_a_new_dossier_at_once_do_not_miss_each_other(pool: Pool) -> None:
-    """Without a row to lock, a held 2 would miss the 1 that is being applied, for ever."""
+    """Without a row to lock, the event 2 would be held for ever beside the event 1 that is being applied."""
     one, other = world.consumer(pool), world.consumer(pool)
     dossiers = [uuid4() for _ in range(60)]
     for dossier_id in dossiers:
@@ -63,17 +63,17 @@ async def test_two_consumers_that_meet_a_new_dossier_at_once_do_not_miss_each_ot
     assert sorted(await effects(pool)) == sorted((d, n) for d in dossiers for n in (1, 2))
 
 
-async def test_the_effect_and_the_memory_of_it_commit_together(pool: Pool) -> None:
-    """The connection dies after the effect was written and before the commit: as if nothing had been."""
+async def test_the_effect_and_the_stream_position_commit_together(pool: Pool) -> None:
+    """The connection dies after the effect is written and before the commit: nothing of it remains."""
     dossier_id = uuid4()
     opened: list[int] = []
 
     class DiesOnce(world.Effects):
         async def save(self, tx: Tx, writes: Writes) -> Sequence[Any]:
-            said = await super().save(tx, writes)
+            outgoing = await super().save(tx, writes)
             if len(opened) == 1:
                 await pool.execute("select pg_terminate_backend($1)", opened[0])
-            return said
+            return outgoing
 
     async def open_unit(tx: Tx, events: Sequence[Received]) -> world.Effects:
         opened.append(await tx.fetchval("select pg_backend_pid()"))
@@ -85,28 +85,27 @@ async def test_the_effect_and_the_memory_of_it_commit_together(pool: Pool) -> No
     assert await doubles(pool) == 0
 
 
-async def test_work_is_told_of_its_commit_and_of_nothing_else(pool: Pool) -> None:
-    """What counts and wakes after the commit must not do so for a transaction that was undone."""
-    works: list[world.Effects] = []
+async def test_committed_is_called_after_a_commit_and_never_after_a_rollback(pool: Pool) -> None:
+    units: list[world.Effects] = []
 
     class FailsOnce(world.Effects):
         async def save(self, tx: Tx, writes: Writes) -> Sequence[Any]:
             assert self.told == 0
             await super().save(tx, writes)
-            if len(works) == 1:
+            if len(units) == 1:
                 raise TimeoutError
             return []
 
     async def open_unit(tx: Tx, events: Sequence[Received]) -> world.Effects:
-        works.append(FailsOnce())
-        return works[-1]
+        units.append(FailsOnce())
+        return units[-1]
 
     await world.consumer(pool, open_unit=open_unit).apply([record(uuid4(), 1)])
-    assert [work.told for work in works] == [0, 1]
+    assert [unit.told for unit in units] == [0, 1]
 
 
-async def test_two_processes_that_hear_the_same_newcomers_at_once_apply_each_once(pool: Pool) -> None:
-    """After a rebalance both may have fetched them: none has a head yet that could be locked."""
+async def test_two_processes_with_the_same_new_dossiers_at_once_apply_each_event_once(pool: Pool) -> None:
+    """After a rebalance both may have fetched them. No stream has a position yet that could be locked."""
     dossiers = [uuid4() for _ in range(60)]
     first = [record(dossier_id, 1) for dossier_id in dossiers]
     second = [*first[::-1], *(record(dossier_id, 2) for dossier_id in dossiers)]
@@ -119,13 +118,13 @@ async def test_two_processes_that_hear_the_same_newcomers_at_once_apply_each_onc
 
 async def test_a_fact_without_a_handler_advances_the_sequence(pool: Pool) -> None:
     dossier_id = uuid4()
-    listener = world.consumer(pool, handlers={})
-    await listener.apply([record(dossier_id, 1), record(dossier_id, 2)])
+    consumer = world.consumer(pool, handlers={})
+    await consumer.apply([record(dossier_id, 1), record(dossier_id, 2)])
     assert await pool.fetchval("select last from heads") == 2
     assert await parked(pool) == []
 
 
-async def test_a_heartbeat_has_no_place_in_a_sequence_and_acts_each_time(pool: Pool) -> None:
+async def test_a_heartbeat_has_no_sequence_and_acts_each_time(pool: Pool) -> None:
     beat = SubmissionHeartbeat(sent_at=NOON)
     batch = [record(uuid4(), 0, fact=beat)] * 2
     await world.consumer(pool).apply(batch)
@@ -152,10 +151,10 @@ async def test_one_poison_in_a_batch_of_500_parks_alone(pool: Pool, note: str, r
 
 async def test_a_data_error_is_not_blamed_on_the_event_that_released_it(pool: Pool) -> None:
     dossier_id = uuid4()
-    listener = world.consumer(pool)
-    await listener.apply([record(dossier_id, 2, "cannot be stored"), record(dossier_id, 3)])
+    consumer = world.consumer(pool)
+    await consumer.apply([record(dossier_id, 2, "cannot be stored"), record(dossier_id, 3)])
     async with asyncio.timeout(10):
-        await listener.apply([record(dossier_id, 1)])
+        await consumer.apply([record(dossier_id, 1)])
     assert await effects(pool) == [(dossier_id, 1)]
     assert await parked(pool) == [(dossier_id, 2, "data")]
     assert await held(pool) == {(dossier_id, 3): "behind"}
@@ -163,9 +162,9 @@ async def test_a_data_error_is_not_blamed_on_the_event_that_released_it(pool: Po
 
 async def test_the_poison_of_one_dossier_does_not_stop_another_of_the_same_partition(pool: Pool) -> None:
     good, bad = uuid4(), uuid4()
-    listener = world.consumer(pool)
-    await listener.apply([record(bad, 1, "cannot be stored"), record(good, 1), record(bad, 2), record(good, 2)])
-    await listener.apply([record(good, 3), record(bad, 3)])
+    consumer = world.consumer(pool)
+    await consumer.apply([record(bad, 1, "cannot be stored"), record(good, 1), record(bad, 2), record(good, 2)])
+    await consumer.apply([record(good, 3), record(bad, 3)])
     assert [row for row in await effects(pool) if row[0] == good] == [(good, n) for n in (1, 2, 3)]
     assert await held(pool) == {(bad, 2): "behind", (bad, 3): "behind"}
 
@@ -179,17 +178,17 @@ async def test_a_type_this_release_does_not_know_is_parked_and_its_successors_ar
 
 async def test_a_poison_that_is_sent_again_is_parked_once(pool: Pool) -> None:
     batch = [record(uuid4(), 1, "against the rule"), stranger()]
-    listener = world.consumer(pool)
+    consumer = world.consumer(pool)
     for _ in range(3):
-        await listener.apply(batch)
+        await consumer.apply(batch)
     assert len(await parked(pool)) == 2
 
 
 async def test_a_second_event_under_one_sequence_is_parked_and_blocks_nobody(pool: Pool) -> None:
     dossier_id = uuid4()
-    listener = world.consumer(pool)
-    await listener.apply([record(dossier_id, 1)])
-    await listener.apply([record(dossier_id, 1), record(dossier_id, 2)])
+    consumer = world.consumer(pool)
+    await consumer.apply([record(dossier_id, 1)])
+    await consumer.apply([record(dossier_id, 1), record(dossier_id, 2)])
     assert await parked(pool) == [(dossier_id, 1, "identity-conflict")]
     assert await effects(pool) == [(dossier_id, 1), (dossier_id, 2)]
 
@@ -209,7 +208,7 @@ STRANGERS = [
 
 
 @pytest.mark.parametrize(("make", "reason"), STRANGERS)
-async def test_a_record_that_is_not_ours_is_parked_and_blocks_nobody(pool: Pool, make: Any, reason: str) -> None:
+async def test_a_foreign_record_is_parked_and_blocks_nobody(pool: Pool, make: Any, reason: str) -> None:
     dossier_id = uuid4()
     await asyncio.wait_for(world.consumer(pool).apply([make(dossier_id), record(dossier_id, 1)]), 5)
     assert [row[2] for row in await parked(pool)] == [reason]
@@ -218,14 +217,14 @@ async def test_a_record_that_is_not_ours_is_parked_and_blocks_nobody(pool: Pool,
 
 async def test_an_unknown_type_with_a_nul_in_its_name_is_parked_too(pool: Pool) -> None:
     dossier_id = uuid4()
-    listener = world.consumer(pool)
-    await asyncio.wait_for(listener.apply([record(dossier_id, 1, headers={"ce_type": b"vn.hoso.\x00.v1"})]), 5)
+    consumer = world.consumer(pool)
+    await asyncio.wait_for(consumer.apply([record(dossier_id, 1, headers={"ce_type": b"vn.hoso.\x00.v1"})]), 5)
     assert await parked(pool) == [(dossier_id, 1, "unknown-type")]
 
 
-# ---- errors that pass ------------------------------------------------------------------------------------------------
+# ---- transient errors ------------------------------------------------------------------------------------------------
 
-PASSING = [
+TRANSIENT = [
     asyncpg.DeadlockDetectedError("deadlock"),
     asyncpg.SerializationError("could not serialize"),
     asyncpg.LockNotAvailableError("lock timeout"),
@@ -241,8 +240,8 @@ PASSING = [
 ]
 
 
-@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
-async def test_an_error_that_passes_is_tried_again_and_parks_nobody(pool: Pool, error: Exception) -> None:
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
+async def test_a_transient_error_is_tried_again_and_parks_nothing(pool: Pool, error: Exception) -> None:
     left, sizes = 3, []
 
     async def open_unit(tx: Tx, events: Sequence[Received]) -> world.Effects:
@@ -257,16 +256,16 @@ async def test_an_error_that_passes_is_tried_again_and_parks_nobody(pool: Pool, 
     await world.consumer(pool, open_unit=open_unit).apply(batch)
     assert len(await effects(pool)) == 4
     assert await parked(pool) == []
-    assert sizes == [4, 4, 4, 4], "the batch is never split for an error that passes"
+    assert sizes == [4, 4, 4, 4], "the batch is never split for a transient error"
 
 
-async def test_an_error_that_does_not_pass_soon_is_raised_so_that_the_batch_is_fetched_again(pool: Pool) -> None:
+async def test_a_transient_error_that_lasts_is_raised_so_that_the_batch_is_fetched_again(pool: Pool) -> None:
     async def open_unit(tx: Tx, events: Sequence[Received]) -> world.Effects:
         raise ConnectionResetError
 
-    listener = world.consumer(pool, open_unit=open_unit, patience_s=0.3)
+    consumer = world.consumer(pool, open_unit=open_unit, patience_s=0.3)
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(listener.apply([record(uuid4(), 1)]), 10)
+        await asyncio.wait_for(consumer.apply([record(uuid4(), 1)]), 10)
     assert await parked(pool) == []
 
 
@@ -276,20 +275,20 @@ async def test_an_error_that_does_not_pass_soon_is_raised_so_that_the_batch_is_f
 async def test_above_five_per_cent_and_twenty_parked_the_consumer_stops_and_parks_nothing_more(pool: Pool) -> None:
     broken = True
 
-    def handler(work: world.Effects, event: Received) -> None:
+    def handler(unit: world.Effects, event: Received) -> None:
         if broken:
             raise KeyError("the seal key is wrong")
-        world.on_withdrawal_requested(work, event)
+        world.on_withdrawal_requested(unit, event)
 
-    listener = world.consumer(pool, handlers={WithdrawalRequested: handler}, breaker=ParkingBreaker(window_s=0.3))
+    consumer = world.consumer(pool, handlers={WithdrawalRequested: handler}, breaker=ParkingBreaker(window_s=0.3))
     batch = [record(uuid4(), 1) for _ in range(40)]
-    applying = asyncio.create_task(listener.apply(batch))
-    await wait_until(lambda: listener._metrics.brake._value.get() == 1)
+    applying = asyncio.create_task(consumer.apply(batch))
+    await wait_until(lambda: consumer._metrics.brake._value.get() == 1)
     assert await parked(pool) == []
     broken = False
     await asyncio.wait_for(applying, 5)
     assert len(await effects(pool)) == 40
-    assert listener._metrics.brake._value.get() == 0
+    assert consumer._metrics.brake._value.get() == 0
 
 
 @pytest.mark.parametrize(("good", "bad"), [(0, 19), (500, 24)])
@@ -301,37 +300,39 @@ async def test_fewer_than_twenty_or_less_than_five_per_cent_are_parked_and_the_b
     assert len(await parked(pool)) == bad
 
 
-async def test_strangers_are_not_counted_again_each_time_they_are_read(pool: Pool) -> None:
-    """Twenty-five of them in a topic that is read again from its start must not stop the consumer for ever."""
-    listener = world.consumer(pool, breaker=ParkingBreaker(window_s=0.2))
+async def test_foreign_records_are_not_counted_again_each_time_they_are_read(pool: Pool) -> None:
+    """Thirty of them in a topic that is read again from its start do not stop the consumer for ever."""
+    consumer = world.consumer(pool, breaker=ParkingBreaker(window_s=0.2))
     batch: list[Record] = [stranger(str(n)) for n in range(30)]
-    await asyncio.wait_for(listener.apply(batch), 5)
+    await asyncio.wait_for(consumer.apply(batch), 5)
     assert len(await parked(pool)) == 30
 
 
-async def test_impostors_that_are_read_again_hold_nobody_up(pool: Pool) -> None:
-    """Parked one by one over months; when the log is read again they all come at once."""
+async def test_conflicting_events_that_are_read_again_block_nobody(pool: Pool) -> None:
+    """They were parked one by one over months; when the log is read again, all come at once."""
     breaker = ParkingBreaker(window_s=0.2)
-    listener = world.consumer(pool, breaker=breaker, patience_s=1.0)
+    consumer = world.consumer(pool, breaker=breaker, patience_s=1.0)
     log = [record(dossier_id, 1) for dossier_id in (uuid4() for _ in range(25)) for _ in range(2)]
-    for one in log:
-        await listener.apply([one])
+    for event in log:
+        await consumer.apply([event])
         breaker.reset()
     assert [row[2] for row in await parked(pool)] == ["identity-conflict"] * 25
     newcomer = uuid4()
-    await listener.apply([*log, record(newcomer, 1)])
+    await consumer.apply([*log, record(newcomer, 1)])
     assert (newcomer, 1) in await effects(pool)
     assert len(await parked(pool)) == 25
 
 
-async def test_a_consumer_with_an_open_breaker_gives_its_batch_back_before_it_is_taken_for_dead(pool: Pool) -> None:
-    listener = world.consumer(pool, breaker=ParkingBreaker(window_s=0.1), patience_s=0.3)
+async def test_a_consumer_with_an_open_breaker_gives_its_batch_back_before_the_broker_takes_it_for_dead(
+    pool: Pool,
+) -> None:
+    consumer = world.consumer(pool, breaker=ParkingBreaker(window_s=0.1), patience_s=0.3)
     with pytest.raises(_Tripped):
-        await asyncio.wait_for(listener.apply([record(uuid4(), 1, "a bug") for _ in range(40)]), 5)
+        await asyncio.wait_for(consumer.apply([record(uuid4(), 1, "a bug") for _ in range(40)]), 5)
     assert await parked(pool) == []
 
 
-async def test_what_is_parked_says_why_but_never_what(pool: Pool) -> None:
+async def test_a_parked_record_has_the_reason_and_no_personal_data(pool: Pool) -> None:
     await world.consumer(pool).apply([record(uuid4(), 1, "cannot be stored"), record(uuid4(), 1, "a bug")])
     details = {row[0]: row[1] for row in await pool.fetch("select reason, detail from parked")}
     assert details == {"data": "CheckViolationError 23514", "rule": "KeyError"}

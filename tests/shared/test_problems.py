@@ -94,13 +94,13 @@ async def test_a_rules_complaints_are_422_with_a_row_each(client: httpx2.AsyncCl
 
 
 @pytest.mark.parametrize("name", ["down", "notready", "deadlock", "timeout", "disk"])
-async def test_what_passes_by_itself_is_503_with_retry_after(client: httpx2.AsyncClient, name: str) -> None:
+async def test_a_transient_error_is_503_with_retry_after(client: httpx2.AsyncClient, name: str) -> None:
     answer = await client.get(f"/raise/{name}")
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_what_does_not_pass_is_500(client: httpx2.AsyncClient) -> None:
+async def test_an_error_that_is_not_transient_is_500(client: httpx2.AsyncClient) -> None:
     assert (await client.get("/raise/conflict")).status_code == 500
     assert (await client.get("/raise/bug")).status_code == 500
 
@@ -116,7 +116,7 @@ async def test_a_wrong_value_is_422_and_a_missing_key_400(client: httpx2.AsyncCl
     assert (missing.status_code, missing.json()["code"]) == (400, "malformed")
 
 
-async def test_an_error_nobody_foresaw_is_a_problem_too(client: httpx2.AsyncClient) -> None:
+async def test_an_unexpected_error_is_a_problem_too(client: httpx2.AsyncClient) -> None:
     answer = await client.get("/raise/bug")
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.json()["code"], bool(answer.json()["detail"])) == ("internal-error", True)

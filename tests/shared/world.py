@@ -1,4 +1,4 @@
-"""A listener with a table of what it did, and a way to tell: the smallest service there can be."""
+"""The smallest service there can be: a consumer with a table of its effects, and a way to publish."""
 
 from __future__ import annotations
 

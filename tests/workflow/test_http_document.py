@@ -29,7 +29,6 @@ COMMON: list[Problems] = [
     problems for name, problems in vars(openapi).items() if name == "ANY" or name.startswith("WITH_")
 ]
 """What follows from a route's form: its caller, its parameters, its body."""
-CONFLICTS: frozenset[str] = getattr(commands, "CONFLICTS", frozenset())
 RESULT = {"number": "12/2025", "signed_by": "Nguyễn Văn A", "signed_as": "KT.", "signature": "wet"}
 SAMPLES = {"code": COPIES, "id": "7", "reference": "H44.XXX-250827-0001"}
 """Values of the path's parameters; every other one is an id."""
@@ -111,7 +110,7 @@ def flat(problems: Problems) -> set[tuple[int, str]]:
 
 def refused_by(command: str) -> set[tuple[int, str]]:
     return {
-        (409 if refusal.conflict or refusal.code in CONFLICTS else 422, refusal.code)
+        (409 if refusal.conflict else 422, refusal.code)
         for refusal in refusals_of(command)
         if refusal.code not in NOT_ANSWERED
     }

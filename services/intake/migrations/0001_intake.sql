@@ -1,4 +1,4 @@
--- What intake accepted, what it was sent afterwards, and its copy of the procedures.
+-- Submissions, later requests, contents of components, and intake's copy of the procedures.
 
 create table submissions (
   dossier_id uuid primary key,
@@ -38,7 +38,7 @@ create table contents (
   stored_at timestamptz not null default clock_timestamp(),
   primary key (dossier_id, component_code)
 );
--- Written while the content streams in, outside any transaction, so that a slow line locks nothing.
+-- Written while the content streams in, each in a transaction of its own, so that a slow client locks nothing.
 create table content_pieces (
   upload_id uuid not null,
   number integer not null,

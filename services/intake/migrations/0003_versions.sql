@@ -1,4 +1,4 @@
--- Every version of a procedure that was heard: one that is published early stands beside the one still in force.
+-- Every version of a procedure is kept: one that is published early is stored beside the one in force.
 
 alter table procedures drop constraint procedures_pkey;
 alter table procedures add primary key (code, version);

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from services.workflow.models import Answer, Sentence
+from services.workflow.models import Sentence
+from shared.http.models import HttpModel
 from shared.http.times import OfficeTime
 
 Trend = Literal["growing", "stuck", "draining"]
 
 
-class StageRow(Answer):
+class StageRow(HttpModel):
     """One stage. Its times are working seconds where people are awaited, and wall seconds where machines are.
 
     `arrived` and `left` count the last four hours of office time; for a busy stage, back to its 2,000th departure.
@@ -42,7 +43,7 @@ class StageRow(Answer):
     """Whether more dossiers came than left."""
 
 
-class Bottleneck(Answer):
+class Bottleneck(HttpModel):
     """The stage with the highest score, when that is over 1."""
 
     stage: str
@@ -56,7 +57,7 @@ class Bottleneck(Answer):
     """Wall seconds until the stage is empty at the present speed; null unless more dossiers leave than come."""
 
 
-class RecordedOnlyRow(Answer):
+class RecordedOnlyRow(HttpModel):
     """Dossiers of one procedure that are recorded and not received, because it receives none now."""
 
     procedure_code: str
@@ -69,7 +70,7 @@ class RecordedOnlyRow(Answer):
     """Why the procedure receives none."""
 
 
-class StagesView(Answer):
+class StagesView(HttpModel):
     """The answer to: where is work stuck, since when and why?"""
 
     stages: list[StageRow]

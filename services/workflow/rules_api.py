@@ -97,12 +97,17 @@ def router(app: WorkflowApp) -> APIRouter:
                 vi="Thời điểm phải có múi giờ, từ năm 2000 đến 2090.",
                 en="The time needs a zone and a year from 2000 to 2090.",
             )
-        how = explain(catalogue.calendar(), received, _known(app, procedure).time)
+        explanation = explain(catalogue.calendar(), received, _known(app, procedure).time)
         days = [
             {"date": day.date, "counted": bool(day.number), "number": day.number, "why": day.vi, "why_en": day.en}
-            for day in how.days
+            for day in explanation.days
         ]
-        return {"procedure_code": procedure, "received_at": how.received_at, "due_at": how.due_at, "days": days}
+        return {
+            "procedure_code": procedure,
+            "received_at": explanation.received_office_at,
+            "due_at": explanation.due_office_at,
+            "days": days,
+        }
 
     @routes.get("/blanks", response_model=BoxPage)
     async def list_blanks(_: Anyone, after: After = None, limit: Limit = 100) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The names and labels of metrics that other systems hold on to."""
+"""The names and labels of the metrics that other systems depend on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METRICS: dict[str, set[str]] = {
     "kafka_consumer_oldest_unprocessed_timestamp_seconds": {"topic"},
     "dossier_metrics_refreshed_timestamp_seconds": {"service"},
 }
-"""The names and labels that other systems hold on to."""
+"""Name -> labels."""
 LABELS = {
     *("stage", "procedure_group", "outcome", "topic", "reason", "consumer"),
     *("partition", "kind", "state"),
@@ -66,6 +66,6 @@ def test_no_label_names_a_dossier_a_person_or_an_agency(service: str) -> None:
     assert {name: labels for name, labels in _metrics(service).items() if labels - LABELS} == {}
 
 
-def test_only_the_one_that_asks_the_registry_has_its_metrics() -> None:
+def test_only_idlookup_has_the_metrics_of_the_registry() -> None:
     for service in SERVICES:
         assert any(name.startswith("idlookup_") for name in _metrics(service)) == (service == "idlookup")

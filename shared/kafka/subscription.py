@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 FETCH_BYTES, FETCH_BYTES_OF_ONE = 16_777_216, 1_048_576
-"""Bytes that the broker may return to one fetch, in all and of one partition."""
+"""Bytes that the broker may return to one fetch, in all and from one partition."""
 STOP_S = 20.0
-"""Bound of the time for finishing the current batch and leaving."""
+"""The longest time for finishing the current batch and leaving the group."""
 WATCH_S = 1.0
 """Time between two checks of the broker, the cluster and the group membership."""
 SILENCE_S = 10.0
@@ -86,7 +86,7 @@ class Subscription:
         return BatchReader(kafka=self._kafka, apply=self._apply, unhurried=self._unhurried)
 
     def broker(self) -> tuple[KafkaBroker, Any]:
-        """A FastStream broker with the one subscriber."""
+        """A new FastStream broker with its one subscriber."""
         reader = self._reader = self._new_reader()
         broker = KafkaBroker(
             self._kafka.addresses,
@@ -148,7 +148,7 @@ class Subscription:
             pause = min(pause * 2, 2.0)
 
     async def _watch(self, subscriber: Any) -> None:
-        """Returns when the reading has ended, the cluster is another one, or no broker answers for `SILENCE_S`.
+        """Return when the reading has ended, another cluster answers, or no broker answers for `SILENCE_S`.
 
         Raises TimeoutError when no broker answers at the start.
         """
@@ -197,7 +197,7 @@ class Subscription:
         except Exception as error:
             if not is_transient(error):
                 raise
-            return patience_s  # the database is away, which is no reason to leave the group
+            return patience_s  # the database is away; the member stays in the group
         if not old:
             return GAP_PATIENCE_S
         log.error("held events wait for earlier ones: reading again from the oldest record", held=old)

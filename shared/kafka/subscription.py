@@ -161,10 +161,10 @@ class Subscription:
                 return
             try:
                 async with asyncio.timeout(ASK_S):
-                    found = await cluster_id(client_of(subscriber.consumer))
+                    present_id = await cluster_id(client_of(subscriber.consumer))
                 check_membership(subscriber.consumer)
                 assigned = set(subscriber.consumer.assignment())
-                if assigned and found != self._cluster:
+                if assigned and present_id != self._cluster:
                     await self.rewind_if_new(assigned)
                 self.connected = bool(assigned)
                 self._measure(subscriber.consumer)
@@ -172,7 +172,7 @@ class Subscription:
                     gaps_checked_at = time.monotonic()
                     gap_patience = await self._check_gaps(assigned, gap_patience)
                 silent_since = None
-            except Exception as error:  # noqa: BLE001 - whatever it is, the broker or the membership is gone
+            except Exception as error:  # noqa: BLE001 - with any error the broker or the membership is gone
                 self.connected = False
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > SILENCE_S:
@@ -211,18 +211,18 @@ class Subscription:
         before this one has noticed the change.
         """
         consumer = self._subscriber.consumer
-        found = await cluster_id(client_of(consumer))
+        present_id = await cluster_id(client_of(consumer))
         saved = await self._pool().fetchval("select cluster_id from broker_cluster where side = 'consumer'")
-        if {self._cluster, saved} - {None, found} and assigned:
+        if {self._cluster, saved} - {None, present_id} and assigned:
             log.warning("a new cluster: reading from its oldest record", partitions=len(assigned))
             await self._reader.read_from_start(self._subscriber.consumer, assigned)
-        if saved != found:
+        if saved != present_id:
             await self._pool().execute(
                 "insert into broker_cluster (side, cluster_id) values ('consumer', $1)"
                 " on conflict (side) do update set cluster_id = excluded.cluster_id, seen_at = clock_timestamp()",
-                found,
+                present_id,
             )
-        self._cluster = found
+        self._cluster = present_id
 
     def _measure(self, consumer: Any) -> None:
         """Set the lag beyond the fetched records, and the age of the oldest record that is not applied."""

@@ -41,7 +41,7 @@ CHUNK = 2_000
 CHUNK_BYTES = 4_000_000
 """At most so many events of one lane, and bytes of their data, are in flight: large dossiers must fit into memory."""
 POLL_S = 1.0
-"""A commit that woke nobody is found after this time."""
+"""A commit whose wake-up was lost is noticed after this time."""
 WATCH_S = 2.0
 """Time between two checks of the lock's connection, the lanes and the cluster."""
 SAVE_S = 0.1
@@ -141,15 +141,15 @@ class Relay:
                     owner.terminate()
 
     async def _check_cluster(self, producer: AIOKafkaProducer) -> asyncio.Future[None]:
-        """Save which cluster this is. A new one holds nothing yet: every lane is set back to its oldest event.
+        """Save which cluster this is. A new cluster is empty, so every lane is set back to its oldest event.
 
         Returns a future that is done as soon as another cluster answers at this one's address.
         """
-        found = await cluster_id(producer.client)
-        session_end = pin(producer.client, found)
-        if await progress.save_cluster(self._pool(), found):
+        present_id = await cluster_id(producer.client)
+        session_end = pin(producer.client, present_id)
+        if await progress.save_cluster(self._pool(), present_id):
             self._metrics.refills.inc()
-            log.warning("a new cluster: everything is sent to it from the oldest event", cluster_id=found)
+            log.warning("a new cluster: everything is sent to it from the oldest event", cluster_id=present_id)
         else:
             await self._check_length()
         return session_end
@@ -237,9 +237,9 @@ class Relay:
             await owner.execute("select 1")
         await progress.confirm(self._pool(), self._owned)
         async with asyncio.timeout(ANSWER_S):
-            found = await cluster_id(producer.client)
-        if not await progress.is_known_cluster(self._pool(), found):
-            raise BrokerLost(f"cluster id is now {found}")
+            present_id = await cluster_id(producer.client)
+        if not await progress.is_known_cluster(self._pool(), present_id):
+            raise BrokerLost(f"cluster id is now {present_id}")
 
     async def _take_lanes(self, owner: asyncpg.Connection[asyncpg.Record]) -> set[int]:
         """Lock the lanes that no process owns. Returns the new ones. Sends no query while this process owns all."""

@@ -115,9 +115,9 @@ def references(value: Any) -> Iterator[str]:
 
 def test_every_reference_in_the_asyncapi_document_has_a_target() -> None:
     whole = json.loads(asyncapi.asyncapi())
-    found = set(references(whole))
-    assert "#/components/schemas/SubmittedComponent" in found
-    for reference in found:
+    used = set(references(whole))
+    assert "#/components/schemas/SubmittedComponent" in used
+    for reference in used:
         assert reference.startswith("#/"), reference
         target = whole
         for name in reference.removeprefix("#/").split("/"):

@@ -37,14 +37,14 @@ def test_each_module_begins_with_a_docstring() -> None:
 
 def test_no_test_is_skipped_or_expected_to_fail() -> None:
     wanted = {"skip", "skipif", "xfail", "importorskip", "skipTest", "SkipTest"}
-    found = [
+    uses = [
         f"{name_of(file)}:{node.lineno}"
         for file in modules("tests")
         for node in ast.walk(ast.parse(file.read_text("utf-8")))
         if (isinstance(node, ast.Attribute) and node.attr in wanted)
         or (isinstance(node, ast.Name) and node.id in wanted)
     ]
-    assert found == []
+    assert uses == []
 
 
 def test_the_name_of_a_test_is_a_sentence() -> None:

@@ -47,18 +47,18 @@ LABELS = {
 
 def _metrics(service: str) -> dict[str, set[str]]:
     registry = describe(service).app.state.service.metrics_registry
-    found = {}
+    labels = {}
     for collector, names in registry._collector_to_names.items():
         for name in names:
-            found[name] = set(collector._labelnames)
-    return found
+            labels[name] = set(collector._labelnames)
+    return labels
 
 
 def test_every_promised_metric_exists_with_its_labels() -> None:
-    found: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = {}
     for service in SERVICES:
-        found |= _metrics(service)
-    assert {name: found.get(name) for name in METRICS} == METRICS
+        labels |= _metrics(service)
+    assert {name: labels.get(name) for name in METRICS} == METRICS
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -70,7 +70,7 @@ async def test_acknowledged_events_are_not_sent_again_while_the_cursor_is_unsave
     dossier_id = uuid4()
     for sequence in (1, 2, 3):
         await publish_many(pool, sender, [dossier_id], [sequence])
-        await wait_until(lambda: has_records(kafka, sequence))  # noqa: B023 - called within the turn
+        await wait_until(lambda: has_records(kafka, sequence))  # noqa: B023 - awaited before it changes
     assert [event.sequence for event in await read_topic(kafka)] == [1, 2, 3]
     assert not await everything_sent(pool)
     await sender.stop()

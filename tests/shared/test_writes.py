@@ -90,8 +90,8 @@ async def test_few_rows_are_written_by_a_statement_and_many_by_copy(
         writes.insert("things", columns, [])
         await writes.run(tx)
     assert copied == (["things"] if many == 1 else [])
-    found = await pool.fetch("select name, of_topic::text as of_topic, number from things order by name")
-    assert [tuple(row) for row in found] == [("a", SUBMISSIONS, 7), ("b", None, 7)]
+    stored = await pool.fetch("select name, of_topic::text as of_topic, number from things order by name")
+    assert [tuple(row) for row in stored] == [("a", SUBMISSIONS, 7), ("b", None, 7)]
 
 
 async def test_when_a_copy_fails_nothing_is_written(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:

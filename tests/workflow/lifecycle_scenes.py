@@ -160,9 +160,9 @@ class Centre:
         )
 
         def act(dossier: Dossier) -> Decision:
-            found = dossier.find_task(task.task_id)
-            assert found is not None
-            return lifecycle.complete(dossier, self.rules, found, self.context(), completion)
+            current = dossier.find_task(task.task_id)
+            assert current is not None
+            return lifecycle.complete(dossier, self.rules, current, self.context(), completion)
 
         return self._decide(act)
 

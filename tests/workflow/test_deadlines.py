@@ -212,10 +212,10 @@ def test_a_dossier_received_later_is_never_due_earlier(one: datetime, other: dat
 
 @given(moments, limits)
 def test_no_dossier_is_due_on_a_day_off_or_before_its_receipt(received: datetime, rule: TimeLimit) -> None:
-    moment = due(CALENDAR, received, rule)
-    assert CALENDAR.is_working_day(moment.date())
-    assert moment.time() == time(17)
-    assert moment > received
+    due_office_at = due(CALENDAR, received, rule)
+    assert CALENDAR.is_working_day(due_office_at.date())
+    assert due_office_at.time() == time(17)
+    assert due_office_at > received
 
 
 @given(moments, limits)

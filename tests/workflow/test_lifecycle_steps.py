@@ -258,9 +258,9 @@ def test_an_officer_cannot_complete_a_task_that_waits_for_a_machine() -> None:
     centre = received(BIRTH)
     awaited = centre.dossier.find_open_task("id_number", machine=True)
     assert awaited is not None
-    found = lifecycle.Completion(outcome="found", version=1, holder="minh")
+    completion = lifecycle.Completion(outcome="found", version=1, holder="minh")
     with pytest.raises(Refused, match="machine-task"):
-        lifecycle.complete(centre.dossier, centre.rules, awaited, centre.context(), found)
+        lifecycle.complete(centre.dossier, centre.rules, awaited, centre.context(), completion)
 
 
 def test_a_closed_task_has_the_times_when_it_was_entered_started_and_left() -> None:

@@ -171,7 +171,7 @@ def _free_approval(builder: DecisionBuilder) -> None:
 
 
 def _close(builder: DecisionBuilder, kind: str, outcome: str, *, stage: str = "id_number") -> bool:
-    found = [task for task in builder.dossier.tasks if task.kind == kind and task.stage == stage]
-    for task in found:
+    tasks = [task for task in builder.dossier.tasks if task.kind == kind and task.stage == stage]
+    for task in tasks:
         builder.close_task(task, outcome)
-    return bool(found)
+    return bool(tasks)

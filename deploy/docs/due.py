@@ -21,7 +21,7 @@ def worked_out(code: str, received: datetime) -> dict[str, Any] | None:
     procedure = shipped().get(code)
     if procedure is None or not 2000 <= received.year <= 2090:
         return None
-    how = explain(WorkingCalendar(), received, procedure.time)
+    explanation = explain(WorkingCalendar(), received, procedure.time)
     days = [
         {
             "date": day.date.isoformat(),
@@ -30,9 +30,9 @@ def worked_out(code: str, received: datetime) -> dict[str, Any] | None:
             "why": day.vi,
             "why_en": day.en,
         }
-        for day in how.days
+        for day in explanation.days
     ]
-    return {"procedure_code": code, "due_at": how.due_at.isoformat(), "days": days}
+    return {"procedure_code": code, "due_at": explanation.due_office_at.isoformat(), "days": days}
 
 
 if __name__ == "__main__":

@@ -115,8 +115,8 @@ def router(app: WorkflowApp) -> APIRouter:
         ]
         return {
             "procedure_code": procedure,
-            "received_at": explanation.received_at,
-            "due_at": explanation.due_at,
+            "received_at": explanation.received_office_at,
+            "due_at": explanation.due_office_at,
             "days": days,
         }
 

@@ -1,1 +1,1 @@
-"""The broker: settings, topics, one subscription for all topics of a service, and batches that are fetched ahead."""
+"""The broker: settings, topics, one subscription for all topics of a service, and prefetched batches."""

@@ -1,4 +1,4 @@
-"""The batches of one consumer: fetched ahead, applied, their offsets committed, and fetched again after a failure."""
+"""Reads the batches of one consumer: prefetch, application, offset commits, and another fetch after a failure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BATCH_BYTES = 8_000_000
 """The limits of one batch; there are two at a time, the one being applied and the next. Together with the limits of a
 fetch (`subscription.py`) they bound the memory, whatever the backlog and the size of a record."""
 FETCH_MS = 200
-"""How long one fetch waits for records before the assignment is read again; records that come are returned at once."""
+"""How long one fetch waits for records before it returns none; records that come are returned at once."""
 COMMIT_EVERY_S = 0.5
 """Time between two offset commits. A later commit costs more repeats after a crash, each commit a request."""
 REST_AFTER_S = 1.0
@@ -57,7 +57,7 @@ class BatchReader:
         self._committed_at = 0.0
 
     def oldest(self, topic: str, now: float) -> float:
-        """When the oldest record of a topic that is fetched and not applied was sent; `now` without one (seconds)."""
+        """When the oldest record was sent that is fetched and not applied (seconds since 1970); `now` without one."""
         return min(self._applying.get(topic, now), self.prefetch.oldest.get(topic, now))
 
     async def take(self, consumer: AIOKafkaConsumer) -> Batch:
@@ -82,7 +82,7 @@ class BatchReader:
         try:
             batch = await Batch.unpack(rows)
         except Exception as error:
-            # A bug of hoso: the records are fetched again, and nothing after them is applied.
+            # A bug in hoso: the records are fetched again, and nothing after them is applied.
             log.exception("fetched records cannot be parsed", records=len(rows))
             corrupt.rewind(consumer, {TopicPartition(r.topic, r.partition): r.offset for r in reversed(rows)})
             raise KafkaError(f"records cannot be parsed: {type(error).__name__}") from error
@@ -90,7 +90,7 @@ class BatchReader:
         return batch
 
     async def _commit_offsets(self, consumer: AIOKafkaConsumer) -> None:
-        """Commit up to where the partitions are applied, whatever is fetched since. A failure only costs repeats."""
+        """Commit the offsets up to which the partitions are applied. A failure only causes repeats."""
         if not self.offsets.uncommitted or time.monotonic() - self._committed_at < COMMIT_EVERY_S:
             return
         assigned = consumer.assignment()
@@ -127,18 +127,18 @@ class BatchReader:
         except asyncio.CancelledError as inner:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
-            # Raised inside a client library, not by a stop: FastStream would end its loop in silence.
+            # Raised inside a client library, not by a stop: FastStream would end its loop without a message.
             raise RuntimeError("applying was cancelled from inside") from inner
         finally:
             self._applying = {}
         self.offsets.add(batch)
 
     async def _fetch_again(self, batch: Batch) -> None:
-        """Fetch a batch again, and the one after it too: committed first, that one would leave this batch out."""
+        """Fetch a batch again, and the next one too: if that one were committed first, this one would be skipped."""
         log.error("a batch failed and is fetched again", records=len(batch))
         assert self._consumer is not None
         try:
-            with contextlib.suppress(KafkaError, ConsumerStoppedError):  # raised when nothing was fetched after it
+            with contextlib.suppress(KafkaError, ConsumerStoppedError):  # raised when there is no next batch
                 corrupt.rewind(self._consumer, (await self.prefetch.take_last()).starts)
         finally:
             corrupt.rewind(self._consumer, batch.starts)

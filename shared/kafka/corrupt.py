@@ -1,7 +1,7 @@
-"""Fetches records, and steps over a record that aiokafka cannot unpack without losing one of another partition.
+"""Fetches records, and skips a record that aiokafka cannot unpack without losing records of other partitions.
 
 aiokafka returns the records of many partitions at once. When it cannot unpack one of them (a header name that is not
-UTF-8 is enough) it raises, although the positions of the partitions before it have moved: their records would be
+UTF-8 is enough) it raises, although the positions of other partitions have moved: their records would be
 committed unseen. And it raises again at each later try.
 """
 
@@ -21,11 +21,11 @@ log = structlog.get_logger(__name__)
 
 STEP_MS = 2_000
 UNKNOWN_S = 0.05
-"""Pause while no partition's position is known, which is so during a rebalance."""
+"""Pause while no position is known, as during a rebalance."""
 
 
 async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int) -> tuple[Any, ...]:
-    """The next records of all partitions. A record that cannot be unpacked is replaced by one that names it.
+    """The next records of all partitions. A record that cannot be unpacked is replaced by one that names its offset.
 
     Raises KafkaError (then no record was skipped) and ConsumerStoppedError.
     """
@@ -43,7 +43,7 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
         before.restore_or_rejoin()
         raise
     except Exception as error:
-        # Unpacked partitions have left the fetcher's buffer, so the first one that is left has raised.
+        # Unpacked partitions have left the fetcher's buffer, so the first remaining one has raised.
         partition = first_buffered(consumer, before.offsets)
         before.restore_or_rejoin()
         if partition is None:
@@ -52,14 +52,14 @@ async def fetch(consumer: AIOKafkaConsumer, *, timeout_ms: int, max_records: int
 
 
 def rewind(consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
-    """Fetch the partitions from these offsets again. A partition that is there already, or before, is left alone."""
+    """Fetch the partitions again from these offsets. A partition whose position is not after its offset stays there."""
     _FetchPositions(consumer, offsets).restore()
 
 
 async def _step(
     consumer: AIOKafkaConsumer, before: _FetchPositions, partition: TopicPartition, max_records: int
 ) -> tuple[Any, ...]:
-    """The records of one partition, one by one, up to the one that cannot be unpacked."""
+    """The records of one partition, fetched one by one, up to the one that cannot be unpacked."""
     records: list[Any] = []
     while before.is_current() and len(records) < max_records:
         try:
@@ -67,7 +67,7 @@ async def _step(
         except (ConsumerStoppedError, KafkaError):
             before.restore()
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, this record has raised it
+        except Exception as error:  # noqa: BLE001 - any error, because this record has caused it
             offset = await consumer.position(partition)
             log.error(
                 "a record cannot be unpacked", topic=partition.topic, partition=partition.partition, offset=offset
@@ -99,7 +99,7 @@ class _FetchPositions:
         return positions_of(self._assignment)
 
     def is_current(self) -> bool:
-        """Whether there was no rebalance since: after one, positions begin at the committed offsets."""
+        """Whether there was no rebalance since. After one, positions begin at the committed offsets."""
         return self._assignment is not None and assignment_of(self._consumer) is self._assignment
 
     def restore_or_rejoin(self) -> None:
@@ -110,7 +110,7 @@ class _FetchPositions:
             rejoin(self._consumer)
 
     def restore(self) -> None:
-        """Move each partition back to its offset; one that is before it already stays there."""
+        """Move each partition back to its offset; a partition that is before it stays there."""
         if self.is_current():
             for partition, position in self._now().items():
                 if position > self.offsets.get(partition, position):

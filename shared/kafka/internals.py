@@ -1,4 +1,4 @@
-"""Everything that hoso uses of aiokafka and FastStream beyond their public interface; no other module does.
+"""Everything that hoso uses of aiokafka and FastStream beyond their public interface. No other module uses such parts.
 
 Read in aiokafka 0.14.0 and FastStream 0.7.8. `tests/shared/test_kafka_internals.py` fails when a release changes it.
 """
@@ -37,7 +37,7 @@ def client_of(consumer: AIOKafkaConsumer) -> Any:
 
 
 def pin(client: Any, expected: str) -> asyncio.Future[None]:
-    """Let an aiokafka client talk to the cluster `expected` alone: a new connection to another one is closed unused.
+    """Let an aiokafka client talk only to the cluster `expected`: a new connection to another cluster is closed unused.
 
     Returns a future that is done when another cluster has answered at the address. Without a pin, a producer sends its
     records in flight to the new cluster before the topics exist, which makes later records unreadable on the embedded
@@ -54,7 +54,7 @@ def pin(client: Any, expected: str) -> asyncio.Future[None]:
             return connection
         try:
             answer = await connection.send(metadata_request([]))
-        except Exception:  # noqa: BLE001 - raised here, it would end aiokafka's metadata task for good
+        except Exception:  # noqa: BLE001 - an error here would end aiokafka's metadata task for good
             connection.close()
             return None
         if str(answer.cluster_id) != expected:
@@ -85,7 +85,7 @@ async def abort(producer: AIOKafkaProducer) -> None:
 
 
 def is_consuming(subscriber: Any) -> bool:
-    """Whether a started FastStream subscriber still reads: a task of it runs, and aiokafka's fetcher is alive."""
+    """Whether a started FastStream subscriber still reads: one of its tasks runs, and aiokafka's fetcher is alive."""
     return not all(task.done() for task in subscriber.tasks) and not subscriber.consumer._fetcher.error_future.done()
 
 
@@ -95,7 +95,7 @@ def check_membership(consumer: AIOKafkaConsumer) -> None:
 
 
 def never_leave_group(consumer: AIOKafkaConsumer) -> None:
-    """Let `consumer.stop()` end without telling the group: the group gives the member up after its session."""
+    """Let `consumer.stop()` end without leaving the group: the group drops the member after its session timeout."""
     if consumer._coordinator is not None:
         consumer._coordinator._maybe_leave_group = _stay
 
@@ -105,7 +105,7 @@ async def _stay() -> None:
 
 
 async def end_coordination(consumer: AIOKafkaConsumer) -> None:
-    """End a consumer whose `stop()` did not return: it waits for as long as it tries to join its group."""
+    """End a consumer whose `stop()` did not return, because it waits while the consumer tries to join its group."""
     coordinator = consumer._coordinator
     if coordinator is not None and not coordinator._coordination_task.done():
         coordinator._coordination_task.cancel()
@@ -119,7 +119,7 @@ def rejoin(consumer: AIOKafkaConsumer) -> None:
 
 
 def set_fetch_wait(consumer: AIOKafkaConsumer, wait_ms: int) -> None:
-    """How long the broker may keep each fetch request open while it has nothing; aiokafka reads it for each request."""
+    """Set how long the broker may keep a fetch open while it has no record; aiokafka reads it for each request."""
     consumer._fetcher._fetch_max_wait_ms = wait_ms
 
 

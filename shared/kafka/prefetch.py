@@ -12,16 +12,16 @@ from aiokafka import TopicPartition
 from shared.contract.envelope import Malformed, Received, Record, parse, records_from
 
 UNPACK_RECORDS = 50
-"""Records to unpack and parse before the event loop may go on with the batch that is being applied."""
+"""Records to unpack and parse at a time. Between two parts the event loop continues to apply the batch before."""
 
 
 class Batch(tuple[Record, ...]):
     """Records fetched together, those of a partition in their order."""
 
     parsed: list[Received | Malformed]
-    """The event of each record, or why the record has none."""
+    """For each record its event, or why it has none."""
     generation: int = 0
-    """Of `AppliedOffsets`, when the batch was fetched."""
+    """`AppliedOffsets.generation` when the batch was fetched."""
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Batch:
@@ -66,7 +66,7 @@ class Batch(tuple[Record, ...]):
 
 
 class AppliedOffsets:
-    """Up to which offset each partition is applied: what is committed, so that another member goes on from there."""
+    """Up to which offset each partition is applied. These offsets are committed, and another member continues there."""
 
     def __init__(self) -> None:
         self.generation = 0
@@ -74,7 +74,7 @@ class AppliedOffsets:
         """The next offset of each partition that advanced since the last commit."""
 
     def restart(self) -> None:
-        """The partitions are read from other offsets from now on: batches fetched before do not count."""
+        """Ignore batches that were fetched before, because the partitions are read from other offsets now."""
         self.generation += 1
         self.uncommitted = {}
 
@@ -121,9 +121,10 @@ class Prefetch:
         return batch
 
     async def drop(self) -> None:
-        """Forget the next batch when its consumer ends: the next reader fetches its records again."""
+        """Drop the next batch when its consumer ends; the next reader fetches its records again."""
         if self._next is not None:
             self._next.cancel()
-            await asyncio.wait({self._next})  # does not take a cancellation of this task for the other one's
+            # Unlike `await`, this does not confuse the cancellation of this task with that of the other one.
+            await asyncio.wait({self._next})
             if not self._next.cancelled():
                 self._next.exception()

@@ -21,7 +21,7 @@ class KafkaSettings:
 
     @property
     def session_timeout_ms(self) -> int:
-        # The embedded broker answers a join after about half of the session time, and no network is between.
+        # The embedded broker answers a join after about half of the session timeout, and there is no network between.
         return 3_000 if self.flavour == "tansu" else 10_000
 
     @property
@@ -37,7 +37,7 @@ class KafkaSettings:
 
     @property
     def rest_wait_ms(self) -> int:
-        """The same at rest and in a backlog: each question costs the embedded broker and the service processor time."""
+        """The same at rest and in a backlog: each request costs the embedded broker and the service processor time."""
         return 100 if self.flavour == "tansu" else self.fetch_wait_ms
 
     @property

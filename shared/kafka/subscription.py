@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 FETCH_BYTES, FETCH_BYTES_OF_ONE = 16_777_216, 1_048_576
-"""Bytes that the broker may return to one fetch, in all and of one partition."""
+"""Bytes that the broker may return to one fetch, in all and from one partition."""
 STOP_S = 20.0
-"""Bound of the time for finishing the current batch and leaving."""
+"""The longest time for finishing the current batch and leaving the group."""
 WATCH_S = 1.0
 """Time between two checks of the broker, the cluster and the group membership."""
 SILENCE_S = 10.0
@@ -86,7 +86,7 @@ class Subscription:
         return BatchReader(kafka=self._kafka, apply=self._apply, unhurried=self._unhurried)
 
     def broker(self) -> tuple[KafkaBroker, Any]:
-        """A FastStream broker with the one subscriber."""
+        """A new FastStream broker with its one subscriber."""
         reader = self._reader = self._new_reader()
         broker = KafkaBroker(
             self._kafka.addresses,
@@ -148,7 +148,7 @@ class Subscription:
             pause = min(pause * 2, 2.0)
 
     async def _watch(self, subscriber: Any) -> None:
-        """Returns when the reading has ended, the cluster is another one, or no broker answers for `SILENCE_S`.
+        """Return when the reading has ended, another cluster answers, or no broker answers for `SILENCE_S`.
 
         Raises TimeoutError when no broker answers at the start.
         """
@@ -161,10 +161,10 @@ class Subscription:
                 return
             try:
                 async with asyncio.timeout(ASK_S):
-                    found = await cluster_id(client_of(subscriber.consumer))
+                    present_id = await cluster_id(client_of(subscriber.consumer))
                 check_membership(subscriber.consumer)
                 assigned = set(subscriber.consumer.assignment())
-                if assigned and found != self._cluster:
+                if assigned and present_id != self._cluster:
                     await self.rewind_if_new(assigned)
                 self.connected = bool(assigned)
                 self._measure(subscriber.consumer)
@@ -172,7 +172,7 @@ class Subscription:
                     gaps_checked_at = time.monotonic()
                     gap_patience = await self._check_gaps(assigned, gap_patience)
                 silent_since = None
-            except Exception as error:  # noqa: BLE001 - whatever it is, the broker or the membership is gone
+            except Exception as error:  # noqa: BLE001 - with any error the broker or the membership is gone
                 self.connected = False
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > SILENCE_S:
@@ -197,7 +197,7 @@ class Subscription:
         except Exception as error:
             if not is_transient(error):
                 raise
-            return patience_s  # the database is away, which is no reason to leave the group
+            return patience_s  # the database is away; the member stays in the group
         if not old:
             return GAP_PATIENCE_S
         log.error("held events wait for earlier ones: reading again from the oldest record", held=old)
@@ -211,18 +211,18 @@ class Subscription:
         before this one has noticed the change.
         """
         consumer = self._subscriber.consumer
-        found = await cluster_id(client_of(consumer))
+        present_id = await cluster_id(client_of(consumer))
         saved = await self._pool().fetchval("select cluster_id from broker_cluster where side = 'consumer'")
-        if {self._cluster, saved} - {None, found} and assigned:
+        if {self._cluster, saved} - {None, present_id} and assigned:
             log.warning("a new cluster: reading from its oldest record", partitions=len(assigned))
             await self._reader.read_from_start(self._subscriber.consumer, assigned)
-        if saved != found:
+        if saved != present_id:
             await self._pool().execute(
                 "insert into broker_cluster (side, cluster_id) values ('consumer', $1)"
                 " on conflict (side) do update set cluster_id = excluded.cluster_id, seen_at = clock_timestamp()",
-                found,
+                present_id,
             )
-        self._cluster = found
+        self._cluster = present_id
 
     def _measure(self, consumer: Any) -> None:
         """Set the lag beyond the fetched records, and the age of the oldest record that is not applied."""

@@ -28,7 +28,7 @@ class WrongTopics(RuntimeError):
 
 
 async def cluster_id(client: Any) -> str:
-    """The id of the cluster that an aiokafka client talks to: another id means that a broker has lost everything.
+    """The id of the cluster that an aiokafka client talks to. Another id than before means that all records are lost.
 
     Raises KafkaError or OSError when no broker answers.
     """
@@ -40,7 +40,7 @@ async def cluster_id(client: Any) -> str:
 
 
 async def find_shortened(settings: KafkaSettings, acknowledged: Mapping[tuple[str, int], int]) -> str:
-    """A sentence about a partition whose log ends before its last acknowledged offset, or "".
+    """A sentence about a partition whose log ends before its last acknowledged offset, or "" if there is none.
 
     `acknowledged`: (topic, partition) -> last acknowledged offset. Always "" on the embedded broker, whose end offsets
     cannot be trusted (docs/brokers.md). A partition without a leader cannot be asked and is left out. Raises KafkaError
@@ -111,7 +111,7 @@ async def ensure_topics(settings: KafkaSettings) -> None:
 
 
 async def _warn_of_retention(admin: AIOKafkaAdminClient) -> None:
-    """Log the internal topics of which the broker may delete records: no reader could see that one is missing."""
+    """Log the internal topics whose records the broker may delete: no reader could see that a record is missing."""
     internal = [name for name in TOPICS if name not in COMPACTED and name != LIFECYCLE]
     for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in internal]):
         for row in answer.resources:
@@ -121,7 +121,7 @@ async def _warn_of_retention(admin: AIOKafkaAdminClient) -> None:
 
 
 def _topic(name: str) -> NewTopic:
-    """A topic with the cluster's default replication factor, whatever number of brokers is up now."""
+    """A topic with the cluster's default replication factor, however many brokers are up now."""
     if name in COMPACTED:
         configs = {"cleanup.policy": "compact"}
     else:

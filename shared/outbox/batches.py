@@ -17,8 +17,8 @@ from shared.outbox.state_records import StateRecord
 BATCH_BYTES = 900_000
 """Size of one batch before it is compressed; with its request it fits a broker's usual limit of 1,048,588 bytes."""
 MIN_COMPRESSED = 50
-"""A batch of at least so many records is compressed: with fewer, compressing costs more than it saves. A batch of large
-records is not, because a broker could then hand out at once more than fits into a reader's memory."""
+"""Batches with at least so many records are compressed; for fewer, compressing costs more than it saves. Batches of
+large records are not compressed, because a broker could then return more at once than fits into a reader's memory."""
 
 
 def _wire(row: Any) -> tuple[bytes, bytes | None, list[tuple[str, bytes]], int | None]:
@@ -43,9 +43,9 @@ def _size(row: Any) -> int:
 
 
 def pack(rows: Sequence[Any]) -> tuple[BatchBuilder, int]:
-    """A closed batch of the first of these events and states, and how many it holds: at least one, however large."""
-    many = len(rows) >= MIN_COMPRESSED and sum(map(_size, rows[:MIN_COMPRESSED])) < BATCH_BYTES
-    batch = batch_builder(BATCH_BYTES, compress=many)
+    """A closed batch of the first of these rows, and how many rows it has: at least one, however large it is."""
+    compress = len(rows) >= MIN_COMPRESSED and sum(map(_size, rows[:MIN_COMPRESSED])) < BATCH_BYTES
+    batch = batch_builder(BATCH_BYTES, compress=compress)
     packed = 0
     for row in rows:
         # Row by row, because the headers of a whole chunk are very many small objects.
@@ -58,28 +58,28 @@ def pack(rows: Sequence[Any]) -> tuple[BatchBuilder, int]:
 
 
 class Shortened(Exception):
-    """The broker acknowledged an offset for the second time, so it has lost what it had acknowledged since."""
+    """The broker acknowledged an offset that is not above an earlier one, so it has lost acknowledged records."""
 
 
 async def send(producer: Any, lane: int, rows: Mapping[str, Sequence[Any]]) -> tuple[Acknowledged, ...]:
-    """Send one lane's `rows` (topic -> events or states): the topics side by side, each topic's batches in turn.
+    """Send the `rows` of one lane (topic -> events or states): the topics in parallel, the batches of a topic in turn.
 
     Returns the acknowledged offsets, one entry per topic. Raises Shortened and KafkaError.
     """
     acknowledged: dict[str, tuple[int, int]] = {}
-    at = dict.fromkeys(rows, 0)
-    while at:
-        packed, coming = {}, []
-        for topic, begin in at.items():
+    positions = dict.fromkeys(rows, 0)
+    while positions:
+        packed, sends = {}, []
+        for topic, begin in positions.items():
             batch, packed[topic] = pack(rows[topic][begin:] if begin else rows[topic])
-            coming.append(await producer.send_batch(batch, topic, partition=lane))
-        for topic, done in zip(packed, await asyncio.gather(*coming), strict=True):
+            sends.append(await producer.send_batch(batch, topic, partition=lane))
+        for topic, done in zip(packed, await asyncio.gather(*sends), strict=True):
             if done.offset < 0:
-                raise KafkaError("acknowledged without an offset: whether it was stored is unknown")
+                raise KafkaError("acknowledged without an offset: it is unknown whether the batch was stored")
             first, last = acknowledged.get(topic, (done.offset, -1))
             if done.offset <= last:
                 raise Shortened(f"{topic}-{lane} acknowledged offset {done.offset} after {last}")
             acknowledged[topic] = first, done.offset + packed[topic] - 1
-            at[topic] += packed[topic]
-        at = {topic: begin for topic, begin in at.items() if begin < len(rows[topic])}
+            positions[topic] += packed[topic]
+        positions = {topic: begin for topic, begin in positions.items() if begin < len(rows[topic])}
     return tuple(Acknowledged(topic, lane, first, last) for topic, (first, last) in acknowledged.items())

@@ -24,7 +24,7 @@ async def refresh(
 ) -> None:
     """Set the outbox's depth and age, the held events of each of `topics`, and the figures of the stage `relay`.
 
-    `relay_target_s`: the age in seconds against which the stage `relay` is measured.
+    `relay_target_s`: the target of the stage `relay` in seconds.
     """
     now = time.time()
     waiting, oldest = await progress.pending(pool)

@@ -1,4 +1,4 @@
-"""The relay's progress: how far each lane is sent, to which cluster, and the last acknowledged offsets."""
+"""The relay's progress: up to which event each lane is sent, to which cluster, and the last acknowledged offsets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class NotOwner(OSError):
-    """Another process owns the lane now. Readers treat what this process has sent of it as repeats."""
+    """Another process owns the lane now. What this process has sent of it, consumers treat as repeats."""
 
 
 class Acknowledged(NamedTuple):
@@ -40,7 +40,7 @@ class Sent:
     sent_at: float
     """When the broker had acknowledged all of them."""
     at_stake: int = 0
-    """How many of the events are a dossier's. The others are heartbeats, and documents whose highest version wins."""
+    """How many of the events belong to a dossier. The others are heartbeats and procedures."""
 
     @property
     def count(self) -> int:
@@ -65,7 +65,7 @@ async def begin_epoch(pool: Pool, lanes: Sequence[int]) -> dict[int, Owned]:
 
 
 async def confirm(pool: Pool, lanes: Mapping[int, Owned]) -> None:
-    """Raises NotOwner when a lane has a new owner, or was set back to its oldest event."""
+    """Raise NotOwner when a lane has a new owner or was set back to its oldest event."""
     epochs = {row["lane"]: row["epoch"] for row in await pool.fetch("select lane, epoch from lanes")}
     if any(epochs[lane] != owned.epoch for lane, owned in lanes.items()):
         raise NotOwner("a lane has a new owner")
@@ -74,8 +74,8 @@ async def confirm(pool: Pool, lanes: Mapping[int, Owned]) -> None:
 async def next_chunks(pool: Pool, after: Mapping[int, int], limit: int, max_bytes: int) -> dict[int, list[Any]]:
     """The next events of each lane, in the order of their ids. `after`: lane -> the id after which to begin.
 
-    At most `limit` events of a lane, and none after the one with which their data reach `max_bytes`. A lane without
-    events is left out.
+    At most `limit` events of a lane, and none after the event with which their data reaches `max_bytes`. A lane
+    without events is left out.
     """
     rows = await pool.fetch(
         """
@@ -132,31 +132,31 @@ ADVANCE = """
 
 
 async def advance(pool: Pool, sent: Sequence[Sent]) -> str:
-    """Save acknowledged chunks, those of a lane in their order. Returns why the broker has lost something, or "".
+    """Save acknowledged chunks, those of a lane in their order. Returns a sentence about a loss of the broker, or "".
 
-    The broker has lost something when it acknowledges an offset not above the last one, in a lane that this process
-    still owns: then nothing from that chunk on is saved, and all lanes are set back. (The late acknowledgement of a
-    former owner lies below the new owner's, and nothing is lost.) Raises NotOwner when a lane has another epoch; the
-    other lanes' chunks are saved.
+    The broker has lost records when it acknowledges an offset that is not above the last one, in a lane that this
+    process still owns. Then no chunk from that one on is saved, and all lanes are set back. (The late acknowledgement
+    of a former owner is below the new owner's, and nothing is lost.) Raises NotOwner when a lane has another epoch;
+    the chunks of the other lanes are saved.
     """
-    left = list(sent)
-    while left:
+    unsaved = list(sent)
+    while unsaved:
         offsets: dict[tuple[str, int], tuple[int, int]] = {}
         part = 0
-        for row in left:
+        for row in unsaved:
             if any(
                 first <= offsets[topic, partition][1]
                 for topic, partition, first, _ in row.acknowledged
                 if (topic, partition) in offsets
             ):
-                break  # a loss between two chunks: when the first one is saved, the second one shows it
+                break  # a loss between two chunks: once the first is saved, the second shows it
             for topic, partition, first, last in row.acknowledged:
                 known = offsets.get((topic, partition))
                 offsets[topic, partition] = (known[0] if known else first, last)
             part += 1
-        if loss := await _advance(pool, left[:part], offsets):
+        if loss := await _advance(pool, unsaved[:part], offsets):
             return loss
-        left = left[part:]
+        unsaved = unsaved[part:]
     return ""
 
 
@@ -196,7 +196,7 @@ async def _start_over(tx: Tx) -> None:
 
 
 async def save_cluster(pool: Pool, cluster_id: str) -> bool:
-    """Save the cluster's id. Returns True when it differs from the last one; then every lane is set back as well."""
+    """Save the cluster's id. Returns whether it differs from the last one; then every lane is set back as well."""
     async with pool.acquire() as tx, tx.transaction():
         await tx.execute("lock table broker_cluster in exclusive mode")
         known = await tx.fetchval("select cluster_id from broker_cluster where side = 'relay'")
@@ -219,7 +219,7 @@ async def list_acknowledged(pool: Pool) -> dict[tuple[str, int], int]:
 
 
 async def start_over(tx: Tx) -> None:
-    """Set every lane back to its oldest event with a new epoch, because the broker has lost something."""
+    """Set every lane back to its oldest event with a new epoch, because the broker has lost records."""
     async with tx.transaction():
         await _start_over(tx)
 

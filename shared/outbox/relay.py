@@ -2,7 +2,7 @@
 
 The owner of a lane holds the lane's session lock, on a connection of its own, and is the only one to send the lane.
 When that connection ends, sending stops. A record that a dead owner had in flight may still arrive: readers treat it as
-a repeat. After any error of a send nobody knows what arrived, so the lane is sent again from its cursor.
+a repeat. After any error of a send it is unknown what arrived, so the lane is sent again from its cursor.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ CHUNK = 2_000
 CHUNK_BYTES = 4_000_000
 """At most so many events of one lane, and bytes of their data, are in flight: large dossiers must fit into memory."""
 POLL_S = 1.0
-"""A commit that woke nobody is found after this time."""
+"""A commit whose wake-up was lost is noticed after this time."""
 WATCH_S = 2.0
 """Time between two checks of the lock's connection, the lanes and the cluster."""
 SAVE_S = 0.1
 """Time between two saves of the cursors. A later save costs more repeats after a crash, each save a transaction."""
 MEASURE_S = 60.0
-"""Time between two checks of the log's length: aiokafka reconnects to a newly elected leader and tells nobody."""
+"""Time between two checks of the log's length: aiokafka reconnects to a newly elected leader without reporting it."""
 SEND_DEADLINE_S = 30.0
 OWNER_SILENCE_S = 15.0
-"""PostgreSQL ends an owner's connection, and its locks, after this time without a question: the owner hangs."""
+"""After this time without a statement PostgreSQL ends an owner's connection and so its locks: the owner hangs."""
 ANSWER_S = 5.0
-"""How long a check waits for the database or the broker, so that a frozen one does not hold the relay up."""
+"""How long a check waits for the database or the broker, so that a frozen one does not block the relay."""
 
 
 InFlight: TypeAlias = "dict[asyncio.Task[progress.Sent], int]"
@@ -68,7 +68,7 @@ def _is_full(chunk: Sequence[Any]) -> bool:
 
 
 class Relay:
-    """The sender of one process.
+    """Sends the events of the lanes that this process owns.
 
     `state_of` builds the state records of the dossiers that have an event of the topic `state_source` in a chunk.
     """
@@ -96,7 +96,7 @@ class Relay:
         wake.owns = lambda: frozenset(self._owned)
 
     async def run(self) -> None:
-        """Own lanes and send them until cancelled; after any failure, begin again."""
+        """Own lanes and send them until cancelled; begin again after any failure."""
         pause = 0.1
         while True:
             try:
@@ -129,7 +129,7 @@ class Relay:
             await producer.start()
             session_end = await self._check_cluster(producer)
             self._set_connected(True)
-            # Opened last: while a slow broker answers, PostgreSQL would end the connection for its silence.
+            # Opened last: PostgreSQL would end the silent connection while a slow broker answers.
             owner = await open_connection(self._dsn, name=f"{self._service}-relay", silence_s=OWNER_SILENCE_S)
             await self._session(owner, producer, session_end)
         finally:
@@ -141,21 +141,21 @@ class Relay:
                     owner.terminate()
 
     async def _check_cluster(self, producer: AIOKafkaProducer) -> asyncio.Future[None]:
-        """Save which cluster this is. A new one holds nothing yet: every lane is set back to its oldest event.
+        """Save which cluster this is. A new cluster is empty, so every lane is set back to its oldest event.
 
         Returns a future that is done as soon as another cluster answers at this one's address.
         """
-        found = await cluster_id(producer.client)
-        session_end = pin(producer.client, found)
-        if await progress.save_cluster(self._pool(), found):
+        present_id = await cluster_id(producer.client)
+        session_end = pin(producer.client, present_id)
+        if await progress.save_cluster(self._pool(), present_id):
             self._metrics.refills.inc()
-            log.warning("a new cluster: everything is sent to it from the oldest event", cluster_id=found)
+            log.warning("a new cluster: everything is sent to it from the oldest event", cluster_id=present_id)
         else:
             await self._check_length()
         return session_end
 
     async def _check_length(self) -> None:
-        """Raises BrokerLost when this cluster's log is shorter: its brokers have elected a copy that lacks records."""
+        """Raise BrokerLost when the log lacks acknowledged records: the brokers have elected a replica without them."""
         if loss := await find_shortened(self._kafka, await progress.list_acknowledged(self._pool())):
             async with self._pool().acquire() as tx:
                 await progress.start_over(tx)
@@ -169,8 +169,8 @@ class Relay:
     ) -> None:
         """Send until the lock's connection ends, or `session_end` is done.
 
-        While this process owns all lanes, that connection is used for nothing but the check that it lives: a query on a
-        dead connection would keep the relay from noticing.
+        While this process owns all lanes, that connection is used only to check that it lives: with a query on a dead
+        connection the relay would wait and not notice its end.
         """
 
         def end_session(_: Any) -> None:
@@ -231,18 +231,18 @@ class Relay:
         return self._wake.take() if done or self._unsaved else set(self._owned)
 
     async def _watch(self, owner: asyncpg.Connection[asyncpg.Record], producer: AIOKafkaProducer) -> None:
-        """Raises when the lock's connection is dead, a lane has another owner, or the cluster is another one."""
+        """Raise when the lock's connection is dead, a lane has another owner, or another cluster answers."""
         # Not wait_for: in Python 3.11 it can swallow a cancellation that comes with the answer.
         async with asyncio.timeout(ANSWER_S):
             await owner.execute("select 1")
         await progress.confirm(self._pool(), self._owned)
         async with asyncio.timeout(ANSWER_S):
-            found = await cluster_id(producer.client)
-        if not await progress.is_known_cluster(self._pool(), found):
-            raise BrokerLost(f"cluster id is now {found}")
+            present_id = await cluster_id(producer.client)
+        if not await progress.is_known_cluster(self._pool(), present_id):
+            raise BrokerLost(f"cluster id is now {present_id}")
 
     async def _take_lanes(self, owner: asyncpg.Connection[asyncpg.Record]) -> set[int]:
-        """Lock the lanes that nobody owns. Returns the new ones; asks nothing while this process owns all lanes."""
+        """Lock the lanes that no process owns. Returns the new ones. Sends no query while this process owns all."""
         if len(self._owned) == PARTITIONS:
             return set()
         free = [lane for lane in range(PARTITIONS) if lane not in self._owned]
@@ -277,7 +277,7 @@ class Relay:
         return progress.Sent(lane, epoch, rows[0]["id"], rows[-1]["id"], acknowledged, recorded, time.time(), at_stake)
 
     def _collect_sent(self, in_flight: InFlight) -> None:
-        """Take the sends that have ended out of `in_flight` and count them. Raises what a send has raised."""
+        """Remove the sends that have ended from `in_flight` and count them. Raises what a send has raised."""
         done = [task for task in in_flight if task.done()]
         if not done:
             return
@@ -300,7 +300,7 @@ class Relay:
 
     async def _save(self) -> None:
         """Save the acknowledged chunks. Raises BrokerLost and NotOwner."""
-        # Taken out first: when a commit's outcome is unknown, saving the same chunk twice would look like a loss.
+        # Removed first: if the outcome of a commit is unknown, saving the same chunk again would look like a loss.
         sent, self._unsaved = self._unsaved, []
         loss = await progress.advance(self._pool(), sent)
         fault_point("relay-after-cursor", sum(row.at_stake for row in sent))
@@ -308,11 +308,11 @@ class Relay:
             raise BrokerLost(loss)
 
     async def _save_at_end(self) -> None:
-        """Save at the end of a session, whatever has ended it. The next owner sends again what cannot be saved."""
+        """Save at the end of a session, whatever the cause. The next owner sends again what cannot be saved."""
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self._save()
         except BrokerLost as loss:
             self._report_loss(loss)
-        except Exception as error:  # noqa: BLE001 - the error that ended the session is the one that counts
+        except Exception as error:  # noqa: BLE001 - the error that ended the session is more important
             log.info("acknowledged offsets not saved", error=safely(error))

@@ -1,7 +1,7 @@
-"""What a submission looks like: its fields, their shapes, and how text is made uniform before it is checked.
+"""The fields of a submission, their shapes, and how text is normalised before it is checked.
 
-Nothing here knows a procedure; `rules` compares a submission with one. Complaints say what is wrong and where, in both
-languages, and never repeat what was sent, since it may be somebody's name or number.
+Nothing here depends on a procedure; `rules` compares a submission with one. A complaint says in both languages what is
+wrong and where. It never repeats what was sent, because that may be the name or number of a person.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EARLIEST, LATEST = date(1800, 1, 1), date(2200, 12, 31)
 UNWANTED = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 )
-"""Control characters, marks that change the reading direction and lone surrogates: no register may hold them."""
+"""Control characters, marks that change the reading direction, lone surrogates: a register must not have them."""
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 SHOWABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 PHONE = re.compile(r"(?:\+84|0084|84|0)([35789][0-9]{8}|2[0-9]{9})")
@@ -46,20 +46,23 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "not-one-of": ("không thuộc các giá trị cho phép", "is none of the allowed values"),
     "out-of-range": ("ngoài khoảng cho phép", "is out of range"),
     "repeated": ("bị lặp lại", "is repeated"),
-    "impossible-date": ("không phải ngày có thật (NĂM-THÁNG-NGÀY)", "is no real date (YYYY-MM-DD)"),
-    "date-in-future": ("là ngày trong tương lai", "lies in the future"),
-    "date-too-old": ("là ngày quá xa trong quá khứ", "lies too far in the past"),
-    "dates-out-of-order": ("trước ngày phải có trước nó", "lies before a date that must come first"),
+    "impossible-date": ("không phải ngày có thật (NĂM-THÁNG-NGÀY)", "is not a real date (YYYY-MM-DD)"),
+    "date-in-future": ("là ngày trong tương lai", "is in the future"),
+    "date-too-old": ("là ngày quá xa trong quá khứ", "is too far in the past"),
+    "dates-out-of-order": ("trước ngày phải có trước nó", "is before a date that must come earlier"),
     "wrong-number-shape": ("phải gồm đúng 12 chữ số", "must be exactly 12 digits"),
-    "wrong-phone": ("không phải số điện thoại Việt Nam", "is no Vietnamese telephone number"),
-    "wrong-email": ("không phải địa chỉ thư điện tử", "is no e-mail address"),
-    "personal-data": ("không được chứa số cá nhân hay số điện thoại", "must not hold a personal or telephone number"),
-    "control-characters": ("có ký tự điều khiển không cho phép", "holds control characters"),
+    "wrong-phone": ("không phải số điện thoại Việt Nam", "is not a Vietnamese telephone number"),
+    "wrong-email": ("không phải địa chỉ thư điện tử", "is not an e-mail address"),
+    "personal-data": (
+        "không được chứa số cá nhân hay số điện thoại",
+        "must not contain a personal or telephone number",
+    ),
+    "control-characters": ("có ký tự điều khiển không cho phép", "contains control characters"),
     "too-deep": ("lồng nhau quá sâu", "is nested too deeply"),
     "assistance-not-for-channel": ("không đi cùng hình thức nộp này", "does not go with this channel"),
-    "unknown-component": ("không thuộc thành phần hồ sơ của thủ tục", "is no component of this procedure"),
-    "component-kind-not-allowed": ("không được nộp ở dạng này", "may not be handed in in this form"),
-    "duplicate-component": ("được nêu hai lần", "is named twice"),
+    "unknown-component": ("không thuộc thành phần hồ sơ của thủ tục", "is not a component of this procedure"),
+    "component-kind-not-allowed": ("không được nộp ở dạng này", "may not be submitted in this form"),
+    "duplicate-component": ("được nêu hai lần", "is listed twice"),
 }
 
 
@@ -69,7 +72,7 @@ def complaint(field: str, code: str, label: str | None = None) -> Complaint:
 
 
 def shown(parts: Iterable[object]) -> str:
-    """The path of a value, fit to be shown: a name that is no plain identifier becomes a question mark."""
+    """The path of a value as text that is safe to show: a name that is not a plain identifier becomes `?`."""
     return "/".join(str(p) if isinstance(p, int) or SHOWABLE.fullmatch(str(p)) else "?" for p in parts)
 
 
@@ -94,7 +97,7 @@ def _real_date(text: str) -> str:
 
 
 def read_date(text: object) -> date | None:
-    """A day between 1800 and 2200 written YYYY-MM-DD, else none."""
+    """The day that `text` means (YYYY-MM-DD, 1800 to 2200), or None."""
     if not isinstance(text, str) or not ISO_DATE.fullmatch(text):
         return None
     try:
@@ -105,11 +108,11 @@ def read_date(text: object) -> date | None:
 
 
 def _phone(text: str) -> str:
-    """In the domestic form, 0 first, without separators."""
-    found = PHONE.fullmatch(re.sub(r"[ .()-]", "", text))
-    if not found:
+    """The number in the domestic form: it begins with 0 and has no separators."""
+    match = PHONE.fullmatch(re.sub(r"[ .()-]", "", text))
+    if not match:
         raise _complain("wrong-phone")
-    return "0" + found[1]
+    return "0" + match[1]
 
 
 def _no_long_number(text: str) -> str:
@@ -118,8 +121,8 @@ def _no_long_number(text: str) -> str:
     return text
 
 
-def _text(most: int, least: int = 1) -> StringConstraints:
-    return StringConstraints(strict=True, min_length=least, max_length=most)
+def _text(max_length: int, min_length: int = 1) -> StringConstraints:
+    return StringConstraints(strict=True, min_length=min_length, max_length=max_length)
 
 
 Agency = Annotated[str, _text(40), _shape(re.compile(r"[A-Z0-9]+(?:\.[A-Z0-9]+)*"), "wrong-form")]
@@ -132,18 +135,18 @@ Reference = Annotated[
 Count = Annotated[int, Field(strict=True, ge=1, le=1000)]
 
 
-class Given(BaseModel):
+class FormPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Identity(Given):
+class Identity(FormPart):
     """How the applicant's identity was established."""
 
     method: Literal["vneid_2", "card_seen", "none"]
     """`vneid_2`: a VNeID account of level 2. `card_seen`: an officer has seen the identity card."""
 
 
-class Applicant(Given):
+class Applicant(FormPart):
     """Whose dossier it is, whoever filed it."""
 
     full_name: PersonName
@@ -157,7 +160,7 @@ class Applicant(Given):
     identity: Identity
 
 
-class Component(Given):
+class Component(FormPart):
     """One component that is handed in; its content may be uploaded afterwards."""
 
     code: ComponentCode
@@ -169,15 +172,15 @@ class Component(Given):
     """SHA-256 in hex; the uploaded content must have it."""
 
 
-class AssistedBy(Given):
+class AssistedBy(FormPart):
     """Who filed for the applicant."""
 
     kind: Literal["officer", "community_team", "postal_clerk", "relative"]
     ref: Reference
-    """An account or a place, never a person's name or number."""
+    """An account or an office, never a person's name or number."""
 
 
-class Submission(Given):
+class Submission(FormPart):
     """The body of `POST /v1/dossiers`."""
 
     procedure_code: Annotated[str, _text(60)]
@@ -201,24 +204,24 @@ class Submission(Given):
     """Only where somebody filed for the applicant; the applicant stays the applicant."""
 
 
-class Supplement(Given):
+class Supplement(FormPart):
     """The body of `POST …/supplement`."""
 
     components: tuple[Component, ...] = Field(min_length=1, max_length=50)
     note: Annotated[str, _text(2000)] | None = None
 
 
-class Withdrawal(Given):
+class Withdrawal(FormPart):
     """The body of `POST …/withdrawal`."""
 
     reason: Annotated[str, _text(2000)]
 
 
-Form = TypeVar("Form", bound=Given)
+Form = TypeVar("Form", bound=FormPart)
 
 
 def read(form: type[Form], body: Mapping[str, Any]) -> Form | list[Complaint]:
-    """The body as a form, or what is wrong with it. The body must have been through `clean`."""
+    """The body as a form, or the complaints about it. The body must have passed `clean`."""
     try:
         return form.model_validate(body)
     except ValidationError as wrong:
@@ -246,7 +249,7 @@ def _code(kind: str, context: dict[str, Any] | None) -> str:
 
 
 def clean(body: Any) -> tuple[Any, list[Complaint]]:
-    """The body with its text in NFC and single spaces, and complaints about text and size.
+    """The body with its text in NFC and with single spaces, and the complaints about text and size.
 
     Line breaks and tabs become spaces: an entry in a register is one line.
     """
@@ -259,26 +262,26 @@ class _Cleaner:
         self._complain = complain
         self._values = 0
 
-    def clean(self, value: Any, place: tuple[object, ...]) -> Any:
+    def clean(self, value: Any, path: tuple[object, ...]) -> Any:
         self._values += 1
         if self._values > MAX_VALUES:
             if self._values == MAX_VALUES + 1:
-                self._complain(complaint(shown(place[:1]), "too-many"))
+                self._complain(complaint(shown(path[:1]), "too-many"))
             return None
         if isinstance(value, str):
-            return self._text(value, place)
+            return self._text(value, path)
         if not isinstance(value, dict | list):
             return value
-        if len(place) >= MAX_DEPTH:
-            self._complain(complaint(shown(place[:MAX_DEPTH]), "too-deep"))
+        if len(path) >= MAX_DEPTH:
+            self._complain(complaint(shown(path[:MAX_DEPTH]), "too-deep"))
             return None
         if isinstance(value, list):
-            return [self.clean(item, (*place, index)) for index, item in enumerate(value[: MAX_VALUES + 1])]
-        return {key: self.clean(item, (*place, key)) for key, item in value.items()}
+            return [self.clean(item, (*path, index)) for index, item in enumerate(value[: MAX_VALUES + 1])]
+        return {key: self.clean(item, (*path, key)) for key, item in value.items()}
 
-    def _text(self, text: str, place: tuple[object, ...]) -> str:
+    def _text(self, text: str, path: tuple[object, ...]) -> str:
         if UNWANTED.search(text):
-            self._complain(complaint(shown(place), "control-characters"))
+            self._complain(complaint(shown(path), "control-characters"))
             return ""
         if not text.isascii():
             text = unicodedata.normalize("NFC", text)

@@ -1,6 +1,6 @@
-"""Whether a submission may be accepted: its shape, and the rules of its procedure. All complaints come at once.
+"""Whether a submission may be accepted: its shape and the rules of its procedure. All complaints come at once.
 
-A procedure arrives as the plain document of `ProcedurePublished`; `ProcedureRules` compiles it once per version.
+A procedure is the plain document of `ProcedurePublished`; `ProcedureRules` compiles it once per version.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def accept(
 ) -> tuple[Submission, dict[str, Any]]:
     """The submission and its procedure's document. Raises Complaints.
 
-    `find` gives the rules of a procedure code now in force, or none.
+    `find` returns the rules in force now for a procedure code, or None.
     """
     body, complaints = clean(body)
     if complaints:
@@ -57,7 +57,7 @@ def accept(
         if complaints := procedure.check(given, office_now):
             raise _refused(complaints)
         return given, procedure.document
-    # The form is wrong already; the applicant should hear about the subject at the same time.
+    # The form is wrong already. The applicant gets the complaints about the subject in the same answer.
     if procedure is not None and isinstance(subject := body.get("subject"), dict):
         given += procedure.about_subject(subject, office_now)
     elif procedure is None and isinstance(code, str) and code:
@@ -66,12 +66,12 @@ def accept(
 
 
 def check(submission: Submission, procedure: Mapping[str, Any], office_now: datetime) -> list[Complaint]:
-    """Check a submission by a procedure's document. It compiles the document; for many checks use `ProcedureRules`."""
+    """Check a submission by a procedure's document. Compiles the document; for many checks use `ProcedureRules`."""
     return ProcedureRules(procedure).check(submission, office_now)
 
 
 def read_supplement(body: Mapping[str, Any]) -> Supplement:
-    """Read what a citizen hands in later. Raises Complaints."""
+    """Read a supplement. Raises Complaints."""
     body, complaints = clean(body)
     given = read(Supplement, body)
     if isinstance(given, list):
@@ -82,10 +82,13 @@ def read_supplement(body: Mapping[str, Any]) -> Supplement:
 
 
 def check_supplement(given: Supplement, procedure: ProcedureRules, known: Collection[str]) -> None:
-    """Whether what is handed in later belongs to the procedure, or to the dossier as submitted. Raises Complaints."""
+    """Check that each component belongs to the procedure or to the dossier as submitted. Raises Complaints.
+
+    `known`: the codes of the components that were submitted.
+    """
     complaints = [
-        complaint(f"components/{place}/code", "unknown-component")
-        for place, component in enumerate(given.components)
+        complaint(f"components/{index}/code", "unknown-component")
+        for index, component in enumerate(given.components)
         if component.code not in known and not procedure.takes(component.code)
     ]
     if complaints:
@@ -93,7 +96,7 @@ def check_supplement(given: Supplement, procedure: ProcedureRules, known: Collec
 
 
 def read_withdrawal(body: Mapping[str, Any]) -> Withdrawal:
-    """Why a citizen withdraws. Raises Complaints."""
+    """Read a withdrawal. Raises Complaints."""
     body, complaints = clean(body)
     given = read(Withdrawal, body)
     if isinstance(given, list):
@@ -118,7 +121,7 @@ class ProcedureRules:
         self._subject = SubjectRules(document["subject_schema"])
 
     def check(self, submission: Submission, office_now: datetime) -> list[Complaint]:
-        """Everything wrong with a submission, at most 20 complaints."""
+        """The complaints about a submission, at most 20. Raises ValueError when it is of another procedure."""
         if submission.procedure_code != self.code:
             raise ValueError("the submission is of another procedure")
         today = office_now.astimezone(VIETNAM).date()
@@ -137,19 +140,19 @@ class ProcedureRules:
 
     def about_components(self, components: Sequence[Component]) -> list[Complaint]:
         """Missing, unknown and repeated components, and kinds that the procedure does not take."""
-        found = list(_repeated(components))
-        for place, component in enumerate(components):
+        complaints = list(_repeated(components))
+        for index, component in enumerate(components):
             rule = self._components.get(component.code)
             if rule is None:
-                found.append(complaint(f"components/{place}/code", "unknown-component"))
+                complaints.append(complaint(f"components/{index}/code", "unknown-component"))
             elif component.kind not in rule["kinds"]:
-                field = f"components/{place}/kind"
-                found.append(complaint(field, "component-kind-not-allowed", rule["names"]["vi"]))
+                field = f"components/{index}/kind"
+                complaints.append(complaint(field, "component-kind-not-allowed", rule["names"]["vi"]))
         given = {component.code for component in components}
         for code, rule in self._components.items():
             if rule["required"] and code not in given:
                 vi, en = rule["names"]["vi"], rule["names"]["en"]
-                found.append(
+                complaints.append(
                     Complaint(
                         "components",
                         "missing-component",
@@ -157,10 +160,10 @@ class ProcedureRules:
                         f"Missing component: {en} ({code}).",
                     )
                 )
-        return found
+        return complaints
 
     def about_subject(self, subject: Mapping[str, Any], office_now: datetime) -> list[Complaint]:
-        """Where the subject fails its schema, and days that cannot be."""
+        """Complaints about a subject that does not fit its schema, and about impossible days."""
         return self._subject.check(subject, office_now.astimezone(VIETNAM).date())
 
     def _about_validity(self, today: date) -> Iterator[Complaint]:
@@ -182,14 +185,14 @@ class ProcedureRules:
 
 def _repeated(components: Iterable[Component]) -> Iterator[Complaint]:
     seen: set[str] = set()
-    for place, component in enumerate(components):
+    for index, component in enumerate(components):
         if component.code in seen:
-            yield complaint(f"components/{place}/code", "duplicate-component")
+            yield complaint(f"components/{index}/code", "duplicate-component")
         seen.add(component.code)
 
 
 def _about_assistance(channel: str, assisted_by: AssistedBy | None) -> Iterator[Complaint]:
-    """An officer or the community team files at the counter or online, never by post."""
+    """An officer or the community team can file at the counter or online, never by post."""
     if assisted_by is not None and channel == "post" and assisted_by.kind in ("officer", "community_team"):
         yield complaint("assisted_by/kind", "assistance-not-for-channel")
 
@@ -199,7 +202,7 @@ def _unknown_procedure() -> Complaint:
 
 
 def _refused(complaints: Sequence[Complaint]) -> Complaints:
-    """All complaints as one. What is wrong with the procedure itself names the whole, else `invalid-submission`."""
+    """All complaints as one error. Its code is that of a complaint about the procedure, else `invalid-submission`."""
     first = next((row for row in complaints if row.field == "procedure_code" and "procedure" in row.code), None)
     return Complaints(
         first.code if first else "invalid-submission",

@@ -1,4 +1,4 @@
-"""Which version of a procedure is in force on a day. Intake and workflow must agree, so both ask here."""
+"""Which version of a procedure is in force on a day. Intake and workflow must agree, so both use this rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 
 class Versioned(Protocol):
-    """What the rule needs of a version."""
+    """What `version_in_force` needs of a version."""
 
     @property
     def version(self) -> int: ...
@@ -29,5 +29,5 @@ def version_in_force(versions: Iterable[Version], day: date) -> Version | None:
     begun = [row for row in rows if row.valid_from <= day]
     if begun:
         return max(begun, key=lambda row: row.version)
-    # Of two that begin on the same day the higher one.
+    # Of two that begin on the same day, the higher one.
     return min(rows, key=lambda row: (row.valid_from, -row.version), default=None)

@@ -1,1 +1,1 @@
-"""What the services tell each other, held against files that were written once and are not written again."""
+"""The events and their schemas, compared with files that were written once and never change."""

@@ -1,4 +1,4 @@
-"""Every fact and field has a meaning in both languages, and the documented values are those the services use."""
+"""Every fact and field has a meaning in both languages, and the documented values are those that the services use."""
 
 from __future__ import annotations
 
@@ -85,29 +85,39 @@ def test_every_meaning_belongs_to_a_fact_a_field_or_a_value() -> None:
     assert used == set(meanings.lists())
 
 
-def test_a_fact_that_nobody_publishes_says_so() -> None:
+def test_the_meaning_of_a_fact_that_is_not_published_yet_says_so() -> None:
     for name in NAMES:
         about = meanings.of_fact(name)
         assert ("Not published yet" in about.en) == ("Hiện chưa phát" in about.vi) == (name in meanings.TO_COME)
-    called = {
+    used_names = {
         node.id
         for file in modules("services")
         for node in ast.walk(ast.parse(file.read_text("utf-8")))
         if isinstance(node, ast.Name)
     }
-    assert set(FACTS) - called == meanings.TO_COME
+    assert set(FACTS) - used_names == meanings.TO_COME
 
 
-# ---- dossier.lifecycle.v1 and the notices: what the rules emit in many lives -----------------------------------------
+# ---- dossier.lifecycle.v1 and the notices: what the rules emit in random lives --------------------------------------
 
 
 @cache
 def emitted() -> dict[tuple[str, str], set[str]]:
-    """(fact, field) -> the values that came up in random lives of dossiers. The seed is fixed."""
+    """(fact, field) -> the values in the facts of random lives of dossiers. The seed is fixed."""
     chance, values = random.Random(12), defaultdict[tuple[str, str], set[str]](set)
     procedures = [*PROCEDURES, rules(LAND), rules(BUSINESS, refusal_status=3), rules(BUSINESS, refusal_status=9)]
     procedures.append(rules(BUSINESS, steps=steps("appraisal", "issuing", "approval", "return")))
-    others = ["supplement", "withdraw", "found", "misshapen", "delayed", "doubted", "rejected", "match", "mismatch"]
+    others = [
+        "supplement",
+        "withdraw",
+        "number_found",
+        "misshapen_number_found",
+        "number_delayed",
+        "duplicate_suspected",
+        "number_refused",
+        "match",
+        "mismatch",
+    ]
     for _ in range(STORIES):
         centre = Centre(chance.choice(procedures), blanks=50)
         centre.submit(
@@ -137,11 +147,11 @@ NOT_VARIED = {("ResultSigned", "signed_as"), ("ResultSigned", "signature")}
 
 
 @pytest.mark.parametrize(("name", "field"), sorted(set(WITH_VALUES) - NOT_VARIED))
-def test_the_documented_values_are_those_the_rules_emit(name: str, field: str) -> None:
+def test_the_documented_values_are_those_that_the_rules_emit(name: str, field: str) -> None:
     assert emitted()[name, field] == documented(name, field)
 
 
-def test_the_documented_ways_to_sign_are_those_that_can_be_signed() -> None:
+def test_the_documented_capacities_and_kinds_of_signature_are_those_of_the_rules() -> None:
     assert documented("ResultSigned", "signed_as") == set(get_args(Procedure.model_fields["signed_as"].annotation))
     signatures = {
         constant
@@ -189,7 +199,7 @@ def literals(model: type[BaseModel], field: str) -> set[str]:
     return set(get_args(model.model_fields[field].annotation))
 
 
-def test_the_documented_values_of_a_submission_are_those_that_intake_takes() -> None:
+def test_the_documented_values_of_a_submission_are_those_that_intake_accepts() -> None:
     name = DossierSubmitted.__name__
     assert (
         documented(name, "channel") == documented("DossierRecorded", "channel") == literals(form.Submission, "channel")

@@ -1,4 +1,4 @@
-"""Every fact's golden sample: its class reads it and writes it back equal; the public ones hold no person."""
+"""The golden sample of every fact: its class reads it and writes it back equal; public ones have no personal data."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_fact_has_a_sample_and_every_sample_a_fact() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))
-def test_todays_class_reads_the_sample_and_writes_it_back_equal(name: str) -> None:
+def test_the_class_of_a_fact_reads_the_sample_and_writes_it_back_equal(name: str) -> None:
     golden = sample(name)
     fact = FACTS[name].model_validate_json(json.dumps(golden))
     assert json.loads(fact.to_json()) == golden
@@ -79,7 +79,7 @@ def test_todays_class_reads_the_sample_and_writes_it_back_equal(name: str) -> No
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))
-def test_a_sample_says_every_field(name: str) -> None:
+def test_a_sample_has_every_field(name: str) -> None:
     assert set(sample(name)) == set(FACTS[name].model_fields)
 
 
@@ -92,7 +92,7 @@ def test_a_sample_fits_the_published_schema(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLIC_NAMES)
-def test_a_public_fact_has_no_field_for_a_person(name: str) -> None:
+def test_a_public_fact_has_no_field_for_personal_data(name: str) -> None:
     schema = json.loads(documents.schemas()[name])
     assert [key for key in (*property_names(schema), *keys_of(sample(name))) if FORBIDDEN.search(key)] == []
 
@@ -131,15 +131,15 @@ def test_the_cloudevents_sdk_reads_our_record(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))
-def test_our_own_reader_reads_our_record(name: str) -> None:
+def test_our_own_parser_reads_our_record(name: str) -> None:
     kind = FACTS[name]
     subject = sample(name)["code"] if kind.topic in COMPACTED else str(new_id())
     headers = tuple(headers_for(kind, subject))
     value = json.dumps(sample(name)).encode()
-    read = parse(Record(kind.topic, lane_of(subject), 0, subject.encode(), headers, value, NOW))
-    assert (read.type, read.defect) == (name, "")
-    assert read.fact == kind.model_validate(sample(name))
-    assert read.sequenced == (kind.topic not in COMPACTED and not issubclass(kind, Heartbeat))
+    event = parse(Record(kind.topic, lane_of(subject), 0, subject.encode(), headers, value, NOW))
+    assert (event.type, event.defect) == (name, "")
+    assert event.fact == kind.model_validate(sample(name))
+    assert event.sequenced == (kind.topic not in COMPACTED and not issubclass(kind, Heartbeat))
 
 
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})?")
@@ -147,7 +147,7 @@ TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})
 
 @pytest.mark.parametrize("name", sorted(FACTS))
 def test_every_office_time_is_written_with_the_offset_of_vietnam(name: str) -> None:
-    """Whatever zone it had when the fact was made. Only heartbeats carry wall time, in UTC."""
+    """The zone that a time had in Python does not matter. Only heartbeats have wall time, in UTC."""
     offset = "Z" if issubclass(FACTS[name], Heartbeat) else "+07:00"
     fact = FACTS[name].model_validate_json(json.dumps(sample(name)))
     for zone in (UTC, timezone(timedelta(hours=7)), timezone(timedelta(hours=9))):
@@ -159,7 +159,7 @@ def test_every_office_time_is_written_with_the_offset_of_vietnam(name: str) -> N
         assert {time[1] for time in TIME.finditer(written.decode())} <= {offset}
 
 
-def test_a_time_in_another_zone_is_read_as_the_same_moment() -> None:
+def test_a_time_in_another_zone_is_read_as_the_same_time() -> None:
     golden = json.dumps(sample("DossierReceived"))
     in_utc = TIME.sub(lambda time: datetime.fromisoformat(time[0]).astimezone(UTC).isoformat(), golden)
     assert in_utc != golden

@@ -1,7 +1,7 @@
-"""The committed JSON Schemas: current, and no promise of version 1 broken.
+"""The committed JSON Schemas are current and compatible with version 1.
 
-`schemas_v1` is what subscribers were promised. A fact added later gets its file there once, and files there never
-change: a change that breaks one needs a new major version of the fact.
+`schemas_v1` has the schemas that subscribers were promised. A new fact gets its file there once. Files there never
+change: an incompatible change needs a new major version of the fact.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def promised(name: str) -> dict[str, Any]:
     return schema
 
 
-def keeps(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether all that is written by `new` can be read by who knows `old`."""
-    # The checker takes a schema's own $id for a reference to another document.
+def is_compatible(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a reader that knows `old` can read every event that `new` allows."""
+    # The checker takes the $id of a schema for a reference to another document.
     before, after = (
         json.dumps({word: value for word, value in schema.items() if word != "$id"}) for schema in (old, new)
     )
@@ -51,8 +51,8 @@ def test_the_published_schema_is_current(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_we_write_today_is_read_by_those_who_know_version_1(name: str) -> None:
-    assert keeps(promised(name), json.loads(documents.schemas()[name]))
+def test_events_of_the_present_schema_can_be_read_by_readers_of_version_1(name: str) -> None:
+    assert is_compatible(promised(name), json.loads(documents.schemas()[name]))
 
 
 def _drop(schema: dict[str, Any]) -> None:
@@ -73,16 +73,16 @@ def _nullable(schema: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("change", [_drop, _retype, _loosen, _nullable])
-def test_a_broken_promise_is_noticed(change: Callable[[dict[str, Any]], None]) -> None:
+def test_an_incompatible_change_is_noticed(change: Callable[[dict[str, Any]], None]) -> None:
     changed = copy.deepcopy(promised("DossierReceived"))
     change(changed)
-    assert not keeps(promised("DossierReceived"), changed)
+    assert not is_compatible(promised("DossierReceived"), changed)
 
 
-def test_a_new_field_breaks_no_promise() -> None:
+def test_a_new_field_is_compatible() -> None:
     changed = copy.deepcopy(promised("DossierReceived"))
     changed["properties"]["counter_place"] = {"type": "string"}
-    assert keeps(promised("DossierReceived"), changed)
+    assert is_compatible(promised("DossierReceived"), changed)
 
 
 def test_the_asyncapi_document_is_current_and_names_every_topic_and_fact() -> None:
@@ -113,11 +113,11 @@ def references(value: Any) -> Iterator[str]:
             yield from references(part)
 
 
-def test_every_reference_in_the_asyncapi_document_leads_somewhere() -> None:
+def test_every_reference_in_the_asyncapi_document_has_a_target() -> None:
     whole = json.loads(asyncapi.asyncapi())
-    found = set(references(whole))
-    assert "#/components/schemas/SubmittedComponent" in found
-    for reference in found:
+    used = set(references(whole))
+    assert "#/components/schemas/SubmittedComponent" in used
+    for reference in used:
         assert reference.startswith("#/"), reference
         target = whole
         for name in reference.removeprefix("#/").split("/"):

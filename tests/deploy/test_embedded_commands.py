@@ -155,8 +155,8 @@ def test_due_without_a_stack_uses_the_shipped_rules(tmp_path: Path) -> None:
     assert "By the shipped rules" in output
     received = datetime.fromisoformat("2026-02-13T15:30+07:00")
     explanation = explain(WorkingCalendar(), received, shipped()["2.000635"].time)
-    assert f"{explanation.due_at:%d/%m/%Y %H:%M}" in output
-    assert explanation.due_at.date() > date(2026, 2, 22)
+    assert f"{explanation.due_office_at:%d/%m/%Y %H:%M}" in output
+    assert explanation.due_office_at.date() > date(2026, 2, 22)
     for day in explanation.days:
         assert str(day.date) in output
     with pytest.raises(Trouble) as raised:

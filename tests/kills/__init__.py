@@ -1,1 +1,1 @@
-"""A process is killed at each fault point and starts again; nothing is lost or repeated."""
+"""A process is killed at each fault point and starts again. Nothing is lost, nothing has effect twice."""

@@ -1,4 +1,4 @@
-"""The smallest service as a process: consumes submissions, emits one event for each, publishes the events.
+"""The smallest service as a process: it consumes submissions, emits one event for each and publishes it.
 
 `python -m tests.kills.small_service`, with HOSO_DATABASE, HOSO_KAFKA, HOSO_KAFKA_FLAVOUR, HOSO_FAULT, HOSO_FAULT_FILE.
 """

@@ -1,4 +1,4 @@
-"""A service that is killed with SIGKILL at a fault point of consuming or publishing loses and repeats nothing."""
+"""A service that is killed with SIGKILL while it consumes or publishes loses no event and applies none twice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEPS = [
 
 
 class SmallService:
-    """A process of `tests.kills.small_service`, which may be started several times."""
+    """A process of `tests.kills.small_service` that can be started several times."""
 
     def __init__(self, dsn: str, kafka: KafkaSettings, folder: Path) -> None:
         self._env = {
@@ -71,10 +71,10 @@ def services() -> Iterator[list[SmallService]]:
 
 
 async def all_answered(pool: Pool, dossiers: list[UUID], rounds: int) -> bool:
-    """Return whether every event took effect and every answer was sent."""
-    done = await pool.fetchval("select count(*) from effects")
+    """Whether every event took effect and every answer was sent."""
+    applied = await pool.fetchval("select count(*) from effects")
     unsent = await pool.fetchval("select count(*) from proof.events where sent_at is null")
-    return bool(done >= len(dossiers) * rounds and not unsent)
+    return bool(applied >= len(dossiers) * rounds and not unsent)
 
 
 async def died_or_answered(service: SmallService, pool: Pool, dossiers: list[UUID], rounds: int) -> bool:
@@ -93,20 +93,20 @@ async def test_nothing_is_lost_or_repeated_over_a_kill(
     service.start(f"{step}:2")
 
     for sequence in (1, 2, 3):
-        await world.tell(pool, *((dossier_id, sequence) for dossier_id in dossiers))
-        # Round by round: otherwise a consumer that joins late takes all events in one step.
+        await world.append(pool, *((dossier_id, sequence) for dossier_id in dossiers))
+        # Round by round: otherwise a consumer that joins late applies all events in one batch.
         await wait_until(lambda: died_or_answered(service, pool, dossiers, sequence), 60, what=tail(service.log))  # noqa: B023
     await wait_until(lambda: service.poll() is not None, 30, what=f"the process dies at {step}\n{tail(service.log)}")
     assert service.poll() == -signal.SIGKILL, tail(service.log)
     service.start(step)
-    await world.tell(pool, *((dossier_id, 4) for dossier_id in dossiers))
+    await world.append(pool, *((dossier_id, 4) for dossier_id in dossiers))
 
     await wait_until(lambda: all_answered(pool, dossiers, 4), 60, what=tail(service.log))
     assert service.poll() is None, "the process must die only once"
-    done = await world.effects(pool)
-    assert len(done) == len(dossiers) * 4
+    effects = await world.effects(pool)
+    assert len(effects) == len(dossiers) * 4
     for dossier_id in dossiers:
-        assert [n for d, n in done if d == dossier_id] == [1, 2, 3, 4]
+        assert [n for d, n in effects if d == dossier_id] == [1, 2, 3, 4]
     assert await world.doubles(pool) == 0
     assert await world.parked(pool) == []
     assert await world.held(pool) == {}

@@ -1,4 +1,4 @@
-"""The project as its own tests look at it."""
+"""What the tests of the project itself share: its folders, services, modules and settings."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ SETTINGS_OF: dict[str, type[ServiceSettings]] = {
     "notify": NotifySettings,
 }
 SETTINGS = {f"HOSO_{name.upper()}" for kind in SETTINGS_OF.values() for name in kind.model_fields}
-"""The environment that any service reads."""
+"""The environment variables that any service reads."""

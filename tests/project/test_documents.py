@@ -1,4 +1,4 @@
-"""What documents say is there, and what is generated is current."""
+"""What the documents name exists, and the generated documents are current."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from deploy.local import cli
 from tests.project.parts import ROOT, SETTINGS, imports_of, modules, name_of
 
 
-def test_the_readmes_commands_exist() -> None:
+def test_the_commands_that_the_readme_names_exist() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
-    told = set(re.findall(r"(?:`|^    )make ([a-z-]+)", text, re.MULTILINE))
-    assert {"demo", "up", "test", "check"} <= told
-    assert told <= targets
+    named = set(re.findall(r"(?:`|^    )make ([a-z-]+)", text, re.MULTILINE))
+    assert {"demo", "up", "test", "check"} <= named
+    assert named <= targets
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert phony
     assert targets <= set(phony[1].split())
@@ -30,13 +30,13 @@ def test_the_readmes_commands_exist() -> None:
 
 def test_make_alone_lists_every_target_in_one_column() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    [said] = re.findall(r"^help:\n(.*?)\n\n", makefile, re.MULTILINE | re.DOTALL)
-    rows = said.splitlines()[1:]
+    [help_text] = re.findall(r"^help:\n(.*?)\n\n", makefile, re.MULTILINE | re.DOTALL)
+    rows = help_text.splitlines()[1:]
     assert all(re.match(r"\t  '(make [a-z-]+|ARGS=\"…\") +", row) for row in rows), rows
     assert len({len(match[0]) for row in rows if (match := re.match(r"\t  '(?:make )?\S+ +", row))}) == 1
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert phony
-    assert set(re.findall(r"\bmake ([a-z-]+)", said)) == set(phony[1].split()) - {"help"}
+    assert set(re.findall(r"\bmake ([a-z-]+)", help_text)) == set(phony[1].split()) - {"help"}
 
 
 def test_every_hoso_command_that_a_document_names_exists() -> None:
@@ -56,7 +56,7 @@ def _hoso_commands() -> set[str]:
     return names | {group.name for group in app.registered_groups if group.name}
 
 
-def test_links_between_documents_lead_somewhere() -> None:
+def test_links_between_documents_have_a_target() -> None:
     broken = []
     for file in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", file.read_text("utf-8")):
@@ -65,7 +65,7 @@ def test_links_between_documents_lead_somewhere() -> None:
     assert broken == []
 
 
-def test_the_architectures_tree_names_what_exists() -> None:
+def test_every_name_in_the_tree_of_architecture_exists() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     tree = text.split("```")[1]
     missing = list(_missing_in(tree))
@@ -76,7 +76,7 @@ def test_the_architectures_tree_names_what_exists() -> None:
 
 
 def _missing_in(tree: str) -> Iterator[str]:
-    """Folders at the margin; below them names with .py or /, and of services the plain words after the colon."""
+    """The names in the tree that do not exist. Folders stand at the margin; names below them end in `.py` or `/`."""
     folder = ROOT
     for line in tree.strip().splitlines():
         if not line.startswith(" "):
@@ -117,7 +117,7 @@ def test_every_setting_that_a_document_names_is_known() -> None:
         assert named - SETTINGS - elsewhere == set(), file.name
 
 
-def test_the_project_is_described_as_it_is() -> None:
+def test_the_entry_point_and_the_modules_that_pyproject_names_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     assert project["project"]["requires-python"] == ">=3.11"
     module, _, function = project["project"]["scripts"]["hoso"].partition(":")

@@ -1,4 +1,4 @@
-"""How files are named, how long they are, and how tests are called."""
+"""How files and tests are named, and how long files are."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.project.parts import ROOT, modules, name_of
 
 MAX_LINES = 320
 LONGER = {"shared/contract/events.py": "the catalogue: one list, read from top to bottom"}
-"""House: about 300 lines a file. Every exception has its reason."""
+"""Longer files, each with its reason. The others have about 300 lines at most."""
 OURS = modules("services", "shared", "deploy")
 ALL = [*OURS, *modules("tests", "bench")]
 
 
-def test_no_file_is_called_after_nothing() -> None:
-    nothing = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc", "tools"}
-    assert [name_of(file) for file in ALL if {file.stem, file.parent.name} & nothing] == []
+def test_no_file_has_a_meaningless_name() -> None:
+    meaningless = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc", "tools"}
+    assert [name_of(file) for file in ALL if {file.stem, file.parent.name} & meaningless] == []
 
 
 def test_files_are_about_three_hundred_lines_at_most() -> None:
@@ -25,29 +25,29 @@ def test_files_are_about_three_hundred_lines_at_most() -> None:
     assert [name for name in LONGER if lengths.get(name, 0) <= MAX_LINES] == [], "no longer an exception"
 
 
-def test_each_module_says_first_what_it_is_for() -> None:
+def test_each_module_begins_with_a_docstring() -> None:
     silent = []
     for file in ALL:
         text = file.read_text("utf-8")
-        said = ast.get_docstring(ast.parse(text))
-        if text.strip() and (not said or not text.startswith('"""') or len(said.split("\n")[0]) < 15):
+        docstring = ast.get_docstring(ast.parse(text))
+        if text.strip() and (not docstring or not text.startswith('"""') or len(docstring.split("\n")[0]) < 15):
             silent.append(name_of(file))
     assert silent == []
 
 
 def test_no_test_is_skipped_or_expected_to_fail() -> None:
     wanted = {"skip", "skipif", "xfail", "importorskip", "skipTest", "SkipTest"}
-    found = [
+    uses = [
         f"{name_of(file)}:{node.lineno}"
         for file in modules("tests")
         for node in ast.walk(ast.parse(file.read_text("utf-8")))
         if (isinstance(node, ast.Attribute) and node.attr in wanted)
         or (isinstance(node, ast.Name) and node.id in wanted)
     ]
-    assert found == []
+    assert uses == []
 
 
-def test_tests_are_sentences() -> None:
+def test_the_name_of_a_test_is_a_sentence() -> None:
     short = [
         f"{name_of(file)}: {node.name}"
         for file in modules("tests")
@@ -59,7 +59,7 @@ def test_tests_are_sentences() -> None:
     assert short == []
 
 
-def test_no_file_names_a_machines_own_folders() -> None:
+def test_no_file_names_a_folder_of_one_machine() -> None:
     own = re.compile(r"(?<![\w.}])/(?:work|Users|home)/[a-z]|/root/\.")
     suffixes = {".py", ".md", ".toml", ".yml", ".json", ".sql", ".sh", ".in", ".lock"}
     files = [

@@ -1,4 +1,4 @@
-"""The names and labels of metrics that other systems hold on to."""
+"""The names and labels of the metrics that other systems depend on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METRICS: dict[str, set[str]] = {
     "kafka_consumer_oldest_unprocessed_timestamp_seconds": {"topic"},
     "dossier_metrics_refreshed_timestamp_seconds": {"service"},
 }
-"""The names and labels that other systems hold on to."""
+"""Name -> labels."""
 LABELS = {
     *("stage", "procedure_group", "outcome", "topic", "reason", "consumer"),
     *("partition", "kind", "state"),
@@ -47,18 +47,18 @@ LABELS = {
 
 def _metrics(service: str) -> dict[str, set[str]]:
     registry = describe(service).app.state.service.metrics_registry
-    found = {}
+    labels = {}
     for collector, names in registry._collector_to_names.items():
         for name in names:
-            found[name] = set(collector._labelnames)
-    return found
+            labels[name] = set(collector._labelnames)
+    return labels
 
 
 def test_every_promised_metric_exists_with_its_labels() -> None:
-    found: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = {}
     for service in SERVICES:
-        found |= _metrics(service)
-    assert {name: found.get(name) for name in METRICS} == METRICS
+        labels |= _metrics(service)
+    assert {name: labels.get(name) for name in METRICS} == METRICS
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -66,6 +66,6 @@ def test_no_label_names_a_dossier_a_person_or_an_agency(service: str) -> None:
     assert {name: labels for name, labels in _metrics(service).items() if labels - LABELS} == {}
 
 
-def test_only_the_one_that_asks_the_registry_has_its_metrics() -> None:
+def test_only_idlookup_has_the_metrics_of_the_registry() -> None:
     for service in SERVICES:
         assert any(name.startswith("idlookup_") for name in _metrics(service)) == (service == "idlookup")

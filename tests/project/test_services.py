@@ -1,4 +1,4 @@
-"""What every service has in common: anatomy, subscribers, facts, endpoints."""
+"""What every service has in common: files, subscriber, facts and endpoints."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.project.parts import ROOT, SERVICES, modules, name_of
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_service_has_the_same_anatomy(service: str) -> None:
+def test_every_service_has_the_same_files(service: str) -> None:
     folder = ROOT / "services" / service
     for name in ("__init__.py", "main.py", "app.py", "api.py", "models.py", "settings.py", "handlers.py", "store.py"):
         assert (folder / name).is_file(), name
-    # Intake's rules are also those of the examples that workflow promises.
+    # Workflow checks the examples of procedures by intake's rules, so those are shared.
     rules = {"intake": ROOT / "shared/submission/rules.py", "workflow": folder / "lifecycle/__init__.py"}
     assert rules.get(service, folder / "rules.py").is_file()
     numbers = sorted(int(file.name[:4]) for file in (folder / "migrations").glob("*.sql"))
@@ -38,7 +38,7 @@ def test_every_service_has_the_same_anatomy(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_main_only_starts_the_application_that_tests_and_documents_build_too(service: str) -> None:
+def test_main_starts_the_same_application_that_tests_and_documents_build(service: str) -> None:
     main = (ROOT / "services" / service / "main.py").read_text("utf-8")
     assert "run(create_app(" in main
     assert f"from services.{service}.api import create_app" in main
@@ -55,13 +55,13 @@ async def _apply(_: Any) -> None: ...
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_subscriber_keeps_what_it_could_not_apply(service: str) -> None:
+def test_every_subscriber_fetches_a_batch_again_that_it_could_not_apply(service: str) -> None:
     inbox = describe(service).inbox
     subscription = Subscription(
         service=service,
         topics=inbox.topics,
         kafka=KafkaSettings("127.0.0.1:1", "apache"),
-        pool=lambda: pytest.fail("nothing is asked here"),
+        pool=lambda: pytest.fail("the database must not be used here"),
         apply=_apply,
         metrics=DeliveryMetrics(CollectorRegistry(), service=service),
     )
@@ -70,21 +70,21 @@ def test_every_subscriber_keeps_what_it_could_not_apply(service: str) -> None:
     assert subscriber.ack_policy is AckPolicy.NACK_ON_ERROR
     assert subscriber.group_id == service
     assert type(subscriber).__name__ == "BatchSubscriber"
-    told = subscriber._connection_args
-    assert told["auto_offset_reset"] == "earliest"
-    assert told["enable_auto_commit"] is False
-    assert told["partition_assignment_strategy"] == [RoundRobinPartitionAssignor]
+    options = subscriber._connection_args
+    assert options["auto_offset_reset"] == "earliest"
+    assert options["enable_auto_commit"] is False
+    assert options["partition_assignment_strategy"] == [RoundRobinPartitionAssignor]
     assert {topic.name for topic in subscriber.topics} == set(inbox.topics) <= set(TOPICS)
-    heard = {kind.topic for kind in inbox.handlers}
-    assert heard == set(inbox.topics)
-    silent = {
+    topics = {kind.topic for kind in inbox.handlers}
+    assert topics == set(inbox.topics)
+    unhandled = {
         kind.__name__ for kind in EVENT_TYPES.values() if kind.topic in inbox.topics and kind not in inbox.handlers
     }
-    assert silent == set(), f"{service} hears topics whose facts it has no handler for"
+    assert unhandled == set(), f"{service} consumes topics with facts that it has no handler for"
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_nobody_listens_to_himself_and_handlers_are_named_after_their_fact(service: str) -> None:
+def test_no_service_consumes_its_own_topics_and_handlers_are_named_after_their_fact(service: str) -> None:
     inbox = describe(service).inbox
     assert [topic for topic in inbox.topics if PRODUCER[topic] == service] == []
     for kind, handler in inbox.handlers.items():
@@ -93,11 +93,11 @@ def test_nobody_listens_to_himself_and_handlers_are_named_after_their_fact(servi
         assert handler.__name__ == f"on_{snake}" or (takes_several and handler.__name__.startswith("on_")), handler
 
 
-def test_there_is_one_place_that_subscribes_and_no_page_that_publishes() -> None:
+def test_one_module_subscribes_and_no_web_page_can_publish() -> None:
     text = {name_of(file): file.read_text("utf-8") for file in modules("services", "shared")}
-    assert [name for name, said in text.items() if ".subscriber(" in said] == ["shared/kafka/subscription.py"]
-    doors = re.compile(r"make_asyncapi_asgi|asyncapi_path|AsyncAPIRoute|try_it_out|from faststream\.asgi|StreamRouter")
-    assert [name for name, said in text.items() if doors.search(said)] == []
+    assert [name for name, code in text.items() if ".subscriber(" in code] == ["shared/kafka/subscription.py"]
+    pages = re.compile(r"make_asyncapi_asgi|asyncapi_path|AsyncAPIRoute|try_it_out|from faststream\.asgi|StreamRouter")
+    assert [name for name, code in text.items() if pages.search(code)] == []
     for service in SERVICES:
         assert not [path for _, path, _, _ in access.routes_of(service) if "asyncapi" in path]
 
@@ -124,11 +124,11 @@ def test_every_endpoint_declares_its_roles(service: str) -> None:
     rows = list(access.routes_of(service))
     assert len(rows) >= 6
     for method, path, roles, secret in rows:
-        assert roles or secret, f"{method} {path} is open to nobody"
+        assert roles or secret, f"{method} {path} has no role"
         assert set(roles) <= set(ROLES)
 
 
-def test_the_openapi_documents_can_be_made() -> None:
+def test_the_openapi_documents_can_be_generated() -> None:
     for service in SERVICES:
         document = describe(service).app.openapi()
         assert json.loads(json.dumps(document))["info"]["title"] == f"hoso {service}"

@@ -1,4 +1,4 @@
-"""A database with the table of `world.py`, a producer, and subscriptions and relays that end with the test."""
+"""A database with the table of `world.py`, a producer, and group members and relays that end with the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import ensure_topics
 from tests.shared import world
-from tests.shared.listening import Listener
+from tests.shared.group_members import GroupMember
 from tests.shared.relaying import Sender
 
 if TYPE_CHECKING:
@@ -22,35 +22,38 @@ if TYPE_CHECKING:
 
 @pytest_asyncio.fixture
 async def pool(make_pool: MakePool) -> Pool:
-    made = await make_pool("shared")
-    await made.execute(world.TABLE)
-    return made
+    pool = await make_pool("shared")
+    await pool.execute(world.TABLE)
+    return pool
 
 
 @pytest_asyncio.fixture
-async def listen(pool: Pool, kafka: KafkaSettings) -> AsyncIterator[Callable[..., Listener]]:
+async def start_member(pool: Pool, kafka: KafkaSettings) -> AsyncIterator[Callable[..., GroupMember]]:
     await ensure_topics(kafka)
-    started: list[Listener] = []
+    started: list[GroupMember] = []
 
-    def begin(apply: Any = None) -> Listener:
-        started.append(Listener(pool, kafka, apply))
+    def begin(apply: Any = None) -> GroupMember:
+        started.append(GroupMember(pool, kafka, apply))
         return started[-1]
 
     yield begin
-    await asyncio.gather(*(listener.stop() for listener in started))
+    await asyncio.gather(*(member.stop() for member in started))
 
 
 @pytest_asyncio.fixture
 async def producer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaProducer]:
-    made = kafka.producer("test")
-    await made.start()
-    yield made
-    await made.stop()
+    producer = kafka.producer("test")
+    await producer.start()
+    yield producer
+    await producer.stop()
 
 
 @pytest_asyncio.fixture
 async def start(make_pool: MakePool, kafka: KafkaSettings) -> AsyncIterator[Callable[..., Any]]:
-    """`await start()`: a running relay and its pool; with `dsn, pool` a second one beside it."""
+    """`await start()` starts a relay on a new database; `await start(dsn, pool)` starts another one on the same.
+
+    Both return the database's address, its pool and the relay.
+    """
     started: list[Sender] = []
 
     async def begin(dsn: str = "", pool: Pool | None = None, **more: Any) -> tuple[str, Pool, Sender]:

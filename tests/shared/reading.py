@@ -1,4 +1,4 @@
-"""Reads the records in the broker's log without a group."""
+"""Reads the records of a topic without joining a group."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from shared.kafka.settings import KafkaSettings
 
 
 async def read_topic(kafka: KafkaSettings, topic: str = SUBMISSIONS) -> list[Received]:
-    """Every record of the topic, those of a partition in the log's order."""
+    """Every record of the topic, those of one partition in the order of the log."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.servers, enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
-    found: list[Received] = []
+    events: list[Received] = []
     try:
-        partitions = [TopicPartition(topic, lane) for lane in range(PARTITIONS)]
+        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
         ends = await consumer.end_offsets(partitions)
         consumer.assign(partitions)
         for partition in partitions:
-            # The embedded broker's end offset is the last batch's first offset + 1; after it, a pause is the end.
+            # The embedded broker's end offset is the first offset of the last batch + 1, which is too low. So reading
+            # goes on below, until no record comes for a while.
             give_up = time.monotonic() + 15
             while await consumer.position(partition) < ends[partition]:
                 batches = await consumer.getmany(partition, timeout_ms=200, max_records=5_000)
-                found += [parse(record) for rows in batches.values() for record in records_from(rows)]
+                events += [parse(record) for rows in batches.values() for record in records_from(rows)]
                 assert time.monotonic() < give_up, f"{partition} is not readable to its end"
         batches = await consumer.getmany(timeout_ms=150) if kafka.flavour == "tansu" else {}
         while batches:
             for rows in batches.values():
-                found += [parse(record) for record in records_from(rows)]
+                events += [parse(record) for record in records_from(rows)]
             batches = await consumer.getmany(timeout_ms=150)
     finally:
         await consumer.stop()
-    return found
+    return events
 
 
 def first_sightings(events: Sequence[Received]) -> dict[UUID, list[int]]:

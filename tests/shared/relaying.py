@@ -1,4 +1,4 @@
-"""A relay that runs in a test, and questions about what it has sent."""
+"""A relay that runs in a test, and helpers that show what it has sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Sender:
-    """A relay that runs in the background, like that of one process."""
+    """A relay that runs in the background, as in one process."""
 
     def __init__(self, dsn: str, pool: Pool, kafka: KafkaSettings, **more: Any) -> None:
         self.wake = Wake(lambda: pool)
@@ -61,28 +61,30 @@ async def everything_sent(pool: Pool) -> bool:
     return not (await progress.pending(pool))[0]
 
 
-async def tell_many(pool: Pool, sender: Sender, dossiers: Sequence[UUID], sequences: Sequence[int]) -> None:
+async def publish_many(pool: Pool, sender: Sender, dossiers: Sequence[UUID], sequences: Sequence[int]) -> None:
+    """Append and commit one event per dossier and sequence, and wake the relay after each sequence."""
     for sequence in sequences:
-        sender.wake(await world.tell(pool, *((dossier_id, sequence) for dossier_id in dossiers)))
+        sender.wake(await world.append(pool, *((dossier_id, sequence) for dossier_id in dossiers)))
 
 
-async def has_come(kafka: KafkaSettings, number: int) -> bool:
+async def has_records(kafka: KafkaSettings, number: int) -> bool:
+    """Whether the topic of submissions has at least `number` records."""
     return len(await read_topic(kafka)) >= number
 
 
-async def knows(pool: Pool, broker: Embedded | Apache | Given) -> bool:
+async def is_cluster_saved(pool: Pool, broker: Embedded | Apache | Given) -> bool:
     """Whether the relay has saved the id of the cluster that is there now."""
     return await progress.is_known_cluster(pool, broker.cluster_id)
 
 
 async def sent_row(pool: Pool, dossier_id: UUID, offset: int, after: progress.Sent | None = None) -> progress.Sent:
-    """The next event of the dossier's lane, or the one `after` another, as if it were acknowledged at `offset`."""
+    """The dossier's next event to send, or the one behind `after`, as if the broker had acknowledged it at `offset`."""
     lane = lane_of(str(dossier_id))
-    at = await pool.fetchrow("select epoch, sent_to from lanes where lane = $1", lane)
-    assert at is not None
-    row = (await progress.next_chunks(pool, {lane: after.to_id if after else at["sent_to"]}, 1, 10**6))[lane][0]
+    lane_row = await pool.fetchrow("select epoch, sent_to from lanes where lane = $1", lane)
+    assert lane_row is not None
+    row = (await progress.next_chunks(pool, {lane: after.to_id if after else lane_row["sent_to"]}, 1, 10**6))[lane][0]
     acknowledged = (progress.Acknowledged(SUBMISSIONS, lane, offset, offset),)
-    return progress.Sent(lane, at["epoch"], row["id"], row["id"], acknowledged, (0.0,), 0.0)
+    return progress.Sent(lane, lane_row["epoch"], row["id"], row["id"], acknowledged, (0.0,), 0.0)
 
 
 async def advance(pool: Pool, *sent: progress.Sent) -> str:

@@ -19,18 +19,18 @@ from shared.kafka.batch_reader import COMMIT_EVERY_S
 from shared.kafka.prefetch import Batch, Prefetch
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
-from tests.shared.listening import all_heard, send
-from tests.shared.telling import record
+from tests.shared.group_members import send, wait_until_applied
+from tests.shared.records import record
 from tests.shared.world import doubles, effects, held
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
 
 
-async def test_committed_offsets_never_pass_what_was_applied(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+async def test_committed_offsets_never_pass_the_applied_records(
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Committed before its effect, a record would be lost by a crash; committed after it, it does not come again."""
+    """If an offset is committed before the effect, a crash loses the record."""
     apply, applied = world.consumer(pool).apply, 0
     ends: dict[TopicPartition, int] = {}
     commits: list[tuple[int, int]] = []
@@ -48,7 +48,7 @@ async def test_committed_offsets_never_pass_what_was_applied(
         await commit(self, offsets)
 
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
-    listen(slowly)
+    start_member(slowly)
     dossiers = [uuid4() for _ in range(10)]
     for sequence in range(1, 9):
         await send(producer, [record(d, sequence) for d in dossiers])
@@ -59,9 +59,9 @@ async def test_committed_offsets_never_pass_what_was_applied(
 
 
 async def test_the_next_batch_is_fetched_while_one_is_applied_and_counts_in_the_age(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
-    """Otherwise the service and PostgreSQL wait for each other; and a record fetched early is still unprocessed."""
+    """Otherwise the service and PostgreSQL wait for each other. A prefetched record still counts as unprocessed."""
     apply, held_up, go_on = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
 
     async def wait_first(records: Sequence[Record]) -> None:
@@ -71,24 +71,24 @@ async def test_the_next_batch_is_fetched_while_one_is_applied_and_counts_in_the_
 
     dossier_id = uuid4()
     await send(producer, [record(dossier_id, 1)])
-    listener = listen(wait_first)
+    member = start_member(wait_first)
     await asyncio.wait_for(held_up.wait(), 20)
-    first = listener.subscription._reader._applying[SUBMISSIONS]
+    first = member.subscription._reader._applying[SUBMISSIONS]
     await send(producer, [record(dossier_id, 2)])
-    await wait_until(lambda: listener.subscription._reader.prefetch.oldest, 20, what="the next batch is fetched")
-    assert listener.subscription._reader.prefetch.oldest[SUBMISSIONS] >= first
-    gauge = listener.subscription._metrics.oldest_unprocessed.labels(SUBMISSIONS)._value
+    await wait_until(lambda: member.subscription._reader.prefetch.oldest, 20, what="the next batch is fetched")
+    assert member.subscription._reader.prefetch.oldest[SUBMISSIONS] >= first
+    gauge = member.subscription._metrics.oldest_unprocessed.labels(SUBMISSIONS)._value
     await wait_until(lambda: gauge.get() == pytest.approx(first), 20)
     go_on.set()
-    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
-    await wait_until(lambda: not listener.subscription._reader.prefetch.oldest, 20)
+    await wait_until_applied(pool, [(dossier_id, 1), (dossier_id, 2)])
+    await wait_until(lambda: not member.subscription._reader.prefetch.oldest, 20)
 
 
 @pytest.mark.parametrize("why", [RuntimeError("once"), asyncio.CancelledError()], ids=["raised", "cancelled"])
-async def test_what_was_fetched_after_a_failed_batch_is_not_committed_before_it(
-    why: BaseException, listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+async def test_a_batch_fetched_after_a_failed_one_is_not_committed_before_it(
+    why: BaseException, start_member: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next batch is fetched already when one fails. Committed first, it would make a crash lose the failed one."""
+    """When a batch fails, the next one is already fetched. If it is committed first, a crash loses the failed one."""
     monkeypatch.setattr(batch_reader, "MAX_RECORDS", 10)
     monkeypatch.setattr(batch_reader, "FIRST_RECORDS", 1)
     monkeypatch.setattr(batch_reader, "COMMIT_EVERY_S", 0.0)
@@ -102,9 +102,7 @@ async def test_what_was_fetched_after_a_failed_batch_is_not_committed_before_it(
         nonlocal failing
         if failing and len(await effects(pool)) >= 20:
             failing = False
-            await wait_until(
-                lambda: listener.subscription._reader.prefetch.oldest, 20, what="the next batch is fetched"
-            )
+            await wait_until(lambda: member.subscription._reader.prefetch.oldest, 20, what="the next batch is fetched")
             raise why
         await apply(records)
 
@@ -115,16 +113,16 @@ async def test_what_was_fetched_after_a_failed_batch_is_not_committed_before_it(
 
     await send(producer, [record(d, 1) for d in dossiers])
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
-    listener = listen(sometimes)
-    await all_heard(pool, [(d, 1) for d in dossiers])
+    member = start_member(sometimes)
+    await wait_until_applied(pool, [(d, 1) for d in dossiers])
     await wait_until(lambda: commits and commits[-1][0] == 40, 20)
     assert not failing
     assert all(offset <= done for offset, done in commits), commits
 
 
 @pytest.mark.parametrize("another_failed", [False, True], ids=["alone", "while another batch is fetched again"])
-async def test_a_batch_that_a_bug_keeps_from_being_parsed_is_fetched_again(
-    another_failed: bool, listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+async def test_a_batch_that_cannot_be_parsed_because_of_a_bug_is_fetched_again(
+    another_failed: bool, start_member: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The consumer's position has passed it by then, so later records must not be committed before it."""
     apply, failing, mistakes, unpack = world.consumer(pool).apply, another_failed, 0, Batch.unpack
@@ -149,21 +147,21 @@ async def test_a_batch_that_a_bug_keeps_from_being_parsed_is_fetched_again(
     monkeypatch.setattr(Batch, "unpack", mistaken)
     dossiers = [one for one in (uuid4() for _ in range(2_000)) if lane_of(str(one)) == 0][:20]
     await send(producer, [record(d, 1) for d in dossiers])
-    listen(sometimes)
-    await all_heard(pool, [(d, 1) for d in dossiers], 30)
+    start_member(sometimes)
+    await wait_until_applied(pool, [(d, 1) for d in dossiers], 30)
     assert mistakes == 1
     assert not failing
 
 
 async def test_a_batch_that_fails_while_the_log_is_read_again_does_not_move_a_partition_forward(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FastStream would seek to the start of the batch, over all records before it that are to be read again."""
+    """FastStream would seek to the start of the batch and so skip the earlier records that are to be read again."""
     monkeypatch.setattr(batch_reader, "MAX_RECORDS", 10)
     monkeypatch.setattr(batch_reader, "FIRST_RECORDS", 1)
     apply, again, held_up = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
     dossiers = [one for one in (uuid4() for _ in range(2_000)) if lane_of(str(one)) == 0][:20]
-    came: list[int] = []
+    received: list[int] = []
 
     async def fail_later(records: Sequence[Record]) -> None:
         if records[0].offset and not again.is_set():
@@ -171,22 +169,22 @@ async def test_a_batch_that_fails_while_the_log_is_read_again_does_not_move_a_pa
             await again.wait()
             raise RuntimeError("once")
         await apply(records)
-        came.extend(one.offset for one in records)
+        received.extend(one.offset for one in records)
 
     await send(producer, [record(d, 1) for d in dossiers])
-    listener = listen(fail_later)
+    member = start_member(fail_later)
     await asyncio.wait_for(held_up.wait(), 20)
-    before = len(came)
-    listener.subscription._cluster = "a former one"
-    await wait_until(lambda: listener.subscription._cluster != "a former one", 20, what="the log is read again")
+    before = len(received)
+    member.subscription._cluster = "a former one"
+    await wait_until(lambda: member.subscription._cluster != "a former one", 20, what="the log is read again")
     again.set()
-    await wait_until(lambda: set(came[before:]) == set(range(20)), 20, what="every record came again")
+    await wait_until(lambda: set(received[before:]) == set(range(20)), 20, what="every record came again")
 
 
-async def test_what_was_fetched_before_the_log_is_read_again_does_not_count_as_read_again(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+async def test_a_batch_fetched_before_the_log_is_read_again_does_not_count_as_read_again(
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Committed, its offsets would pass earlier records that are still to be read again; a crash would lose those."""
+    """Its offsets come after records that are still to be read again. If they are committed, a crash loses those."""
     monkeypatch.setattr(batch_reader, "COMMIT_EVERY_S", 0.0)
     apply, again, held_up = world.consumer(pool).apply, asyncio.Event(), asyncio.Event()
     dossiers = [uuid4() for _ in range(20)]
@@ -211,20 +209,20 @@ async def test_what_was_fetched_before_the_log_is_read_again_does_not_count_as_r
 
     monkeypatch.setattr(AIOKafkaConsumer, "commit", watched)
     await send(producer, [record(d, 1) for d in dossiers])
-    listener = listen(slowly)
+    member = start_member(slowly)
     await asyncio.wait_for(held_up.wait(), 20)
-    listener.subscription._cluster = "a former one"
-    await wait_until(lambda: listener.subscription._cluster != "a former one", 20, what="the log is read again")
+    member.subscription._cluster = "a former one"
+    await wait_until(lambda: member.subscription._cluster != "a former one", 20, what="the log is read again")
     again.set()
     await wait_until(lambda: commits and commits[-1][0] == 20, 20)
     assert all(offset <= since for offset, since in commits), commits
     assert await doubles(pool) == 0
 
 
-async def test_a_commit_that_fails_costs_repeats_and_nothing_else(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+async def test_a_failed_offset_commit_only_causes_repeats(
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database says what was done, not the committed offsets: the next process receives everything again."""
+    """The database knows what was applied, not the committed offsets. The next process receives everything again."""
     refused = 0
 
     async def refuse(self: AIOKafkaConsumer, offsets: Any = None) -> None:
@@ -234,22 +232,22 @@ async def test_a_commit_that_fails_costs_repeats_and_nothing_else(
 
     monkeypatch.setattr(AIOKafkaConsumer, "commit", refuse)
     dossiers = [uuid4() for _ in range(10)]
-    before = listen()
+    before = start_member()
     for sequence in (1, 2, 3):
         await send(producer, [record(d, sequence) for d in dossiers])
-        await all_heard(pool, [(d, n) for n in range(1, sequence + 1) for d in dossiers])
+        await wait_until_applied(pool, [(d, n) for n in range(1, sequence + 1) for d in dossiers])
     await before.stop()
     assert refused
     monkeypatch.undo()
-    apply, came = world.consumer(pool).apply, 0
+    apply, received = world.consumer(pool).apply, 0
 
     async def counting(records: Sequence[Record]) -> None:
-        nonlocal came
+        nonlocal received
         await apply(records)
-        came += len(records)
+        received += len(records)
 
-    listen(counting)
-    await wait_until(lambda: came >= 30, 20)
+    start_member(counting)
+    await wait_until(lambda: received >= 30, 20)
     assert sorted(await effects(pool)) == sorted((d, n) for n in (1, 2, 3) for d in dossiers)
     assert await doubles(pool) == 0
     assert await held(pool) == {}

@@ -1,4 +1,4 @@
-"""BatchReader reads from the oldest record when the cluster is another one than before."""
+"""BatchReader reads from the oldest record when another cluster answers at the broker's address."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from aiokafka import AIOKafkaProducer
 from shared.contract.envelope import Record
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
-from tests.shared.listening import send
-from tests.shared.telling import record
+from tests.shared.group_members import send
+from tests.shared.records import record
 from tests.shared.world import doubles, effects
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
 
 
-async def test_an_instance_that_knew_another_cluster_reads_from_the_start_though_another_has_saved_the_new_one(
-    listen: Any,
+async def test_an_instance_reads_a_new_cluster_from_the_start_even_if_another_instance_saved_its_id_first(
+    start_member: Any,
     producer: AIOKafkaProducer,
     pool: Pool,
 ) -> None:
-    apply, came, dossier_id = world.consumer(pool).apply, 0, uuid4()
+    apply, received, dossier_id = world.consumer(pool).apply, 0, uuid4()
 
     async def counting(records: Sequence[Record]) -> None:
-        nonlocal came
+        nonlocal received
         await apply(records)
-        came += len(records)
+        received += len(records)
 
     await send(producer, [record(dossier_id, 1), record(dossier_id, 2)])
-    listener = listen(counting)
+    member = start_member(counting)
     await wait_until(
-        lambda: came == 2 and not listener.subscription._reader.offsets.uncommitted,
+        lambda: received == 2 and not member.subscription._reader.offsets.uncommitted,
         30,
         what="the offsets are committed",
     )
-    listener.subscription._cluster = "a former one"
-    await wait_until(lambda: came == 4, 30, what="read again from the start")
+    member.subscription._cluster = "a former one"
+    await wait_until(lambda: received == 4, 30, what="read again from the start")
     assert await effects(pool) == [(dossier_id, 1), (dossier_id, 2)]
     assert await doubles(pool) == 0

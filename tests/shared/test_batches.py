@@ -1,4 +1,4 @@
-"""A chunk becomes the broker's batches: complete, in order, and compressed when it is long."""
+"""A chunk of events is packed into batches for the broker: complete, in order, and compressed when it is long."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(count: int, size: int = 200) -> list[dict[str, Any]]:
             "ce_id": new_id(),
             "type": "DossierSubmitted",
             "trace_id": new_id(),
-            "data": b'{"said":"' + b"x" * size + b'"}',
+            "data": b'{"text":"' + b"x" * size + b'"}',
             "recorded_at": datetime.now(UTC),
         }
         for number in range(count)
@@ -49,38 +49,38 @@ def test_a_long_batch_is_compressed_and_holds_the_same_records() -> None:
     assert [one.value for one in batch] == [event["data"] for event in events]
 
 
-def test_a_short_batch_is_sent_as_it_is() -> None:
+def test_a_short_batch_is_not_compressed() -> None:
     assert DefaultRecordBatch(bytes_of(rows(MIN_COMPRESSED - 1))).compression_type == DefaultRecordBatch.CODEC_NONE
 
 
-def test_large_records_are_sent_as_they_are_however_many() -> None:
+def test_large_records_are_not_compressed_even_if_there_are_many() -> None:
     assert DefaultRecordBatch(bytes_of(rows(MIN_COMPRESSED, 20_000))).compression_type == DefaultRecordBatch.CODEC_NONE
 
 
-async def test_an_offset_given_before_between_two_batches_of_a_chunk_is_a_loss(
+async def test_an_offset_acknowledged_twice_within_a_chunk_is_a_loss(
     producer: AIOKafkaProducer, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log became shorter between the two batches: the first one is lost, and only the offset shows it."""
     await ensure_topics(kafka)
-    hand_in, given = producer.send_batch, list[int]()
+    send_batch, offsets = producer.send_batch, list[int]()
 
     async def shortened(batch: Any, topic: str, *, partition: int) -> asyncio.Future[Any]:
-        done = await (await hand_in(batch, topic, partition=partition))
-        given.append(done.offset)
-        answer = asyncio.get_running_loop().create_future()
-        answer.set_result(done._replace(offset=given[0]))
-        return answer
+        done = await (await send_batch(batch, topic, partition=partition))
+        offsets.append(done.offset)
+        result = asyncio.get_running_loop().create_future()
+        result.set_result(done._replace(offset=offsets[0]))
+        return result
 
     monkeypatch.setattr(producer, "send_batch", shortened)
     with pytest.raises(Shortened, match=f"{SUBMISSIONS}-3 acknowledged offset"):
         await send(producer, 3, {SUBMISSIONS: rows(60, 17_000)})
-    assert len(given) == 2
+    assert len(offsets) == 2
 
 
-async def test_a_chunk_of_several_batches_arrives_whole_and_in_order(
+async def test_a_chunk_of_several_batches_arrives_complete_and_in_order(
     producer: AIOKafkaProducer, kafka: KafkaSettings
 ) -> None:
-    """Sixty records of 17 kB are more than one batch may hold. Beside them a topic with two records."""
+    """Sixty records of 17 kB are too large for one batch. Another topic has two records in the same chunk."""
     await ensure_topics(kafka)
     lane, events = 3, rows(60, 17_000)
     others = rows(2)
@@ -95,16 +95,16 @@ async def test_a_chunk_of_several_batches_arrives_whole_and_in_order(
     try:
         consumer.assign([TopicPartition(SUBMISSIONS, lane)])
         consumer.seek(TopicPartition(SUBMISSIONS, lane), first)
-        heard: list[Any] = []
+        received: list[Any] = []
 
         async def all_there() -> bool:
             for some in (await consumer.getmany(timeout_ms=200)).values():
-                heard.extend(some)
-            return len(heard) >= len(events)
+                received.extend(some)
+            return len(received) >= len(events)
 
         await wait_until(all_there, 20, what="sixty records")
     finally:
         await consumer.stop()
-    assert [(row.offset - first, row.key) for row in heard] == [
+    assert [(row.offset - first, row.key) for row in received] == [
         (at, str(event["dossier_id"]).encode()) for at, event in enumerate(events)
     ]

@@ -14,7 +14,7 @@ FRIDAY = datetime(2026, 2, 13, 8, 0, tzinfo=VIETNAM)
 
 
 @given(st.floats(0, 1e7), st.sampled_from([1.0, 60.0, 600.0, 0.5]))
-def test_there_and_back_is_the_same_moment(seconds: float, speed: float) -> None:
+def test_converting_to_wall_time_and_back_gives_the_same_time(seconds: float, speed: float) -> None:
     clock = OfficeClock(FRIDAY, 1_000_000.0, speed)
     assert abs(clock.wall(clock.at(1_000_000.0 + seconds)) - (1_000_000.0 + seconds)) < 0.001
 

@@ -17,7 +17,7 @@ from shared.inbox.parking_breaker import ParkingBreaker
 from shared.postgres.writes import Writes
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
-from tests.shared.telling import NOON, record, stranger
+from tests.shared.records import NOON, foreign_record, record
 from tests.shared.world import doubles, effects, held, parked
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ async def test_committed_is_called_after_a_commit_and_never_after_a_rollback(poo
 
     class FailsOnce(world.Effects):
         async def save(self, tx: Tx, writes: Writes) -> Sequence[Any]:
-            assert self.told == 0
+            assert self.commits == 0
             await super().save(tx, writes)
             if len(units) == 1:
                 raise TimeoutError
@@ -101,7 +101,7 @@ async def test_committed_is_called_after_a_commit_and_never_after_a_rollback(poo
         return units[-1]
 
     await world.consumer(pool, open_unit=open_unit).apply([record(uuid4(), 1)])
-    assert [unit.told for unit in units] == [0, 1]
+    assert [unit.commits for unit in units] == [0, 1]
 
 
 async def test_two_processes_with_the_same_new_dossiers_at_once_apply_each_event_once(pool: Pool) -> None:
@@ -177,7 +177,7 @@ async def test_a_type_this_release_does_not_know_is_parked_and_its_successors_ar
 
 
 async def test_a_poison_that_is_sent_again_is_parked_once(pool: Pool) -> None:
-    batch = [record(uuid4(), 1, "against the rule"), stranger()]
+    batch = [record(uuid4(), 1, "against the rule"), foreign_record()]
     consumer = world.consumer(pool)
     for _ in range(3):
         await consumer.apply(batch)
@@ -195,7 +195,7 @@ async def test_a_second_event_under_one_sequence_is_parked_and_blocks_nobody(poo
 
 NUL_SOURCE = {"ce_source": b"/hoso/\x00intake"}
 STRANGERS = [
-    pytest.param(lambda d: stranger(), "no-envelope", id="no headers"),
+    pytest.param(lambda d: foreign_record(), "no-envelope", id="no headers"),
     pytest.param(lambda d: record(d, 1, headers={"ce_id": None}), "no-envelope", id="one header missing"),
     pytest.param(lambda d: record(d, 1, headers={"ce_type": b"\xff\xfe"}), "no-envelope", id="not UTF-8"),
     pytest.param(lambda d: record(d, 1, headers={"ce_source": b"/somebody"}), "unknown-source", id="unknown source"),
@@ -303,7 +303,7 @@ async def test_fewer_than_twenty_or_less_than_five_per_cent_are_parked_and_the_b
 async def test_foreign_records_are_not_counted_again_each_time_they_are_read(pool: Pool) -> None:
     """Thirty of them in a topic that is read again from its start do not stop the consumer for ever."""
     consumer = world.consumer(pool, breaker=ParkingBreaker(window_s=0.2))
-    batch: list[Record] = [stranger(str(n)) for n in range(30)]
+    batch: list[Record] = [foreign_record(str(n)) for n in range(30)]
     await asyncio.wait_for(consumer.apply(batch), 5)
     assert len(await parked(pool)) == 30
 

@@ -21,7 +21,7 @@ from shared.outbox.publish import Outbox
 from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
-from tests.shared.telling import record
+from tests.shared.records import record
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 async def command(pool: Pool, dossiers: Sequence[UUID]) -> None:
-    """An officer's command on some dossiers: locked by id in one statement, lanes last."""
+    """An officer's command on some dossiers: locks the dossiers by id in one statement, and the lanes last."""
     async with pool.acquire() as tx, tx.transaction():
         await tx.fetch(
             "select 1 from dossiers where dossier_id = any($1::uuid[]) order by dossier_id for update", dossiers
@@ -39,13 +39,13 @@ async def command(pool: Pool, dossiers: Sequence[UUID]) -> None:
 
 @pytest_asyncio.fixture
 async def pool(make_pool: MakePool) -> Pool:
-    made = await make_pool("shared", size=20)
-    await made.execute(world.TABLE)
-    return made
+    pool = await make_pool("shared", size=20)
+    await pool.execute(world.TABLE)
+    return pool
 
 
 async def deadlocks(pool: Pool) -> int:
-    """How many deadlocks there were. A backend reports its own only when it is idle, so each is told to report now."""
+    """How many deadlocks there were. An idle backend reports its own later, so each is made to report now."""
     connections = [await pool.acquire() for _ in range(pool.get_size())]
     for connection in connections:
         await connection.execute("select pg_stat_force_next_flush()")
@@ -58,10 +58,10 @@ async def test_consumers_commands_and_replays_on_the_same_dossiers_do_not_deadlo
     await pool.execute("insert into dossiers select unnest($1::uuid[])", dossiers)
     refused = {(dossier_id, 5) for dossier_id in dossiers[:5]}
 
-    def handler(work: world.Effects, event: Received) -> None:
+    def handler(unit: world.Effects, event: Received) -> None:
         if (event.dossier_id, event.sequence) in refused:
             raise Unappliable("no-such-thing")
-        world.on_withdrawal_requested(work, event)
+        world.on_withdrawal_requested(unit, event)
 
     handlers: dict[type[Fact], Handler] = {WithdrawalRequested: handler, DossierWithdrawn: handler_of_nothing}
     consumers = [world.consumer(pool, handlers=handlers, open_unit=world.open_answering) for _ in range(3)]
@@ -97,20 +97,20 @@ async def test_consumers_commands_and_replays_on_the_same_dossiers_do_not_deadlo
     assert await deadlocks(pool) == 0
     assert await world.held(pool) == {}
     assert await world.doubles(pool) == 0
-    done = await world.effects(pool)
-    assert sorted(done) == sorted((d, n) for n in range(1, 11) for d in dossiers)
+    effects = await world.effects(pool)
+    assert sorted(effects) == sorted((d, n) for n in range(1, 11) for d in dossiers)
     for dossier_id in dossiers:
-        assert [n for d, n in done if d == dossier_id] == list(range(1, 11))
+        assert [n for d, n in effects if d == dossier_id] == list(range(1, 11))
         rows = await pool.fetch("select sequence from events where dossier_id = $1 order by id", dossier_id)
         assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
 
 
-def handler_of_nothing(work: world.Effects, event: Received) -> None:
-    """Its dossier is loaded and locked, and nothing else happens."""
+def handler_of_nothing(unit: world.Effects, event: Received) -> None:
+    """The event's dossier is locked, and nothing else happens."""
 
 
 async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
-    """As `/v1/parked/{id}/replay` does it."""
+    """Replay a parked record as `POST /v1/parked/{id}/replay` does."""
     try:
         async with Outbox(lambda: pool).transaction() as transaction:
             row = await parked._settle(transaction.tx, number, "replayed", "ops")
@@ -124,7 +124,7 @@ async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
 async def test_consumers_that_meet_the_same_new_dossiers_in_any_order_do_not_deadlock(
     pool: Pool, sequence: int
 ) -> None:
-    """The test locks one of them until all consumers have begun, so that each would hold what another one needs."""
+    """The test locks one dossier until all consumers have begun. In different orders they would wait for each other."""
     dossiers = sorted(uuid4() for _ in range(60))
     batch = [record(dossier_id, sequence) for dossier_id in dossiers]
     consumers = [world.consumer(pool, handlers={}) for _ in range(6)]
@@ -137,7 +137,7 @@ async def test_consumers_that_meet_the_same_new_dossiers_in_any_order_do_not_dea
     assert await pool.fetchval("select count(*) from heads") == 60
 
 
-async def test_a_person_who_settles_a_record_waits_for_its_dossier_before_touching_it(pool: Pool) -> None:
+async def test_a_replay_locks_the_stream_position_before_the_parked_record(pool: Pool) -> None:
     """The consumer holds the stream position and parks the same record again.
 
     A replay that locked the record first would then wait for the position: a deadlock.

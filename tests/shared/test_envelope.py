@@ -1,4 +1,4 @@
-"""The envelope: what is said is what is read, in the words of CloudEvents, and nothing else is believed."""
+"""The envelope: an event is read as it was written, by CloudEvents; a record that breaks the format is refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from shared.contract.envelope import (
     trace_of,
 )
 from shared.contract.events import COMPACTED, EVENT_TYPES, PROCEDURES, SUBMISSIONS, ProcedurePublished
-from tests.shared.telling import NOON, record, told
+from tests.shared.records import NOON, record, withdrawal
 
 
 def test_ids_are_version_7_and_sort_by_the_time_they_were_made() -> None:
@@ -47,18 +47,18 @@ def test_a_fingerprint_is_the_ids_last_four_bytes_and_fits_an_integer_column() -
     assert fingerprint(UUID(int=2**128 - 1)) == -1
 
 
-def test_a_trace_is_carried_on_and_a_nonsensical_one_replaced() -> None:
+def test_a_valid_trace_is_kept_and_an_invalid_one_is_replaced() -> None:
     known = uuid4()
     assert trace_of(f"00-{known.hex}-00f067aa0ba902b7-01") == known
     for nonsense in (None, "", "00-zz-1-01", f"00-{'0' * 32}-00f067aa0ba902b7-01"):
         assert trace_of(nonsense).version == 7
 
 
-def test_what_was_said_is_what_is_read() -> None:
+def test_an_event_is_read_as_it_was_written() -> None:
     dossier_id, ce_id = uuid4(), new_id()
     event = parse(record(dossier_id, 7, "xin chào", ce_id=ce_id))
     assert (event.dossier_id, event.sequence, event.ce_id, event.recorded_at) == (dossier_id, 7, ce_id, NOON)
-    assert event.fact == told("xin chào")
+    assert event.fact == withdrawal("xin chào")
     assert event.sequenced
 
 
@@ -80,7 +80,7 @@ def test_the_cloudevents_sdk_reads_our_binary_mode_and_finds_the_same_event() ->
 
 def test_the_cloudevents_sdk_reads_our_json_form_and_finds_the_same_event() -> None:
     dossier_id, ce_id, trace_id = uuid4(), new_id(), new_id()
-    data = told("hai").model_dump_json().encode()
+    data = withdrawal("hai").model_dump_json().encode()
     envelope: dict[str, Any] = {
         "topic": SUBMISSIONS,
         "subject": str(dossier_id),
@@ -90,24 +90,24 @@ def test_the_cloudevents_sdk_reads_our_json_form_and_finds_the_same_event() -> N
         "trace_id": trace_id,
         "recorded_at": NOON,
     }
-    shown = cloud_event(**envelope, data=data)
+    event_json = cloud_event(**envelope, data=data)
     headers = {"content-type": b"application/cloudevents+json"}
     event = from_structured_event(
-        KafkaMessage(headers=headers, key=None, value=json.dumps(shown).encode()), JSONFormat()
+        KafkaMessage(headers=headers, key=None, value=json.dumps(event_json).encode()), JSONFormat()
     )
     binary = from_binary_event(KafkaMessage(headers=dict(headers_of(**envelope)), key=None, value=data), JSONFormat())
-    assert event.get_attributes() == {**binary.get_attributes(), "traceparent": shown["traceparent"]}
+    assert event.get_attributes() == {**binary.get_attributes(), "traceparent": event_json["traceparent"]}
     assert event.get_data() == binary.get_data()
 
 
-# ---- what is not believed --------------------------------------------------------------------------------------------
+# ---- what is refused -------------------------------------------------------------------------------------------------
 
 HEADERS = ("ce_id", "ce_source", "ce_type", "ce_subject", "ce_time", "ce_sequence")
 
 
 @pytest.mark.parametrize("name", HEADERS)
 @pytest.mark.parametrize("value", [None, b"", b"\xff\xfe", b"nonsense\x00"])
-def test_a_header_that_is_missing_or_nonsense_is_refused_with_a_reason(name: str, value: bytes | None) -> None:
+def test_a_missing_or_invalid_header_is_refused_with_a_reason(name: str, value: bytes | None) -> None:
     if name == "ce_type" and value is not None and value != b"\xff\xfe":
         assert parse(record(uuid4(), 1, headers={name: value})).defect == "unknown-type"
         return
@@ -117,19 +117,19 @@ def test_a_header_that_is_missing_or_nonsense_is_refused_with_a_reason(name: str
 
 
 @pytest.mark.parametrize("digits", [b"0", b"-1", b"1.0", "²".encode(), b"00000000001", b"9999999999"])
-def test_a_sequence_that_is_none_is_refused(digits: bytes) -> None:
+def test_a_sequence_that_is_not_a_positive_number_is_refused(digits: bytes) -> None:
     with pytest.raises(Malformed):
         parse(record(uuid4(), 1, headers={"ce_sequence": digits}))
 
 
-@pytest.mark.parametrize("moment", [b"2026-02-13", b"2026-02-13T12:00:00", b"0001-01-01T00:00:00+14:00", b"soon"])
-def test_a_time_without_zone_or_out_of_range_is_refused(moment: bytes) -> None:
+@pytest.mark.parametrize("text", [b"2026-02-13", b"2026-02-13T12:00:00", b"0001-01-01T00:00:00+14:00", b"soon"])
+def test_a_time_without_zone_or_out_of_range_is_refused(text: bytes) -> None:
     with pytest.raises(Malformed):
-        parse(record(uuid4(), 1, headers={"ce_time": moment}))
+        parse(record(uuid4(), 1, headers={"ce_time": text}))
 
 
-def test_a_dossier_id_spelt_otherwise_is_refused() -> None:
-    """It would be the same dossier on another partition."""
+def test_a_dossier_id_in_another_spelling_is_refused() -> None:
+    """The same dossier would come on another partition."""
     dossier_id = UUID("abcdefab-0000-4000-8000-000000000001")
     for spelling in (str(dossier_id).upper(), f"{{{dossier_id}}}", dossier_id.hex):
         with pytest.raises(Malformed):
@@ -157,12 +157,12 @@ CONTENTS = [
 
 
 @pytest.mark.parametrize(("value", "defect"), CONTENTS, ids=[f"{v[:8]!r}" for v, _ in CONTENTS])
-def test_a_content_that_cannot_be_used_keeps_its_place_in_the_sequence(value: bytes, defect: str) -> None:
+def test_an_event_with_unusable_data_keeps_its_sequence(value: bytes, defect: str) -> None:
     event = parse(record(uuid4(), 4, value=value))
     assert (event.sequence, event.fact, event.defect) == (4, None, defect)
 
 
-def test_a_defect_says_where_and_never_what() -> None:
+def test_a_defect_names_the_field_and_never_the_value() -> None:
     event = parse(record(uuid4(), 1, value=b'{"office_at": "Nguyen Van A", "sealed_reason": 79123456789}'))
     assert event.defect == "schema"
     assert "Nguyen" not in event.detail
@@ -190,7 +190,7 @@ def test_a_record_of_any_age_has_a_time() -> None:
     assert years == [1970, 1970, 1970, 2100]
 
 
-def test_a_digest_tells_tampered_records_apart_and_does_not_depend_on_the_place() -> None:
+def test_a_digest_differs_for_a_tampered_record_and_not_for_another_offset() -> None:
     one = record(uuid4(), 1)
     moved = Record(one.topic, 3, 99, one.key, one.headers, one.value, datetime.now(UTC))
     assert one.digest() == moved.digest()
@@ -212,6 +212,6 @@ def test_no_record_raises_anything_but_malformed(
         parse(Record(SUBMISSIONS, 0, 0, key, tuple(whole.items()), value, NOON))
 
 
-def test_every_fact_can_be_told_and_has_one_topic() -> None:
+def test_every_fact_is_registered_and_has_a_topic() -> None:
     assert len(EVENT_TYPES) > 30
     assert all(kind.topic for kind in EVENT_TYPES.values())

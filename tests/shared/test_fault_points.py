@@ -1,4 +1,4 @@
-"""A process dies at a fault point only while real work is at stake; otherwise its death would prove nothing."""
+"""A process dies at a fault point only while events of dossiers are at stake; otherwise a kill proves nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
@@ -21,13 +20,10 @@ from tests.fixtures.databases import MakePool
 from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
+from tests.shared.records import NOON, record
 from tests.shared.relaying import Sender, everything_sent
-from tests.shared.telling import NOON, record
 
-if TYPE_CHECKING:
-    pass
-
-PASSES = """
+SCRIPT = """
 from shared import fault_points
 fault_points.arm("relay-before-send:2", {file!r})
 for at_stake in {stakes}:
@@ -37,10 +33,10 @@ for at_stake in {stakes}:
 BEAT = SubmissionHeartbeat(sent_at=NOON)
 
 
-def passes(file: Path, stakes: list[int]) -> tuple[int, list[str]]:
-    """The exit code of a process that passes an armed point with these `at_stake`, and the passes it survives."""
+def run_with_fault(file: Path, stakes: list[int]) -> tuple[int, list[str]]:
+    """Run a process that passes an armed fault point with each of `stakes`. Returns its exit code and the passes."""
     done = subprocess.run(
-        [sys.executable, "-c", PASSES.format(file=str(file), stakes=stakes)],
+        [sys.executable, "-c", SCRIPT.format(file=str(file), stakes=stakes)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout.split()
@@ -48,11 +44,11 @@ def passes(file: Path, stakes: list[int]) -> tuple[int, list[str]]:
 
 def test_a_process_dies_at_its_step_only_while_something_is_at_stake(tmp_path: Path) -> None:
     file = tmp_path / "died"
-    assert passes(file, [0, 0, 5, 0, 0]) == (0, ["0", "0", "5", "0", "0"])
+    assert run_with_fault(file, [0, 0, 5, 0, 0]) == (0, ["0", "0", "5", "0", "0"])
     assert not file.exists()
-    assert passes(file, [0, 5, 0, 7, 1]) == (-signal.SIGKILL, ["0", "5", "0"])
+    assert run_with_fault(file, [0, 5, 0, 7, 1]) == (-signal.SIGKILL, ["0", "5", "0"])
     assert file.exists()
-    assert passes(file, [5, 5, 5]) == (0, ["5", "5", "5"]), "it dies once"
+    assert run_with_fault(file, [5, 5, 5]) == (0, ["5", "5", "5"]), "it dies only once"
 
 
 @pytest.fixture
@@ -79,11 +75,11 @@ async def test_heartbeats_and_repeats_are_not_at_stake_in_a_consumer(
 ) -> None:
     pool = await make_pool("shared")
     await pool.execute(world.TABLE)
-    listener = world.consumer(pool)
+    small_consumer = world.consumer(pool)
     first, second, late = record(uuid4(), 1), record(uuid4(), 1), record(uuid4(), 2)
     for batch, at_stake in (([heartbeat(), first, second], 2), ([heartbeat(), first], 0), ([first], 0), ([late], 1)):
         passed.clear()
-        await listener.apply(batch)
+        await small_consumer.apply(batch)
         assert passed
         assert {stake for _, stake in passed} == {at_stake}
 
@@ -94,8 +90,8 @@ async def test_heartbeats_are_not_at_stake_in_a_relay(
     dsn, pool = await make_pool.with_dsn("shared")
     sender = Sender(dsn, pool, kafka)
 
-    async def say(*events: Outgoing) -> set[tuple[str, int]]:
-        """The fault points that sending passes, with what is at stake."""
+    async def send(*events: Outgoing) -> set[tuple[str, int]]:
+        """Publish `events`. Returns the fault points that the relay passed, each with the events at stake."""
         passed.clear()
         async with pool.acquire() as tx, tx.transaction():
             lanes = await publish(tx, list(events))
@@ -107,8 +103,8 @@ async def test_heartbeats_are_not_at_stake_in_a_relay(
     steps = ("relay-before-send", "relay-after-send", "relay-after-cursor")
     try:
         beat = Outgoing(None, 0, BEAT, new_id(), key="heartbeat")
-        assert await say(beat) == {(step, 0) for step in steps}
-        told = Outgoing(uuid4(), 1, world.told(), new_id())
-        assert await say(told) == {(step, 1) for step in steps}
+        assert await send(beat) == {(step, 0) for step in steps}
+        event = Outgoing(uuid4(), 1, world.withdrawal(), new_id())
+        assert await send(event) == {(step, 1) for step in steps}
     finally:
         await sender.stop()

@@ -1,4 +1,4 @@
-"""The garbage collector runs on a timer: often while there is little to do, rarely while there is much."""
+"""The garbage collector runs on a timer: often while the process is idle, rarely while it is busy."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Circle:
 
 
 def dropped() -> weakref.ref[Circle]:
+    """A weak reference to an object that nothing else refers to."""
     return weakref.ref(Circle())
 
 
@@ -40,7 +41,7 @@ def no_collection_by_allocations(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     gc.collect()
 
 
-def test_while_there_is_little_to_do_each_run_frees_what_was_dropped() -> None:
+def test_while_the_process_is_idle_each_run_frees_dropped_objects() -> None:
     for _ in range(3):
         circle = dropped()
         assert circle() is not None
@@ -58,11 +59,11 @@ def test_while_batches_are_in_progress_only_one_run_in_many_collects() -> None:
     assert batch
 
 
-def test_old_objects_are_freed_now_and_then() -> None:
-    grown = Circle()
+def test_old_objects_are_freed_by_every_full_collection() -> None:
+    old_object = Circle()
     gc.collect()
-    circle, runs = weakref.ref(grown), 0
-    del grown
+    circle, runs = weakref.ref(old_object), 0
+    del old_object
     while circle() is not None:
         gc_timer.run_due()
         runs += 1

@@ -1,4 +1,4 @@
-"""The topics are as this major version needs them, and the broker creates none by itself."""
+"""The topics have the settings that this major version needs, and the broker creates no topic by itself."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ async def configs(kafka: KafkaSettings) -> dict[str, dict[str, str]]:
 
 async def test_internal_topics_keep_every_record_and_states_are_compacted(kafka: KafkaSettings) -> None:
     await ensure_topics(kafka)
-    found = await configs(kafka)
+    settings = await configs(kafka)
     for topic in TOPICS:
         if topic in COMPACTED:
-            assert found[topic]["cleanup.policy"] == "compact"
+            assert settings[topic]["cleanup.policy"] == "compact"
         elif topic != LIFECYCLE:
-            assert found[topic]["retention.ms"] == "-1"
-            assert found[topic]["retention.bytes"] == "-1"
-    assert int(found[LIFECYCLE]["retention.ms"]) == 90 * 24 * 3600 * 1000
+            assert settings[topic]["retention.ms"] == "-1"
+            assert settings[topic]["retention.bytes"] == "-1"
+    assert int(settings[LIFECYCLE]["retention.ms"]) == 90 * 24 * 3600 * 1000
     assert STATE in COMPACTED
 
 
@@ -45,7 +45,7 @@ async def test_internal_topics_keep_every_record_and_states_are_compacted(kafka:
 async def test_a_topic_of_which_the_broker_may_delete_records_is_logged_by_name(
     setting: str, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A record that is deleted unread leaves no gap that a reader could see."""
+    """No reader can see that a record was deleted unread."""
     logged: list[str] = []
     monkeypatch.setattr(topics, "log", SimpleNamespace(error=lambda _, topic, **__: logged.append(topic)))
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
@@ -58,7 +58,7 @@ async def test_a_topic_of_which_the_broker_may_delete_records_is_logged_by_name(
     assert logged == [SUBMISSIONS]
 
 
-async def test_topics_are_made_once_with_twelve_partitions(kafka: KafkaSettings) -> None:
+async def test_topics_are_created_once_with_twelve_partitions(kafka: KafkaSettings) -> None:
     await ensure_topics(kafka)
     await ensure_topics(kafka)
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
@@ -70,7 +70,7 @@ async def test_topics_are_made_once_with_twelve_partitions(kafka: KafkaSettings)
     assert {row["topic"]: len(row["partitions"]) for row in rows} == dict.fromkeys(TOPICS, PARTITIONS)
 
 
-async def test_a_topic_with_another_count_stops_the_service_with_a_sentence(kafka: KafkaSettings) -> None:
+async def test_a_topic_with_another_partition_count_stops_the_service_with_a_message(kafka: KafkaSettings) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
     await admin.start()
     try:
@@ -81,8 +81,8 @@ async def test_a_topic_with_another_count_stops_the_service_with_a_sentence(kafk
         await ensure_topics(kafka)
 
 
-async def test_asking_for_a_topic_does_not_make_it(kafka: KafkaSettings) -> None:
-    """The broker would create it with its own partition count, which breaks the order for good."""
+async def test_asking_for_a_topic_does_not_create_it(kafka: KafkaSettings) -> None:
+    """The broker would create it with its own partition count, and the order of events would be broken for good."""
     await ensure_topics(kafka)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.servers, request_timeout_ms=500)
     await producer.start()

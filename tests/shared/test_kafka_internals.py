@@ -1,4 +1,4 @@
-"""The private parts of aiokafka and FastStream that hoso uses exist, and do what `shared/kafka/internals.py` says."""
+"""The private parts of aiokafka and FastStream that `shared/kafka/internals.py` uses exist and work as it expects."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from shared.kafka import internals
 from shared.kafka.settings import KafkaSettings
 from shared.kafka.topics import cluster_id, ensure_topics
 from tests.fixtures.waiting import wait_until
-from tests.shared.listening import Listener, send
-from tests.shared.telling import record
+from tests.shared.group_members import GroupMember, send
+from tests.shared.records import record
 
 
 @pytest.mark.parametrize("library", ["aiokafka", "faststream"])
@@ -76,7 +76,7 @@ async def test_an_aborted_producer_has_no_sender_and_no_connection_left(kafka: K
     assert connections
     assert not any(connection.connected() for connection in connections)
     assert producer._closed is True
-    assert "self._closed" in inspect.getsource(AIOKafkaProducer.__del__), "which else complains of an open producer"
+    assert "self._closed" in inspect.getsource(AIOKafkaProducer.__del__), "otherwise __del__ warns of an open producer"
 
 
 def test_faststream_asks_a_subscriber_for_each_batch_by_the_method_that_is_replaced() -> None:
@@ -85,11 +85,11 @@ def test_faststream_asks_a_subscriber_for_each_batch_by_the_method_that_is_repla
 
 
 async def test_a_running_consumer_has_every_part_that_is_read_or_changed(
-    listen: Any, producer: AIOKafkaProducer
+    start_member: Any, producer: AIOKafkaProducer
 ) -> None:
-    listener: Listener = listen()
-    await wait_until(lambda: len(listener.partitions) == PARTITIONS, 20, what="all partitions")
-    subscriber = listener.subscription._subscriber
+    member: GroupMember = start_member()
+    await wait_until(lambda: len(member.partitions) == PARTITIONS, 20, what="all partitions")
+    subscriber = member.subscription._subscriber
     consumer = subscriber.consumer
 
     assert await cluster_id(internals.client_of(consumer))
@@ -109,17 +109,17 @@ async def test_a_running_consumer_has_every_part_that_is_read_or_changed(
     await wait_until(lambda: sum(internals.positions_of(internals.assignment_of(consumer)).values()) == 1, 20)
     assignment = internals.assignment_of(consumer)
     assert set(assignment.tps) == {TopicPartition(SUBMISSIONS, lane) for lane in range(PARTITIONS)}
-    assert internals.assignment_of(consumer) is assignment, "the same until a rebalance"
+    assert internals.assignment_of(consumer) is assignment, "the same object until a rebalance"
     assert internals.is_reassigning(consumer) is False
 
     internals.rejoin(consumer)
     await wait_until(lambda: internals.assignment_of(consumer) not in (None, assignment), 30, what="a new assignment")
 
 
-async def test_a_consumer_that_must_not_leave_its_group_does_not_and_its_coordination_ends(listen: Any) -> None:
-    listener: Listener = listen()
-    await wait_until(lambda: len(listener.partitions) == PARTITIONS, 20, what="all partitions")
-    consumer = listener.subscription._subscriber.consumer
+async def test_a_consumer_that_must_not_leave_its_group_does_not_and_its_coordination_ends(start_member: Any) -> None:
+    member: GroupMember = start_member()
+    await wait_until(lambda: len(member.partitions) == PARTITIONS, 20, what="all partitions")
+    consumer = member.subscription._subscriber.consumer
     leave = consumer._coordinator._maybe_leave_group
     internals.never_leave_group(consumer)
     assert consumer._coordinator._maybe_leave_group is not leave

@@ -12,7 +12,7 @@ from shared.telemetry.metrics import DeliveryMetrics, observe_all
 VALUES = [0.0, 0.005, 0.0051, 1.0, 7.5, 1e9, 0.005]
 
 
-def test_many_observed_at_once_look_like_each_observed_alone() -> None:
+def test_observing_many_values_at_once_equals_observing_each_one() -> None:
     outputs = []
     for together in (True, False):
         registry = CollectorRegistry()
@@ -31,7 +31,7 @@ def test_the_version_of_prometheus_client_that_was_read_is_the_installed_one() -
     assert version("prometheus_client") in (observe_all.__doc__ or "")
 
 
-def test_an_old_heartbeat_that_comes_again_does_not_turn_the_clock_back() -> None:
+def test_an_old_heartbeat_that_comes_again_does_not_replace_a_newer_one() -> None:
     registry = CollectorRegistry()
     delivery = DeliveryMetrics(registry, service="notify")
     noon = datetime(2026, 2, 2, 12, 0, tzinfo=UTC)

@@ -19,8 +19,8 @@ from shared.outbox.publish import Outbox, Wake
 from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
+from tests.shared.records import NOON, withdrawal
 from tests.shared.relaying import advance, sent_row
-from tests.shared.telling import NOON, told
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
@@ -36,7 +36,7 @@ def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def outgoing(dossier_id: UUID, sequence: int, note: str = "") -> Outgoing:
-    return Outgoing(dossier_id, sequence, told(note), new_id(), new_id())
+    return Outgoing(dossier_id, sequence, withdrawal(note), new_id(), new_id())
 
 
 async def write(pool: Pool, written: list[UUID]) -> None:
@@ -144,21 +144,21 @@ async def test_a_transaction_that_rolls_back_publishes_nothing(pool: Pool) -> No
 
 async def test_a_sequence_cannot_be_used_twice(pool: Pool) -> None:
     dossier_id = uuid4()
-    await world.tell(pool, (dossier_id, 1))
+    await world.append(pool, (dossier_id, 1))
     with pytest.raises(asyncpg.UniqueViolationError):
-        await world.tell(pool, (dossier_id, 1))
+        await world.append(pool, (dossier_id, 1))
 
 
 async def test_an_event_no_broker_would_take_is_refused_before_it_stops_its_lane(pool: Pool) -> None:
     with pytest.raises(ValueError, match="800000"):
-        await world.tell(pool, (uuid4(), 1), note="x" * 800_001)
+        await world.append(pool, (uuid4(), 1), note="x" * 800_001)
     assert await pool.fetchval("select count(*) from events") == 0
 
 
 async def test_the_oldest_event_stays_readable_after_everything_was_sent(pool: Pool) -> None:
     """A queue that deletes what it sent could not refill a lost broker."""
     dossier_id = uuid4()
-    await world.tell(pool, (dossier_id, 1))
+    await world.append(pool, (dossier_id, 1))
     lane = lane_of(str(dossier_id))
     sent = await sent_row(pool, dossier_id, 0)
     assert await advance(pool, sent) == ""
@@ -173,7 +173,7 @@ async def test_the_oldest_event_stays_readable_after_everything_was_sent(pool: P
 async def test_a_lane_of_large_events_is_taken_in_small_chunks(pool: Pool) -> None:
     """By number alone, the chunks of twelve lanes could hold gigabytes."""
     dossier_id = uuid4()
-    await world.tell(pool, *((dossier_id, n) for n in range(1, 11)), note="x" * 300_000)
+    await world.append(pool, *((dossier_id, n) for n in range(1, 11)), note="x" * 300_000)
     lanes = {lane_of(str(dossier_id)): 0}
     assert [len(rows) for rows in (await progress.next_chunks(pool, lanes, 2_000, 1_000_000)).values()] == [4]
     assert [len(rows) for rows in (await progress.next_chunks(pool, lanes, 2_000, 1)).values()] == [1]

@@ -24,7 +24,7 @@ from shared.outbox.publish import Outbox
 from tests.fixtures.openapi import checks_answers
 from tests.fixtures.services import TOKENS
 from tests.shared import world
-from tests.shared.telling import record, stranger
+from tests.shared.records import foreign_record, record
 from tests.shared.world import effects, held
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ async def test_a_parked_record_is_listed_without_its_content(office: Office) -> 
 
 
 async def test_what_is_parked_is_counted_once_by_its_topic_and_reason(office: Office) -> None:
-    batch = [stranger("no headers"), record(uuid4(), 1, "against the rule"), record(uuid4(), 1)]
+    batch = [foreign_record("no headers"), record(uuid4(), 1, "against the rule"), record(uuid4(), 1)]
     for _ in range(2):
         await office.consumer.apply(batch)
     parked_total = office.consumer._metrics.parked
@@ -242,7 +242,7 @@ async def test_a_record_outside_any_sequence_can_be_replayed(office: Office) -> 
 
 
 async def test_a_stranger_can_be_discarded_but_not_replayed(office: Office) -> None:
-    await office.consumer.apply([stranger()])
+    await office.consumer.apply([foreign_record()])
     (number,) = await office.ids()
     assert (await office.replay(number)).json()["reason"] == "no-envelope"
     assert (await office.discard(number)).status_code == 200
@@ -277,7 +277,7 @@ async def test_only_ops_may_call_it_and_wrong_requests_are_refused(office: Offic
 
 
 async def test_the_next_page_of_the_list_begins_where_the_last_one_ended(office: Office) -> None:
-    await office.consumer.apply([stranger(str(n)) for n in range(5)])
+    await office.consumer.apply([foreign_record(str(n)) for n in range(5)])
     for junk in ("junk", "-1", "1.5", "%C2%B2", str(2**63)):
         answer = await office.client.get(f"/v1/parked?after={junk}")
         assert (answer.status_code, answer.json()["code"]) == (400, "bad-cursor")

@@ -1,4 +1,4 @@
-"""A lane is the partition any client would choose, and what comes together shares one."""
+"""A lane has the number of the partition that any client would choose; dossiers that come together share a lane."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JAVA_MURMUR2 = {
 
 
 @pytest.mark.parametrize(("key", "murmur2"), JAVA_MURMUR2.items())
-def test_the_lane_is_the_partition_a_java_client_would_choose(key: str, murmur2: int) -> None:
+def test_the_lane_is_the_partition_that_a_java_client_would_choose(key: str, murmur2: int) -> None:
     assert lane_of(key) == (murmur2 & 0x7FFFFFFF) % PARTITIONS
 
 
@@ -40,16 +40,16 @@ def test_lanes_are_used_evenly() -> None:
     assert min(counts) > 800
 
 
-def test_an_id_is_made_for_any_lane_and_stays_an_id() -> None:
+def test_an_id_for_a_chosen_lane_is_a_valid_id() -> None:
     for lane in range(PARTITIONS):
-        made = {id_in(lane) for _ in range(500)}
-        assert len(made) == 500
-        assert {lane_of(str(one)) for one in made} == {lane}
-        assert {(one.version, one.variant) for one in made} == {(7, "specified in RFC 4122")}
-        assert sorted(str(one) for one in made) == [str(one) for one in sorted(made)]
+        ids = {id_in(lane) for _ in range(500)}
+        assert len(ids) == 500
+        assert {lane_of(str(one)) for one in ids} == {lane}
+        assert {(one.version, one.variant) for one in ids} == {(7, "specified in RFC 4122")}
+        assert sorted(str(one) for one in ids) == [str(one) for one in sorted(ids)]
 
 
-def test_dossiers_of_one_moment_share_a_lane_and_the_lanes_take_turns() -> None:
+def test_dossiers_that_come_together_share_a_lane_and_the_lanes_take_turns() -> None:
     ids, every_s = DossierIds(), STAY_S / 5
     lanes = [lane_of(str(ids.next(number * every_s))) for number in range(5 * PARTITIONS * 2)]
     turns = [(lane, len(list(same))) for lane, same in groupby(lanes)]
@@ -57,7 +57,7 @@ def test_dossiers_of_one_moment_share_a_lane_and_the_lanes_take_turns() -> None:
     assert sorted(lane for lane, _ in turns[:PARTITIONS]) == list(range(PARTITIONS))
 
 
-def test_who_comes_alone_has_a_lane_of_his_own() -> None:
+def test_dossiers_that_come_far_apart_take_the_lanes_in_turn() -> None:
     ids = DossierIds()
     lanes = [lane_of(str(ids.next(number * STAY_S * 2))) for number in range(PARTITIONS)]
     assert sorted(lanes) == list(range(PARTITIONS))

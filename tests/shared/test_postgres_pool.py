@@ -1,4 +1,4 @@
-"""Which errors are transient, and that migrations run once however many processes start."""
+"""Which errors are transient, and that migrations run once even if many processes start together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LASTING = {"22001", "22003", "22021", "23502", "23503", "23505", "23514", "42601
 
 @pytest.mark.parametrize("state", sorted(TRANSIENT | LASTING))
 def test_each_sqlstate_is_tried_again_or_parked_as_the_rule_says(state: str) -> None:
-    error = asyncpg.PostgresError.new({"C": state, "M": "said"})
+    error = asyncpg.PostgresError.new({"C": state, "M": "text"})
     assert is_transient(error) == (state in TRANSIENT)
 
 
@@ -59,7 +59,7 @@ def test_errors_of_the_connection_are_transient_and_bugs_are_not(error: Exceptio
     ],
 )
 async def test_an_error_about_a_value_is_not_transient(pool: Pool, statement: str, argument: object) -> None:
-    """asyncpg has two errors of one name; the one for a wrong argument must not count as a lost connection."""
+    """asyncpg has two errors with one name; the one for a wrong argument must not count as a lost connection."""
     with pytest.raises(Exception) as raised:  # noqa: PT011 - the class is up to asyncpg
         await pool.fetchval(statement, argument)
     assert not is_transient(raised.value)
@@ -90,7 +90,7 @@ async def test_a_killed_connection_a_timeout_and_a_lock_timeout_are_transient(po
         assert is_transient(raised.value), raised.value
 
 
-async def test_a_table_migrated_under_a_running_process_costs_one_more_try(pool: Pool) -> None:
+async def test_after_a_table_is_migrated_under_a_running_process_the_second_try_succeeds(pool: Pool) -> None:
     await pool.execute("create table t (a int)")
     async with pool.acquire() as tx:
         await tx.fetch("select * from t")

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 async def test_a_loss_is_noticed_again_after_the_process_that_noticed_it_has_died(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the cursor and the acknowledged offset were saved first, nobody would notice the loss afterwards."""
+    """If the cursor and the acknowledged offset were saved first, no later check would show the loss."""
     dossier_id = uuid4()
-    await world.tell(pool, (dossier_id, 1), (dossier_id, 2))
+    await world.append(pool, (dossier_id, 1), (dossier_id, 2))
     first = await sent_row(pool, dossier_id, 7)
     assert await advance(pool, first) == ""
     lower = await sent_row(pool, dossier_id, 3)
@@ -40,7 +40,7 @@ async def test_a_loss_is_noticed_again_after_the_process_that_noticed_it_has_die
 
 async def test_several_chunks_of_a_lane_are_saved_together(pool: Pool) -> None:
     dossier_id = uuid4()
-    await world.tell(pool, *((dossier_id, sequence) for sequence in (1, 2, 3)))
+    await world.append(pool, *((dossier_id, sequence) for sequence in (1, 2, 3)))
     first = await sent_row(pool, dossier_id, 7)
     second = await sent_row(pool, dossier_id, 8, after=first)
     assert await advance(pool, first, second) == ""
@@ -55,17 +55,17 @@ async def test_several_chunks_of_a_lane_are_saved_together(pool: Pool) -> None:
 
 async def test_a_loss_between_two_chunks_that_are_saved_together_is_noticed(pool: Pool) -> None:
     dossier_id = uuid4()
-    await world.tell(pool, (dossier_id, 1), (dossier_id, 2))
+    await world.append(pool, (dossier_id, 1), (dossier_id, 2))
     first = await sent_row(pool, dossier_id, 7)
     second = await sent_row(pool, dossier_id, 0, after=first)
     assert "acknowledged offset 0 after 7" in await advance(pool, first, second)
     assert await pool.fetchval("select max(sent_to) from lanes") == 0
 
 
-async def test_what_is_to_be_sent_again_counts_as_unsent_and_then_once(pool: Pool) -> None:
-    """Otherwise the proof would call the service quiet, and the stage figures would count a refill twice."""
+async def test_events_that_must_be_sent_again_count_as_unsent_and_afterwards_as_sent_once(pool: Pool) -> None:
+    """Otherwise the proof calls the service quiet too early, and the stage figures count a refill twice."""
     dossier_id = uuid4()
-    await world.tell(pool, (dossier_id, 1))
+    await world.append(pool, (dossier_id, 1))
     assert await advance(pool, await sent_row(pool, dossier_id, 0)) == ""
     assert await pool.fetchval("select count(*) from proof.events where sent_at is null") == 0
     async with pool.acquire() as tx:

@@ -13,7 +13,7 @@ from shared.contract.envelope import Outgoing, new_id
 from shared.contract.partitions import lane_of
 from shared.outbox.publish import MAX_DATA, Outbox
 from shared.postgres.transient import NotReady
-from tests.shared.telling import told
+from tests.shared.records import withdrawal
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
@@ -24,7 +24,7 @@ class StopHere(Exception):
 
 
 def outgoing(dossier_id: UUID, sequence: int = 1, note: str = "") -> Outgoing:
-    return Outgoing(dossier_id, sequence, told(note), new_id(), new_id())
+    return Outgoing(dossier_id, sequence, withdrawal(note), new_id(), new_id())
 
 
 def lanes_of(*dossiers: UUID) -> set[int]:

@@ -1,4 +1,4 @@
-"""After a broker has lost some or all of its records, or was away, every event is sent again and in order."""
+"""After the broker has lost records, or was away, every event is sent again and in order."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from shared.outbox.batches import Shortened
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
-from tests.shared.relaying import advance, everything_sent, has_come, knows, sent_row, tell_many
+from tests.shared.relaying import advance, everything_sent, has_records, is_cluster_saved, publish_many, sent_row
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
     from tests.fixtures.brokers import Apache, Embedded, Given
 
 
-async def test_an_offset_not_above_the_last_one_means_that_the_broker_lost_something(pool: Pool) -> None:
+async def test_an_offset_that_is_not_above_the_last_one_means_that_the_broker_lost_records(pool: Pool) -> None:
     dossier_id = uuid4()
-    await world.tell(pool, (dossier_id, 1), (dossier_id, 2))
+    await world.append(pool, (dossier_id, 1), (dossier_id, 2))
     assert await advance(pool, await sent_row(pool, dossier_id, 7)) == ""
     second = await sent_row(pool, dossier_id, 7)
     assert "acknowledged offset 7 after 7" in await advance(pool, second)
@@ -46,7 +46,7 @@ async def test_a_loss_that_only_the_last_save_of_a_session_shows_is_refilled_and
     dossier_id = uuid4()
     lane = lane_of(str(dossier_id))
     await pool.execute("insert into broker_marks values ($1, $2, 100)", SUBMISSIONS, lane)
-    await tell_many(pool, sender, [dossier_id], [1])
+    await publish_many(pool, sender, [dossier_id], [1])
     await wait_until(lambda: sender.relay._unsaved)
     monkeypatch.setattr(relay, "SAVE_S", 0.1)
     await pool.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'intake-relay'")
@@ -59,9 +59,9 @@ async def test_a_loss_within_one_send_is_refilled_and_counted(
 ) -> None:
     send, shortened = relay.send, 1
 
-    async def shortened_once(*said: Any) -> Any:
+    async def shortened_once(*arguments: Any) -> Any:
         nonlocal shortened
-        acknowledged = await send(*said)
+        acknowledged = await send(*arguments)
         if shortened:
             shortened -= 1
             raise Shortened("an offset given before")
@@ -69,23 +69,23 @@ async def test_a_loss_within_one_send_is_refilled_and_counted(
 
     _, pool, sender = await start()
     dossier_id = uuid4()
-    await tell_many(pool, sender, [dossier_id], [1])
+    await publish_many(pool, sender, [dossier_id], [1])
     await wait_until(lambda: everything_sent(pool))
     monkeypatch.setattr(relay, "send", shortened_once)
-    await tell_many(pool, sender, [dossier_id], [2])
+    await publish_many(pool, sender, [dossier_id], [2])
     await wait_until(lambda: sender.refills == 1)
     await wait_until(lambda: everything_sent(pool), 20)
     assert [event.sequence for event in await read_topic(kafka)] == [1, 2, 1, 2]
 
 
-async def test_what_the_broker_lost_is_sent_again_from_the_oldest_event(start: Any, kafka: KafkaSettings) -> None:
-    """It is the same cluster, but its log is shorter than what it had acknowledged."""
+async def test_after_a_loss_everything_is_sent_again_from_the_oldest_event(start: Any, kafka: KafkaSettings) -> None:
+    """It is the same cluster, but its log ends before an acknowledged offset."""
     _, pool, sender = await start()
     dossiers = [uuid4() for _ in range(20)]
-    await tell_many(pool, sender, dossiers, [1])
+    await publish_many(pool, sender, dossiers, [1])
     await wait_until(lambda: everything_sent(pool))
     await pool.execute("update broker_marks set last_offset = 1000")
-    await tell_many(pool, sender, dossiers[:1], [2])
+    await publish_many(pool, sender, dossiers[:1], [2])
     await wait_until(lambda: pool.fetchval("select count(*) = 0 from broker_marks where last_offset = 1000"))
     await wait_until(lambda: everything_sent(pool))
     events = await read_topic(kafka)
@@ -97,9 +97,9 @@ async def test_what_the_broker_lost_is_sent_again_from_the_oldest_event(start: A
 async def test_a_log_that_is_shorter_than_acknowledged_is_noticed_at_the_next_connect(
     start: Any, kafka: KafkaSettings
 ) -> None:
-    """Nothing is sent to that partition later, so no acknowledgement would show the loss. (Apache Kafka only.)"""
+    """Nothing is sent to that partition later, so no acknowledgement shows the loss. (Apache Kafka only.)"""
     dsn, pool, first = await start()
-    await tell_many(pool, first, [uuid4()], [1])
+    await publish_many(pool, first, [uuid4()], [1])
     await wait_until(lambda: everything_sent(pool))
     await first.stop()
     assert await find_shortened(kafka, await progress.list_acknowledged(pool)) == ""
@@ -112,28 +112,28 @@ async def test_a_log_that_is_shorter_than_acknowledged_is_noticed_at_the_next_co
 
 
 async def sent_two_and_stopped(start: Any) -> tuple[str, Pool, UUID]:
-    """A dossier whose first two events the broker has acknowledged to a relay that is gone."""
+    """A dossier whose first two events a relay has sent; the relay has stopped since."""
     dsn, pool, first = await start()
     dossier_id = uuid4()
-    await tell_many(pool, first, [dossier_id], [1, 2])
+    await publish_many(pool, first, [dossier_id], [1, 2])
     await wait_until(lambda: everything_sent(pool))
     await first.stop()
     return dsn, pool, dossier_id
 
 
-async def test_what_is_found_shorter_at_a_connect_is_sent_again_from_the_oldest_event(
+async def test_a_log_found_shorter_at_a_connect_is_refilled_from_the_oldest_event(
     start: Any, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What follows on any broker. The test before this one shows that it is found."""
+    """What follows is the same on every broker. The test above shows that a shorter log is found."""
     dsn, pool, _ = await sent_two_and_stopped(start)
-    found = ["ends before what it had acknowledged"]
+    losses = ["ends before what it had acknowledged"]
 
     async def find_once(*_: Any) -> str:
-        return found.pop() if found else ""
+        return losses.pop() if losses else ""
 
     monkeypatch.setattr(relay, "find_shortened", find_once)
     await start(dsn, pool)
-    await wait_until(lambda: has_come(kafka, 4), 20)
+    await wait_until(lambda: has_records(kafka, 4), 20)
     assert [event.sequence for event in await read_topic(kafka)] == [1, 2, 1, 2]
 
 
@@ -142,13 +142,13 @@ async def test_a_new_cluster_gets_everything_in_order(
 ) -> None:
     _, pool, sender = await start()
     dossiers = [uuid4() for _ in range(20)]
-    await tell_many(pool, sender, dossiers, [1, 2])
+    await publish_many(pool, sender, dossiers, [1, 2])
     await wait_until(lambda: everything_sent(pool))
     losing = asyncio.create_task(broker.lose_everything())
-    await tell_many(pool, sender, dossiers, [3, 4])
+    await publish_many(pool, sender, dossiers, [3, 4])
     await losing
-    await tell_many(pool, sender, dossiers, [5])
-    await wait_until(lambda: knows(pool, broker), 30)
+    await publish_many(pool, sender, dossiers, [5])
+    await wait_until(lambda: is_cluster_saved(pool, broker), 30)
     await wait_until(lambda: everything_sent(pool), 30)
     await ensure_topics(kafka)
     assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2, 3, 4, 5] for dossier_id in dossiers}
@@ -171,27 +171,27 @@ async def test_the_relay_connects_when_the_broker_comes_up(
     await broker.stop()
     _, pool, sender = await start()
     dossier_id = uuid4()
-    await tell_many(pool, sender, [dossier_id], [1])
+    await publish_many(pool, sender, [dossier_id], [1])
     await wait_until(lambda: not sender.relay.connected)
     await broker.start()
     await wait_until(lambda: everything_sent(pool), 30)
     assert first_sightings(await read_topic(kafka)) == {dossier_id: [1]}
 
 
-async def test_a_frozen_broker_costs_time_and_nothing_else(
+async def test_a_frozen_broker_only_delays_the_events(
     start: Any, broker: Embedded | Apache | Given, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "SEND_DEADLINE_S", 0.5)
     _, pool, sender = await start()
     dossiers = [uuid4() for _ in range(20)]
-    await tell_many(pool, sender, dossiers, [1])
+    await publish_many(pool, sender, dossiers, [1])
     await wait_until(lambda: everything_sent(pool))
     os.kill(broker.pid, signal.SIGSTOP)
     try:
-        await tell_many(pool, sender, dossiers, [2, 3])
+        await publish_many(pool, sender, dossiers, [2, 3])
         await wait_until(lambda: not sender.relay.connected, 15)
     finally:
         os.kill(broker.pid, signal.SIGCONT)
-    await tell_many(pool, sender, dossiers, [4])
+    await publish_many(pool, sender, dossiers, [4])
     await wait_until(lambda: everything_sent(pool), 30)
     assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2, 3, 4] for dossier_id in dossiers}

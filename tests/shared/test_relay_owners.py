@@ -1,4 +1,4 @@
-"""Only the owner of a lane sends it, and a former owner can do no harm."""
+"""Only the owner of a lane sends it, and a former owner cannot change the cursor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.postgres.pool import open_connection
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
 from tests.shared.reading import first_sightings, read_topic
-from tests.shared.relaying import advance, everything_sent, sent_row, tell_many
+from tests.shared.relaying import advance, everything_sent, publish_many, sent_row
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
@@ -37,22 +37,22 @@ async def test_another_takes_the_lanes_over_when_the_owners_connection_ends(
     dsn, pool, first = await start()
     await wait_until(lambda: len(first.lanes) == PARTITIONS)
     dossiers = [uuid4() for _ in range(20)]
-    await tell_many(pool, first, dossiers, [1, 2])
+    await publish_many(pool, first, dossiers, [1, 2])
     _, _, second = await start(dsn, pool)
     await wait_until(lambda: second.relay.connected)
-    take, in_vain = second.relay._take_lanes, 0
+    take, empty = second.relay._take_lanes, 0
 
-    async def looking(owner: Any) -> set[int]:
-        nonlocal in_vain
-        found: set[int] = await take(owner)
-        in_vain += not found
-        return found
+    async def counted(owner: Any) -> set[int]:
+        nonlocal empty
+        taken: set[int] = await take(owner)
+        empty += not taken
+        return taken
 
-    monkeypatch.setattr(second.relay, "_take_lanes", looking)
-    await wait_until(lambda: in_vain)
+    monkeypatch.setattr(second.relay, "_take_lanes", counted)
+    await wait_until(lambda: empty)
     await first.stop()
     await wait_until(lambda: len(second.lanes) == PARTITIONS, 5)
-    await tell_many(pool, second, dossiers, [3, 4])
+    await publish_many(pool, second, dossiers, [3, 4])
     await wait_until(lambda: everything_sent(pool))
     assert first_sightings(await read_topic(kafka)) == {dossier_id: [1, 2, 3, 4] for dossier_id in dossiers}
 
@@ -60,7 +60,7 @@ async def test_another_takes_the_lanes_over_when_the_owners_connection_ends(
 TERMINATE_OWNER = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 2 limit 1"
 
 
-async def test_an_owner_whose_lock_was_lost_stops_sending_and_somebody_goes_on(
+async def test_an_owner_that_lost_its_lock_stops_sending_and_another_owner_continues(
     start: Any, kafka: KafkaSettings
 ) -> None:
     dsn, pool, first = await start()
@@ -68,7 +68,7 @@ async def test_an_owner_whose_lock_was_lost_stops_sending_and_somebody_goes_on(
     await wait_until(lambda: len(first.lanes | second.lanes) == PARTITIONS)
     dossiers = [uuid4() for _ in range(20)]
     for sequence in range(1, 40):
-        first.wake(await world.tell(pool, *((dossier_id, sequence) for dossier_id in dossiers)))
+        first.wake(await world.append(pool, *((dossier_id, sequence) for dossier_id in dossiers)))
         if sequence in (10, 20, 30):
             await wait_until(lambda: pool.fetch(TERMINATE_OWNER))
     await wait_until(lambda: everything_sent(pool))
@@ -77,14 +77,14 @@ async def test_an_owner_whose_lock_was_lost_stops_sending_and_somebody_goes_on(
 
 
 async def test_an_owner_that_hangs_loses_its_lanes(start: Any, make_pool: MakePool, kafka: KafkaSettings) -> None:
-    """As a frozen process does: its kernel answers PostgreSQL's keepalives, and it sends no statement."""
+    """A frozen process sends no statement, although its kernel still answers PostgreSQL's keepalives."""
     dsn, pool = await make_pool.with_dsn("shared")
     hanging = await open_connection(dsn, name="intake-relay", silence_s=1.0)
     await hanging.fetch("select pg_try_advisory_lock(2, lane) from generate_series(0, 11) as lane")
     _, _, sender = await start(dsn, pool)
     await wait_until(lambda: sender.relay.connected)
     dossier_id = uuid4()
-    await tell_many(pool, sender, [dossier_id], [1])
+    await publish_many(pool, sender, [dossier_id], [1])
     await wait_until(lambda: everything_sent(pool), 15)
     assert first_sightings(await read_topic(kafka)) == {dossier_id: [1]}
 
@@ -96,7 +96,7 @@ def test_an_owner_asks_its_connection_far_more_often_than_it_may_be_silent() -> 
 async def test_the_producer_has_ended_before_the_next_owner_may_begin(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise its records in flight would arrive after the next owner's: an older state after a newer one."""
+    """Otherwise its records in flight arrive after the next owner's, so that an older state follows a newer one."""
     _, pool, sender = await start()
     await wait_until(lambda: len(sender.lanes) == PARTITIONS)
     abort, still_locked = relay.abort, []
@@ -113,7 +113,7 @@ async def test_the_producer_has_ended_before_the_next_owner_may_begin(
 
 async def test_a_former_owner_cannot_move_the_cursor(pool: Pool) -> None:
     dossier_id = uuid4()
-    await world.tell(pool, (dossier_id, 1))
+    await world.append(pool, (dossier_id, 1))
     mine = await sent_row(pool, dossier_id, 0)
     await progress.begin_epoch(pool, [mine.lane])
     with pytest.raises(progress.NotOwner):
@@ -124,9 +124,9 @@ async def test_a_former_owner_cannot_move_the_cursor(pool: Pool) -> None:
 
 
 async def test_a_former_owners_late_acknowledgement_does_not_look_like_a_loss(pool: Pool) -> None:
-    """It was frozen while an acknowledgement came: its offsets lie below the next owner's, and nothing is lost."""
+    """It was frozen when the acknowledgement came. Its offsets are below the next owner's, and nothing is lost."""
     dossier_id = uuid4()
-    await world.tell(pool, (dossier_id, 1))
+    await world.append(pool, (dossier_id, 1))
     late = await sent_row(pool, dossier_id, 5)
     await progress.begin_epoch(pool, [late.lane])
     assert await advance(pool, await sent_row(pool, dossier_id, 6)) == ""

@@ -20,7 +20,7 @@ values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lam
 
 
 @given(values)
-def test_what_was_sealed_opens_unchanged(value: object) -> None:
+def test_a_sealed_value_opens_unchanged(value: object) -> None:
     if isinstance(value, str) and not value.isprintable():
         value = value.encode("utf-8", "replace").decode()
     assert SEALER.open(DOSSIER, "subject", SEALER.seal(DOSSIER, "subject", value)) == value
@@ -33,7 +33,7 @@ def test_the_same_value_looks_different_each_time_and_shows_nothing() -> None:
     assert not any(b"full_name" in base64.b64decode(box.split(".")[1]) for box in boxes)
 
 
-def test_it_opens_for_no_other_dossier_and_no_other_field() -> None:
+def test_a_sealed_value_opens_for_no_other_dossier_or_field() -> None:
     box = SEALER.seal(DOSSIER, "subject", "x")
     for dossier_id, name in ((uuid4(), "subject"), (DOSSIER, "contact")):
         with pytest.raises(Tampered):
@@ -49,9 +49,9 @@ def test_a_text_that_was_never_sealed_counts_as_tampered(broken: str) -> None:
 def test_one_changed_byte_is_noticed() -> None:
     name, _, encoded = SEALER.seal(DOSSIER, "subject", "x").partition(".")
     raw = bytearray(base64.b64decode(encoded))
-    for place in range(len(raw)):
+    for index in range(len(raw)):
         changed = raw.copy()
-        changed[place] ^= 1
+        changed[index] ^= 1
         with pytest.raises(Tampered):
             SEALER.open(DOSSIER, "subject", f"{name}.{base64.b64encode(changed).decode()}")
 

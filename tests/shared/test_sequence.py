@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shared.contract.envelope import Received, fingerprint
 from shared.contract.events import SUBMISSIONS
 from shared.inbox.sequence import NOTHING, Cause, LastProcessed, Position, StreamKey, plan
-from tests.shared.telling import received
+from tests.shared.records import received
 
 DOSSIERS = [UUID(int=number) for number in range(1, 4)]
 LENGTH = 6
@@ -19,7 +19,7 @@ EVENTS = {(d, n): received(d, n) for d in DOSSIERS for n in range(1, LENGTH + 1)
 
 
 class Memory:
-    """What `store.py` keeps in the database, as plain dictionaries."""
+    """The inbox store as plain dictionaries."""
 
     def __init__(self, poison: set[tuple[UUID, int]] = frozenset()) -> None:  # type: ignore[assignment]
         self.positions: dict[StreamKey, LastProcessed] = defaultdict(lambda: NOTHING)
@@ -32,7 +32,7 @@ class Memory:
         self._poison = poison
 
     def apply(self, batch: list[Received], *, singly: bool = False, stream: StreamKey | None = None) -> int:
-        """As the consumer does: the event that raises is named and the whole batch planned again.
+        """Apply a batch as the consumer does. After an event that raises, plan the whole batch again without it.
 
         Returns how many events took effect.
         """
@@ -40,35 +40,35 @@ class Memory:
         streams = {StreamKey(e.topic, e.dossier_id) for e in batch if e.dossier_id} | ({stream} if stream else set())
         while True:
             last_processed = {key: self.positions[key] for key in streams}
-            decided = plan(batch, last_processed, self.held, self.parked, poison, singly=singly)
-            bad = next((e for e in decided.ready if (e.dossier_id, e.sequence) in self._poison), None)
+            result = plan(batch, last_processed, self.held, self.parked, poison, singly=singly)
+            bad = next((e for e in result.ready if (e.dossier_id, e.sequence) in self._poison), None)
             if bad is None:
                 break
             assert bad.dossier_id is not None
             poison[Position(bad.topic, bad.dossier_id, bad.sequence)] = Cause("rule", "")
-        for topic, dossier_id, sequence in decided.released:
+        for topic, dossier_id, sequence in result.released:
             del self.held[topic, dossier_id][sequence]
-        for event, reason in decided.hold:
+        for event, reason in result.hold:
             assert event.dossier_id is not None
             self.held[event.topic, event.dossier_id][event.sequence] = event
             self.reasons[event.topic, event.dossier_id, event.sequence] = reason
-        for (topic, dossier_id), reason in decided.waits.items():
+        for (topic, dossier_id), reason in result.waits.items():
             for sequence in self.held[topic, dossier_id]:
                 self.reasons[topic, dossier_id, sequence] = reason
-        for event, reason, _, blocks in decided.park:
+        for event, reason, _, blocks in result.park:
             assert event.dossier_id is not None
             self.records.append((event, reason, blocks))
             if blocks:
                 self.parked[event.topic, event.dossier_id][event.sequence] = fingerprint(event.ce_id)
-        for key, (first, last, fingerprints) in decided.advances.items():
+        for key, (first, last, fingerprints) in result.advances.items():
             assert first == self.positions[key].sequence + 1
             assert len(fingerprints) == last
             self.positions[key] = LastProcessed(last, fingerprints)
-        for event in decided.ready:
+        for event in result.ready:
             assert event.dossier_id is not None
             self.applied[event.dossier_id].append(event.sequence)
-        self.repeats += decided.repeats
-        return len(decided.ready)
+        self.repeats += result.repeats
+        return len(result.ready)
 
 
 def stream_of(dossier_id: UUID) -> StreamKey:
@@ -87,12 +87,14 @@ def test_any_order_repetition_and_batching_applies_each_event_once_in_order(
     memory = Memory(poison)
     for batch in batches:
         memory.apply([EVENTS[one] for one in batch], singly=singly)
-    came = {one for batch in batches for one in batch}
+    received_events = {one for batch in batches for one in batch}
     for dossier_id in DOSSIERS:
         applied = memory.applied[dossier_id]
         assert applied == list(range(1, len(applied) + 1))
         known = set(applied) | set(memory.held[stream_of(dossier_id)]) | set(memory.parked[stream_of(dossier_id)])
-        assert known == {n for d, n in came if d == dossier_id}, "an event that came is applied, held or parked"
+        assert known == {n for d, n in received_events if d == dossier_id}, (
+            "an event that came is applied, held or parked"
+        )
         if not singly:
             following = len(applied) + 1
             assert following not in memory.held[stream_of(dossier_id)], "what could be applied is not held"
@@ -101,7 +103,7 @@ def test_any_order_repetition_and_batching_applies_each_event_once_in_order(
 
 @given(deliveries, st.sets(sequences, max_size=3))
 @settings(max_examples=200, deadline=None)
-def test_after_everything_was_sent_again_only_what_stands_behind_a_parked_event_waits(
+def test_after_everything_was_sent_again_only_events_behind_a_parked_one_wait(
     batches: list[list[tuple[UUID, int]]], poison: set[tuple[UUID, int]]
 ) -> None:
     memory = Memory(poison)
@@ -129,7 +131,7 @@ def test_an_event_that_came_too_early_is_held_and_applied_when_the_gap_fills() -
 
 
 def test_late_events_after_a_refill_are_not_taken_for_repeats() -> None:
-    """A high-water mark would have dropped 1…99 after 100…249."""
+    """With a high-water mark the consumer would drop 1…99 after it has applied 100…249."""
     dossier_id = uuid4()
     memory = Memory()
     events = [received(dossier_id, n) for n in range(1, 250)]
@@ -138,7 +140,7 @@ def test_late_events_after_a_refill_are_not_taken_for_repeats() -> None:
     assert memory.applied[dossier_id] == list(range(1, 250))
 
 
-def test_another_event_under_a_sequence_already_taken_is_parked_and_blocks_nobody() -> None:
+def test_another_event_with_a_sequence_already_taken_is_parked_and_blocks_no_event() -> None:
     dossier_id = uuid4()
     memory = Memory()
     memory.apply([received(dossier_id, 1), received(dossier_id, 3)])
@@ -149,7 +151,7 @@ def test_another_event_under_a_sequence_already_taken_is_parked_and_blocks_nobod
     assert memory.applied[dossier_id] == [1, 2, 3]
 
 
-def test_successors_of_a_parked_event_are_held_behind_it_and_go_on_once_it_is_passed_over() -> None:
+def test_successors_of_a_parked_event_are_held_and_applied_once_it_is_skipped() -> None:
     dossier_id = uuid4()
     memory = Memory({(dossier_id, 2)})
     events = {n: received(dossier_id, n) for n in range(1, 5)}
@@ -165,7 +167,7 @@ def test_successors_of_a_parked_event_are_held_behind_it_and_go_on_once_it_is_pa
     assert memory.applied[dossier_id] == [1, 3, 4]
 
 
-def test_one_at_a_time_a_held_event_comes_before_the_one_that_came_now() -> None:
+def test_applied_singly_a_held_event_comes_before_a_new_one() -> None:
     dossier_id = uuid4()
     memory = Memory()
     first, second, third = (received(dossier_id, n) for n in (1, 2, 3))
@@ -177,9 +179,9 @@ def test_one_at_a_time_a_held_event_comes_before_the_one_that_came_now() -> None
     assert memory.applied[dossier_id] == [1, 2, 3]
 
 
-def test_a_type_nobody_knows_is_parked_and_what_follows_it_is_held() -> None:
+def test_an_event_of_unknown_type_is_parked_and_the_events_behind_it_are_held() -> None:
     from shared.contract.envelope import parse
-    from tests.shared.telling import record
+    from tests.shared.records import record
 
     dossier_id = uuid4()
     memory = Memory()

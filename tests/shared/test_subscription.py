@@ -25,16 +25,16 @@ from shared.kafka.subscription import Subscription
 from shared.kafka.topics import ensure_topics
 from tests.fixtures.waiting import wait_until
 from tests.shared import world
-from tests.shared.listening import all_heard, send
-from tests.shared.telling import record, stranger
+from tests.shared.group_members import send, wait_until_applied
+from tests.shared.records import foreign_record, record
 from tests.shared.world import doubles, held, parked
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool
 
 
-def test_the_subscriber_is_declared_so_that_nothing_is_acknowledged_before_it_is_done() -> None:
-    heard = Subscription(
+def test_the_subscriber_acknowledges_no_record_before_it_is_applied() -> None:
+    declared = Subscription(
         service="workflow",
         topics=["one", "two"],
         kafka=KafkaSettings("127.0.0.1:1", "tansu"),
@@ -42,7 +42,7 @@ def test_the_subscriber_is_declared_so_that_nothing_is_acknowledged_before_it_is
         apply=None,  # type: ignore[arg-type] # not called
         metrics=world.metrics(),
     )
-    broker, subscriber = heard.broker()
+    broker, subscriber = declared.broker()
     assert list(broker.subscribers) == [subscriber], "one subscriber for all of a service's topics"
     options = subscriber._connection_args
     assert subscriber.ack_policy is AckPolicy.NACK_ON_ERROR
@@ -57,16 +57,16 @@ def test_the_subscriber_is_declared_so_that_nothing_is_acknowledged_before_it_is
 
 
 async def test_records_from_before_the_first_start_are_consumed(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
     dossiers = [uuid4() for _ in range(20)]
     await send(producer, [record(d, n) for n in (1, 2) for d in dossiers])
-    listen()
-    await all_heard(pool, [(d, n) for n in (1, 2) for d in dossiers])
+    start_member()
+    await wait_until_applied(pool, [(d, n) for n in (1, 2) for d in dossiers])
 
 
-async def test_nothing_is_lost_over_exceptions(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
-    """After an error the whole batch is fetched again: all its partitions, not only that of the first record."""
+async def test_exceptions_lose_no_record(start_member: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
+    """After an error the whole batch is fetched again: all its partitions, not only the first record's."""
     apply, failures = world.consumer(pool).apply, 3
 
     async def failing(records: Sequence[Record]) -> None:
@@ -76,39 +76,41 @@ async def test_nothing_is_lost_over_exceptions(listen: Any, producer: AIOKafkaPr
             raise RuntimeError("three times")
         await apply(records)
 
-    listen(failing)
+    start_member(failing)
     dossiers = [uuid4() for _ in range(30)]
     for sequence in (1, 2, 3):
         await send(producer, [record(d, sequence) for d in dossiers])
-    await all_heard(pool, [(d, n) for n in (1, 2, 3) for d in dossiers])
+    await wait_until_applied(pool, [(d, n) for n in (1, 2, 3) for d in dossiers])
     assert failures == 0
     assert await doubles(pool) == 0
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
 async def test_records_that_others_have_compressed_are_consumed(
-    codec: Any, listen: Any, kafka: KafkaSettings, pool: Pool
+    codec: Any, start_member: Any, kafka: KafkaSettings, pool: Pool
 ) -> None:
-    """A topic or a broker may compress by itself; without the codec no record of any partition would come."""
+    """A topic or a broker may compress by itself. Without the codec no record of any partition comes."""
     dossier_id = uuid4()
     async with AIOKafkaProducer(bootstrap_servers=kafka.servers, compression_type=codec) as packing:
         await send(packing, [record(dossier_id, 1, "x" * 2_000)])
-    listen()
-    await all_heard(pool, [(dossier_id, 1)])
+    start_member()
+    await wait_until_applied(pool, [(dossier_id, 1)])
 
 
-async def test_strangers_do_not_stall_it(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
+async def test_foreign_records_do_not_stop_the_consumption(
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool
+) -> None:
     dossier_id = uuid4()
     batch = [
-        stranger("no headers"),
-        stranger("not UTF-8", ce_id=b"\xff\xfe", name=b"\x80"),
+        foreign_record("no headers"),
+        foreign_record("not UTF-8", ce_id=b"\xff\xfe", name=b"\x80"),
         record(dossier_id, 1),
-        stranger("NUL", ce_source=b"\x00"),
+        foreign_record("NUL", ce_source=b"\x00"),
         record(dossier_id, 2),
     ]
-    listen()
+    start_member()
     await send(producer, batch)
-    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
+    await wait_until_applied(pool, [(dossier_id, 1), (dossier_id, 2)])
     assert [row[2] for row in await parked(pool)] == ["no-envelope"] * 3
 
 
@@ -131,23 +133,23 @@ async def send_unreadable(kafka: KafkaSettings, partition: int) -> None:
         await producer.stop()
 
 
-async def test_a_record_that_cannot_be_unpacked_is_stepped_over_and_no_other_is_lost(
-    listen: Any, producer: AIOKafkaProducer, kafka: KafkaSettings, pool: Pool
+async def test_a_record_that_cannot_be_unpacked_is_skipped_and_no_other_is_lost(
+    start_member: Any, producer: AIOKafkaProducer, kafka: KafkaSettings, pool: Pool
 ) -> None:
     dossiers = [uuid4() for _ in range(40)]
     await send(producer, [record(d, 1) for d in dossiers])
     await send_unreadable(kafka, lane_of(str(dossiers[0])))
     await send_unreadable(kafka, lane_of(str(dossiers[0])))
     await send(producer, [record(d, 2) for d in dossiers])
-    listen()
-    await all_heard(pool, [(d, n) for n in (1, 2) for d in dossiers], 30)
+    start_member()
+    await wait_until_applied(pool, [(d, n) for n in (1, 2) for d in dossiers], 30)
     assert [row[2] for row in await parked(pool)] == ["no-envelope", "no-envelope"]
 
 
 async def test_positions_that_moved_before_an_error_go_back(
     producer: AIOKafkaProducer, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiokafka moves the positions of the partitions it has unpacked before it raises for another."""
+    """Before aiokafka raises for one partition, it has moved the positions of those that it has unpacked."""
     await ensure_topics(kafka)
     await send(producer, [record(uuid4(), 1) for _ in range(60)])
     getall, calls = FetchResult.getall, 0
@@ -183,10 +185,10 @@ async def test_positions_that_moved_before_an_error_go_back(
     assert len(read) == len(set(read)) == 60
 
 
-async def test_an_event_held_for_long_makes_it_read_again_from_the_start(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
+async def test_an_event_held_for_long_makes_the_member_read_again_from_the_start(
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever made the position skip an event, the log still has it."""
+    """Whatever made the position skip an event, the log still has the event."""
     monkeypatch.setattr(subscription, "GAP_PATIENCE_S", 0.5)
     apply, dropped = world.consumer(pool).apply, 0
     dossier_id = uuid4()
@@ -198,35 +200,35 @@ async def test_an_event_held_for_long_makes_it_read_again_from_the_start(
             return
         await apply(records)
 
-    listen(forgetful)
+    start_member(forgetful)
     await send(producer, [record(dossier_id, 1)])
     await wait_until(lambda: dropped, 20)
     await send(producer, [record(dossier_id, 2)])
     await wait_until(lambda: held(pool), 10)
-    await all_heard(pool, [(dossier_id, 1), (dossier_id, 2)])
+    await wait_until_applied(pool, [(dossier_id, 1), (dossier_id, 2)])
 
 
 async def test_at_rest_the_broker_is_asked_rarely_and_in_traffic_often(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool, kafka: KafkaSettings
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool, kafka: KafkaSettings
 ) -> None:
-    """The embedded broker answers a long poll only when its time is over, so short polls cost it processor time."""
-    listener = listen()
-    await wait_until(lambda: len(listener.partitions) == PARTITIONS, 20, what="all partitions")
-    fetcher = listener.subscription._subscriber.consumer._fetcher
-    await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it rests")
+    """The embedded broker answers a long poll only when its time is over, so short polls cost processor time."""
+    member = start_member()
+    await wait_until(lambda: len(member.partitions) == PARTITIONS, 20, what="all partitions")
+    fetcher = member.subscription._subscriber.consumer._fetcher
+    await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it asks rarely")
     dossier_id = uuid4()
     await send(producer, [record(dossier_id, 1)])
-    await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.fetch_wait_ms, 10, what="it hurries")
-    await all_heard(pool, [(dossier_id, 1)])
-    await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it rests again")
-    listener.subscription._reader._pace(listener.subscription._subscriber.consumer, batch_reader.BACKLOG_RECORDS)
+    await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.fetch_wait_ms, 10, what="it asks often")
+    await wait_until_applied(pool, [(dossier_id, 1)])
+    await wait_until(lambda: fetcher._fetch_max_wait_ms == kafka.rest_wait_ms, 10, what="it asks rarely again")
+    member.subscription._reader._pace(member.subscription._subscriber.consumer, batch_reader.BACKLOG_RECORDS)
     assert fetcher._fetch_max_wait_ms == kafka.rest_wait_ms
 
 
 async def test_after_a_cancellation_from_inside_the_batch_is_fetched_again(
-    listen: Any, producer: AIOKafkaProducer, pool: Pool
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool
 ) -> None:
-    """FastStream would take it for a stop and end its loop in silence."""
+    """FastStream would take it for a stop and end its loop without a message."""
     consumer, cancelled = world.consumer(pool), 0
 
     async def apply(records: Sequence[Record]) -> None:
@@ -236,30 +238,32 @@ async def test_after_a_cancellation_from_inside_the_batch_is_fetched_again(
             raise asyncio.CancelledError
         await consumer.apply(records)
 
-    listener = listen(apply)
-    await wait_until(lambda: len(listener.partitions) == PARTITIONS, 30)
-    reading = listener.subscription._subscriber
+    member = start_member(apply)
+    await wait_until(lambda: len(member.partitions) == PARTITIONS, 30)
+    reading = member.subscription._subscriber
     dossiers = [uuid4() for _ in range(20)]
     await send(producer, [record(dossier_id, 1) for dossier_id in dossiers])
-    await all_heard(pool, [(dossier_id, 1) for dossier_id in dossiers], 30)
+    await wait_until_applied(pool, [(dossier_id, 1) for dossier_id in dossiers], 30)
     assert cancelled == 1
-    assert listener.subscription._subscriber is reading, "the subscription has not started again"
+    assert member.subscription._subscriber is reading, "the subscription has not started again"
     assert await doubles(pool) == 0
 
 
-async def test_reading_that_has_ended_starts_again(listen: Any, producer: AIOKafkaProducer, pool: Pool) -> None:
-    listener = listen()
-    await wait_until(lambda: len(listener.partitions) == PARTITIONS, 30)
-    ended = listener.subscription._subscriber
+async def test_a_subscription_whose_reading_has_ended_starts_again(
+    start_member: Any, producer: AIOKafkaProducer, pool: Pool
+) -> None:
+    member = start_member()
+    await wait_until(lambda: len(member.partitions) == PARTITIONS, 30)
+    ended = member.subscription._subscriber
     for task in ended.tasks:
         task.cancel()
     dossier_id = uuid4()
     await send(producer, [record(dossier_id, 1)])
-    await all_heard(pool, [(dossier_id, 1)], 30)
-    assert listener.subscription._subscriber is not ended
+    await wait_until_applied(pool, [(dossier_id, 1)], 30)
+    assert member.subscription._subscriber is not ended
 
 
-def test_positions_without_an_assignment_are_none() -> None:
+def test_without_an_assignment_there_are_no_positions() -> None:
     class NotYet:
         class _subscription:
             subscription = None
@@ -269,8 +273,8 @@ def test_positions_without_an_assignment_are_none() -> None:
     positions.restore()
 
 
-def test_an_error_after_a_rebalance_begins_at_the_committed_offsets() -> None:
-    """What was unpacked of the new assignment is lost otherwise: the positions have passed it."""
+def test_an_error_after_a_rebalance_makes_the_member_begin_at_the_committed_offsets() -> None:
+    """Otherwise records of the new assignment are lost: they are unpacked, and the positions have passed them."""
     joined: list[bool] = []
 
     class Consumer:

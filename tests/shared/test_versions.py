@@ -24,9 +24,9 @@ def row(version: int, valid_from: str) -> Row:
 )
 def test_a_version_published_early_is_in_force_from_its_first_day_on(day: str, version: int) -> None:
     rows = [row(3, "2026-01-01"), row(1, "2025-07-01"), row(2, "2025-09-01")]
-    found = version_in_force(rows, date.fromisoformat(day))
-    assert found is not None
-    assert found.version == version
+    in_force = version_in_force(rows, date.fromisoformat(day))
+    assert in_force is not None
+    assert in_force.version == version
 
 
 def test_of_versions_that_have_begun_the_highest_is_in_force_even_if_it_began_first() -> None:
@@ -34,7 +34,7 @@ def test_of_versions_that_have_begun_the_highest_is_in_force_even_if_it_began_fi
     assert version_in_force(rows, date(2025, 9, 1)) == rows[2]
 
 
-def test_before_any_has_begun_it_is_the_one_that_begins_first_and_of_two_the_higher() -> None:
+def test_before_any_version_has_begun_the_first_to_begin_is_in_force_and_of_two_the_higher() -> None:
     rows = [row(1, "2025-10-01"), row(2, "2025-09-01"), row(3, "2025-09-01"), row(4, "2025-12-01")]
     assert version_in_force(rows, date(2025, 8, 1)) == rows[2]
 

@@ -58,7 +58,7 @@ async def test_when_one_part_fails_nothing_is_written(make_pool: MakePool) -> No
     assert [tuple(row) for row in await pool.fetch("select * from things")] == [("a", 1)]
 
 
-async def test_what_was_run_is_not_run_again(make_pool: MakePool) -> None:
+async def test_a_statement_that_was_run_is_not_run_again(make_pool: MakePool) -> None:
     pool = await make_pool("shared")
     await pool.execute("create table things (name text, number int)")
     writes = Writes()
@@ -69,7 +69,7 @@ async def test_what_was_run_is_not_run_again(make_pool: MakePool) -> None:
 
 
 @pytest.mark.parametrize("many", [1, 3])
-async def test_few_rows_go_in_a_statement_and_many_by_copy(
+async def test_few_rows_are_written_by_a_statement_and_many_by_copy(
     many: int, make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.postgres.writes.MIN_COPY_ROWS", many)
@@ -90,8 +90,8 @@ async def test_few_rows_go_in_a_statement_and_many_by_copy(
         writes.insert("things", columns, [])
         await writes.run(tx)
     assert copied == (["things"] if many == 1 else [])
-    found = await pool.fetch("select name, of_topic::text as of_topic, number from things order by name")
-    assert [tuple(row) for row in found] == [("a", SUBMISSIONS, 7), ("b", None, 7)]
+    stored = await pool.fetch("select name, of_topic::text as of_topic, number from things order by name")
+    assert [tuple(row) for row in stored] == [("a", SUBMISSIONS, 7), ("b", None, 7)]
 
 
 async def test_when_a_copy_fails_nothing_is_written(make_pool: MakePool, monkeypatch: pytest.MonkeyPatch) -> None:

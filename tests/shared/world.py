@@ -1,4 +1,4 @@
-"""The smallest service there can be: a consumer with a table of its effects, and a way to publish."""
+"""The smallest service: a consumer that records its effects in a table, and a function that publishes events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.outbox.publish import Outbox
 from shared.postgres.writes import Writes
 from shared.telemetry.metrics import DeliveryMetrics
 from tests.fixtures.publishing import publish
-from tests.shared.telling import NOON, told
+from tests.shared.records import NOON, withdrawal
 
 if TYPE_CHECKING:
     from shared.postgres.pool import Pool, Tx
@@ -24,38 +24,38 @@ if TYPE_CHECKING:
 TABLE = """
 create table effects (id bigint generated always as identity, dossier_id uuid, sequence int,
                       note text check (note <> 'cannot be stored'));
-create table dossiers (dossier_id uuid primary key, heard int not null default 0)
+create table dossiers (dossier_id uuid primary key, answers int not null default 0)
 """
 
 
 class Effects:
-    """One transaction's work: rows to write. A note that begins with `raise` is refused by the rule."""
+    """The unit of work of one transaction: the rows to write."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[UUID | None, int, str]] = []
-        self.told = 0
-        """How often it was told of its commit."""
+        self.commits = 0
+        """How many commits were reported to it."""
 
     async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
         await tx.executemany("insert into effects (dossier_id, sequence, note) values ($1, $2, $3)", self.rows)
         return []
 
     def committed(self) -> None:
-        self.told += 1
+        self.commits += 1
 
 
-def on_withdrawal_requested(work: Effects, event: Received) -> None:
+def on_withdrawal_requested(unit: Effects, event: Received) -> None:
     assert isinstance(event.fact, WithdrawalRequested)
     note = event.fact.sealed_reason
     if note == "against the rule":
         raise Unappliable("no-such-thing", "and here is why")
     if note == "a bug":
         raise KeyError(note)
-    work.rows.append((event.dossier_id, event.sequence, note))
+    unit.rows.append((event.dossier_id, event.sequence, note))
 
 
-def on_submission_heartbeat(work: Effects, event: Received) -> None:
-    work.rows.append((None, event.sequence, "heartbeat"))
+def on_submission_heartbeat(unit: Effects, event: Received) -> None:
+    unit.rows.append((None, event.sequence, "heartbeat"))
 
 
 HANDLERS: dict[type[Fact], Handler] = {
@@ -65,7 +65,7 @@ HANDLERS: dict[type[Fact], Handler] = {
 
 
 async def open_unit(tx: Tx, events: Sequence[Received]) -> Effects:
-    """Locks the dossiers as a service would."""
+    """Lock the dossiers of the events as a service does."""
     await tx.execute(
         "insert into dossiers select distinct unnest($1::uuid[]) order by 1 on conflict do nothing",
         [event.dossier_id for event in events if event.dossier_id],
@@ -108,21 +108,21 @@ async def parked(pool: Pool) -> list[tuple[UUID | None, int | None, str]]:
 
 
 async def doubles(pool: Pool) -> int:
-    """Effects that happened more than once, by the log of effects."""
+    """How many events took effect more than once, by the log of effects."""
     return int(await pool.fetchval("select count(*) from proof.applied where times > 1"))
 
 
-async def tell(pool: Pool, *events: tuple[UUID, int], note: str = "") -> set[int]:
-    """Stage and commit; returns the lanes to wake."""
+async def append(pool: Pool, *events: tuple[UUID, int], note: str = "") -> set[int]:
+    """Append events (dossier, sequence) and commit. Returns the lanes to wake."""
     async with pool.acquire() as tx, tx.transaction():
-        return await publish(tx, [Outgoing(d, n, told(note), new_id(), new_id()) for d, n in events])
+        return await publish(tx, [Outgoing(d, n, withdrawal(note), new_id(), new_id()) for d, n in events])
 
 
 WITHDRAWN = DossierWithdrawn(office_at=NOON, procedure_code="1", procedure_version=1, receiving_agency="a")
 
 
 class Answering(Effects):
-    """Each event it hears it answers with one of its own, numbered by the dossier's row, as workflow does."""
+    """Answers each applied event with an event of its own, numbered by the dossier's row, as workflow does."""
 
     async def save(self, tx: Tx, writes: Writes) -> Sequence[Outgoing]:
         await super().save(tx, writes)
@@ -131,7 +131,7 @@ class Answering(Effects):
 
 async def answer(tx: Tx, dossier_id: UUID) -> Outgoing:
     number = await tx.fetchval(
-        "update dossiers set heard = heard + 1 where dossier_id = $1 returning heard", dossier_id
+        "update dossiers set answers = answers + 1 where dossier_id = $1 returning answers", dossier_id
     )
     return Outgoing(dossier_id, number, WITHDRAWN, new_id(), new_id())
 

@@ -27,7 +27,7 @@ from shared.inbox.consumer import Consumer
 from shared.kafka.settings import KafkaSettings
 from tests.fixtures.databases import MakePool
 from tests.fixtures.services import TOKENS, settings_of
-from tests.shared.telling import record
+from tests.shared.records import record
 from tests.workflow.lifecycle_scenes import AGENCY, rules, submission
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A centre with one dossier in it, for scenarios: commands and facts go through the same doors as in the service."""
+"""A centre with one dossier, for scenarios: commands and facts call the same functions as in the service."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ NINE = at("2025-08-27T09:00")
 
 def rules(code: str, **changed: Any) -> Procedure:
     """A shipped procedure with some rules changed."""
-    said = shipped()[code].model_dump(mode="json")
-    return Procedure.model_validate({**said, "intake_mode": "open", "record_only_reason": None, **changed})
+    document = shipped()[code].model_dump(mode="json")
+    return Procedure.model_validate({**document, "intake_mode": "open", "record_only_reason": None, **changed})
 
 
 def steps(*stages: str) -> list[dict[str, Any]]:
@@ -47,8 +47,8 @@ def steps(*stages: str) -> list[dict[str, Any]]:
 
 
 def submission(procedure: Procedure, **changed: Any) -> events.DossierSubmitted:
-    """As an officer files it at the counter, unless changed."""
-    said: dict[str, Any] = {
+    """The fact of a submission. Unless changed, an officer has filed it at the counter."""
+    fields: dict[str, Any] = {
         "procedure_code": procedure.code,
         "procedure_version": procedure.version,
         "receiving_agency": AGENCY,
@@ -59,12 +59,12 @@ def submission(procedure: Procedure, **changed: Any) -> events.DossierSubmitted:
         "sealed_person": "person",
         "sealed_subject": "subject",
     }
-    return events.DossierSubmitted.model_validate({**said, **changed})
+    return events.DossierSubmitted.model_validate({**fields, **changed})
 
 
 @dataclass
 class Centre:
-    """One dossier and every event about it. `now` is office time; a scene moves it."""
+    """One dossier and every event about it. `now` is the office time; a scene changes it."""
 
     procedure: Procedure
     now: datetime = NINE
@@ -115,7 +115,7 @@ class Centre:
         )
 
     def receive(self, fact: Fact) -> list[str]:
-        """A fact from intake or idlookup."""
+        """Decide about a fact of intake or idlookup. Returns the names of the emitted facts, as every command does."""
         return self._decide(lambda dossier: lifecycle.decide(dossier, self.rules, fact, self.context()))
 
     def supplement(self) -> list[str]:
@@ -124,45 +124,45 @@ class Centre:
     def withdraw(self) -> list[str]:
         return self.receive(events.WithdrawalRequested(office_at=self.now, sealed_reason="reason"))
 
-    def found(self, key: UUID | None = None, *warnings: str) -> list[str]:
+    def number_found(self, key: UUID | None = None, *warnings: str) -> list[str]:
         key = key or self.number_key
         return self.receive(events.IdNumberFound(request_key=key, sealed_number="sealed", warnings=warnings))
 
-    def misshapen(self) -> list[str]:
-        return self.found(None, "length")
+    def misshapen_number_found(self) -> list[str]:
+        return self.number_found(None, "length")
 
-    def delayed(self) -> list[str]:
+    def number_delayed(self) -> list[str]:
         return self.receive(events.IdNumberStillPending(request_key=self.number_key, since=self.now))
 
-    def doubted(self) -> list[str]:
+    def duplicate_suspected(self) -> list[str]:
         return self.receive(events.IdNumberDuplicateSuspected(request_key=self.number_key))
 
-    def rejected(self) -> list[str]:
+    def number_refused(self) -> list[str]:
         return self.receive(events.IdNumberRefused(request_key=self.number_key, reason="rejected"))
 
-    def checked(self, answer: str) -> list[str]:
+    def identity_checked(self, answer: str) -> list[str]:
         return self.receive(events.IdCheckAnswered(request_key=self.dossier.check_key or UUID(int=0), answer=answer))
 
-    def hour_comes(self) -> list[str]:
-        """The number's hour: time passes to it and its timer fires."""
+    def hold_time_comes(self) -> list[str]:
+        """Let the time pass to the end of the number's hold, and fire its timer."""
         self.now = max(self.now, self.timers.pop("number_hold"))
         return self._decide(lambda dossier: lifecycle.hold_over(dossier, self.rules, self.context()))
 
     def open_procedure(self) -> list[str]:
         return self._decide(lambda dossier: lifecycle.opened(dossier, self.rules, self.context()))
 
-    def complete(self, stage: str, outcome: str | None = None, **said: Any) -> list[str]:
-        """End the human task in `stage`; forward unless told otherwise. Raises Refused."""
+    def complete(self, stage: str, outcome: str | None = None, **changed: Any) -> list[str]:
+        """Complete the officer's task in `stage`, with the forward outcome by default. Raises Refused."""
         task = self.task(stage)
         code = outcome or next(o.code for o in lifecycle.OUTCOMES[task.kind] if o.forward)
         completion = lifecycle.Completion(
-            **{"outcome": code, "version": task.version, "holder": task.role, "fields": {}, **said}
+            **{"outcome": code, "version": task.version, "holder": task.role, "fields": {}, **changed}
         )
 
         def act(dossier: Dossier) -> Decision:
-            same = dossier.find_task(task.task_id)
-            assert same is not None
-            return lifecycle.complete(dossier, self.rules, same, self.context(), completion)
+            current = dossier.find_task(task.task_id)
+            assert current is not None
+            return lifecycle.complete(dossier, self.rules, current, self.context(), completion)
 
         return self._decide(act)
 

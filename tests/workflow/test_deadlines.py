@@ -48,11 +48,11 @@ def test_a_dossier_is_due_on_the_day_the_law_gives(received: str, days: int, exp
     assert due(CALENDAR, at(received), limit(days)) == at(f"{expected} 17:00")
 
 
-def test_the_zone_a_moment_is_written_in_changes_nothing() -> None:
+def test_the_time_zone_of_the_receipt_does_not_change_the_due_date() -> None:
     assert due(CALENDAR, datetime(2025, 8, 27, 8, 20, tzinfo=UTC), limit(0)) == at("2025-08-28 17:00")
 
 
-def test_three_o_clock_sharp_is_in_time_and_a_moment_after_is_late() -> None:
+def test_fifteen_hours_sharp_is_in_time_and_a_microsecond_later_is_late() -> None:
     assert due(CALENDAR, at("2025-08-27 15:00"), limit(0)).date() == date(2025, 8, 27)
     assert due(CALENDAR, at("2025-08-27 15:00:00.000001"), limit(0)).date() == date(2025, 8, 28)
 
@@ -64,7 +64,7 @@ def test_the_cut_off_moves_a_count_of_several_days_only_where_the_procedure_says
     assert due(CALENDAR, late, limit(0, shifts=False)).date() == date(2025, 8, 26)
 
 
-def test_a_same_day_dossier_without_a_cut_off_is_never_due_before_it_came() -> None:
+def test_a_same_day_dossier_without_a_cut_off_is_never_due_before_its_receipt() -> None:
     assert due(CALENDAR, at("2025-08-25 16:59"), limit(0, cutoff=None)) == at("2025-08-25 17:00")
     assert due(CALENDAR, at("2025-08-25 17:00"), limit(0, cutoff=None)) == at("2025-08-26 17:00")
 
@@ -75,24 +75,24 @@ def test_receipt_on_a_day_off_counts_as_receipt_the_next_working_day_whatever_th
         assert due(CALENDAR, at(f"2025-08-30 {hour}"), limit(1)) == at("2025-09-04 17:00")
 
 
-def test_a_moment_without_a_zone_is_refused() -> None:
-    naive = datetime(2025, 8, 27, 9)  # noqa: DTZ001 - what is being refused
+def test_a_time_without_a_zone_is_refused() -> None:
+    naive = datetime(2025, 8, 27, 9)  # noqa: DTZ001 - a time without a zone is what the test needs
     with pytest.raises(ValueError, match="zone"):
         due(CALENDAR, naive, limit(0))
     with pytest.raises(ValueError, match="zone"):
         CALENDAR.working_seconds(naive, at("2025-08-27 10:00"))
 
 
-def test_a_year_nobody_knows_the_holidays_of_is_refused() -> None:
+def test_a_year_without_known_holidays_is_refused() -> None:
     with pytest.raises(ValueError, match="2100"):
         due(CALENDAR, at("2100-01-04 09:00"), limit(0))
 
 
 def test_the_explanation_shows_every_day_and_why() -> None:
-    told = explain(CALENDAR, at("2025-12-31 15:30"), limit(3))
-    assert told.due_at == due(CALENDAR, at("2025-12-31 15:30"), limit(3)) == at("2026-01-08 17:00")
-    assert told.counts_from == date(2026, 1, 5)
-    assert [(day.date.isoformat(), day.number) for day in told.days] == [
+    explanation = explain(CALENDAR, at("2025-12-31 15:30"), limit(3))
+    assert explanation.due_office_at == due(CALENDAR, at("2025-12-31 15:30"), limit(3)) == at("2026-01-08 17:00")
+    assert explanation.counts_from == date(2026, 1, 5)
+    assert [(day.date.isoformat(), day.number) for day in explanation.days] == [
         ("2025-12-31", None),
         ("2026-01-01", None),
         ("2026-01-02", None),
@@ -103,16 +103,16 @@ def test_the_explanation_shows_every_day_and_why() -> None:
         ("2026-01-07", 2),
         ("2026-01-08", 3),
     ]
-    assert "15:30" in told.days[0].vi
-    assert "Tết Dương lịch" in told.days[1].vi
-    assert "12729/VPCP-KGVX" in told.days[2].vi
-    assert "thứ Bảy" in told.days[3].vi
-    assert "working day 3" in told.days[-1].en
+    assert "15:30" in explanation.days[0].vi
+    assert "Tết Dương lịch" in explanation.days[1].vi
+    assert "12729/VPCP-KGVX" in explanation.days[2].vi
+    assert "thứ Bảy" in explanation.days[3].vi
+    assert "working day 3" in explanation.days[-1].en
 
 
 def test_a_saturday_worked_by_a_swap_is_counted_and_named() -> None:
-    told = explain(CALENDAR, at("2026-01-08 10:00"), limit(3))
-    saturday = next(day for day in told.days if day.date == date(2026, 1, 10))
+    explanation = explain(CALENDAR, at("2026-01-08 10:00"), limit(3))
+    saturday = next(day for day in explanation.days if day.date == date(2026, 1, 10))
     assert saturday.number == 2
     assert "12729/VPCP-KGVX" in saturday.en
 
@@ -146,7 +146,7 @@ def test_years_outside_the_table_come_from_the_library() -> None:
     assert CALENDAR.is_working_day(date(2033, 9, 5))
 
 
-def test_the_everyday_years_do_not_load_the_holiday_library() -> None:
+def test_years_in_the_table_do_not_load_the_holiday_library() -> None:
     program = (
         "import sys; from services.workflow.clock.calendar import WorkingCalendar as W; from datetime import date;"
         "W().is_working_day(date(2026, 1, 2)); sys.exit('holidays' in sys.modules)"
@@ -181,7 +181,7 @@ def test_saturday_service_is_working_time_but_no_working_day() -> None:
     assert due(calendar, at("2025-08-23 08:00"), limit(0)).date() == date(2025, 8, 25)
 
 
-def test_saturday_service_rests_on_holidays_and_days_off() -> None:
+def test_saturday_service_has_no_working_time_on_holidays_and_days_off() -> None:
     rules = CalendarRules.shipped().model_dump(mode="json")
     rules["saturday_hours"] = rules["office_hours"][:1]
     rules["overrides"].append({"date": "2025-08-23", "kind": "off", "document": "15/CĐ-UBND"})
@@ -191,7 +191,7 @@ def test_saturday_service_rests_on_holidays_and_days_off() -> None:
     assert calendar.working_seconds(at("2025-08-16 00:00"), at("2025-08-17 00:00")) == 4 * 3600
 
 
-def test_a_step_target_runs_over_the_night_and_the_holidays() -> None:
+def test_a_step_target_continues_after_the_night_and_the_holidays() -> None:
     assert CALENDAR.add_working_seconds(at("2025-08-29 16:00"), 2 * 3600) == at("2025-09-03 08:30")
     assert CALENDAR.add_working_seconds(at("2025-08-27 09:00"), 2.5 * 3600) == at("2025-08-27 11:30")
     assert CALENDAR.add_working_seconds(at("2025-12-31 16:59"), 3600) == at("2026-01-05 08:29")
@@ -205,27 +205,28 @@ budgets = st.integers(0, 2_000_000_000).map(lambda millis: millis / 1000)
 
 
 @given(moments, moments, limits)
-def test_who_comes_later_is_never_due_earlier(one: datetime, other: datetime, rule: TimeLimit) -> None:
+def test_a_dossier_received_later_is_never_due_earlier(one: datetime, other: datetime, rule: TimeLimit) -> None:
     first, second = sorted((one, other))
     assert due(CALENDAR, first, rule) <= due(CALENDAR, second, rule)
 
 
 @given(moments, limits)
-def test_nothing_is_due_on_a_day_off_or_before_it_came(received: datetime, rule: TimeLimit) -> None:
-    moment = due(CALENDAR, received, rule)
-    assert CALENDAR.is_working_day(moment.date())
-    assert moment.time() == time(17)
-    assert moment > received
+def test_no_dossier_is_due_on_a_day_off_or_before_its_receipt(received: datetime, rule: TimeLimit) -> None:
+    due_office_at = due(CALENDAR, received, rule)
+    assert CALENDAR.is_working_day(due_office_at.date())
+    assert due_office_at.time() == time(17)
+    assert due_office_at > received
 
 
 @given(moments, limits)
 def test_the_explanation_counts_as_many_working_days_as_the_law_gives(received: datetime, rule: TimeLimit) -> None:
-    told = explain(CALENDAR, received, rule)
-    assert told.due_at == due(CALENDAR, received, rule)
-    numbers = [day.number for day in told.days if day.number is not None]
+    explanation = explain(CALENDAR, received, rule)
+    assert explanation.due_office_at == due(CALENDAR, received, rule)
+    numbers = [day.number for day in explanation.days if day.number is not None]
     assert numbers == list(range(rule.working_days + 1))
-    assert [day.date for day in told.days] == [
-        received.date() + timedelta(days=n) for n in range((told.due_at.date() - received.date()).days + 1)
+    whole_days = (explanation.due_office_at.date() - received.date()).days
+    assert [day.date for day in explanation.days] == [
+        received.date() + timedelta(days=n) for n in range(whole_days + 1)
     ]
 
 
@@ -237,7 +238,7 @@ def test_working_time_adds_up(a: datetime, b: datetime, c: datetime) -> None:
 
 
 @given(moments, budgets, st.floats(0, 1))
-def test_what_is_consumed_and_what_remains_make_the_budget(start: datetime, budget: float, share: float) -> None:
+def test_consumed_and_remaining_working_time_add_up_to_the_whole(start: datetime, budget: float, share: float) -> None:
     end = CALENDAR.add_working_seconds(start, budget)
     between = start + (end - start) * share
     total = CALENDAR.working_seconds(start, between) + CALENDAR.working_seconds(between, end)
@@ -245,7 +246,7 @@ def test_what_is_consumed_and_what_remains_make_the_budget(start: datetime, budg
 
 
 @given(moments, budgets.filter(bool))
-def test_a_step_target_is_the_first_moment_that_fits(start: datetime, budget: float) -> None:
+def test_a_step_target_is_the_first_time_with_enough_working_time(start: datetime, budget: float) -> None:
     end = CALENDAR.add_working_seconds(start, budget)
     assert CALENDAR.working_seconds(start, end - timedelta(microseconds=1)) < budget
 
@@ -274,6 +275,6 @@ def test_the_calendar_rules_survive_json() -> None:
         {"lunch": "long"},
     ],
 )
-def test_a_calendar_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+def test_an_invalid_calendar_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         CalendarRules.model_validate(CalendarRules.shipped().model_dump(mode="json") | wrong)

@@ -1,4 +1,4 @@
-"""Whatever comes in whatever order: no gap in a sequence, only allowed statuses, one code, an end that holds."""
+"""In any order of facts and commands: no gap in a sequence, only allowed statuses, one code, and an end is final."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROCEDURES = [
     rules(BIRTH, identity_check="required", steps=steps("approval", "return")),
     rules(BIRTH, steps=steps("return")),
 ]
-WAYS = {
+NEXT_STATUSES = {
     None: {1},
     1: {1, 2, 3, 5, 7},
     2: {4, 5, 6, 7, 8, 9},
@@ -37,15 +37,15 @@ WAYS = {
     9: {10},
     10: set(),
 }
-AFTER_AN_END = {"IdNumberIssued", "RequestDeclined"}
-TOLD = (
+FACTS_AFTER_AN_END = {"IdNumberIssued", "RequestDeclined"}
+FACTS_AND_TIMERS = (
     "supplement",
     "withdraw",
-    "found",
-    "misshapen",
-    "delayed",
-    "doubted",
-    "rejected",
+    "number_found",
+    "misshapen_number_found",
+    "number_delayed",
+    "duplicate_suspected",
+    "number_refused",
     "match",
     "mismatch",
     "opened",
@@ -55,7 +55,7 @@ TOLD = (
 happenings = st.lists(
     st.one_of(
         st.tuples(st.just("task"), st.integers(0, 5), st.sampled_from([None, None, None, 0, 1, 2, 3])),
-        st.tuples(st.sampled_from(TOLD), st.integers(0, 0), st.none()),
+        st.tuples(st.sampled_from(FACTS_AND_TIMERS), st.integers(0, 0), st.none()),
         st.tuples(st.just("time"), st.integers(1, 40), st.none()),
     ),
     max_size=25,
@@ -71,7 +71,7 @@ submissions = st.fixed_dictionaries(
 
 
 def happen(centre: Centre, what: str, number: int, choice: int | None) -> None:
-    """One thing happens, if it can happen now; a refusal is fine, anything else raised is not."""
+    """Let one thing happen if it can happen now. A refusal is allowed, any other error is raised."""
     match what:
         case "task" if centre.human_tasks:
             task = centre.human_tasks[number % len(centre.human_tasks)]
@@ -83,14 +83,22 @@ def happen(centre: Centre, what: str, number: int, choice: int | None) -> None:
                     centre.complete(task.stage, chosen.code, note="lý do", holder=f"person {number}")
             except Refused:
                 pass
-        case "supplement" | "withdraw" | "found" | "misshapen" | "delayed" | "doubted" | "rejected":
+        case (
+            "supplement"
+            | "withdraw"
+            | "number_found"
+            | "misshapen_number_found"
+            | "number_delayed"
+            | "duplicate_suspected"
+            | "number_refused"
+        ):
             getattr(centre, what)()
         case "match" | "mismatch":
-            centre.checked(what)
+            centre.identity_checked(what)
         case "opened":
             centre.open_procedure()
         case "hour" if "number_hold" in centre.timers:
-            centre.hour_comes()
+            centre.hold_time_comes()
         case "time":
             centre.pass_days(number)
 
@@ -106,7 +114,7 @@ def check(centre: Centre) -> None:
 
     before: int | None = None
     for status in centre.statuses:
-        assert status in WAYS[before], f"{before} -> {status}"
+        assert status in NEXT_STATUSES[before], f"{before} -> {status}"
         before = status
     assert before == centre.dossier.national_status
 
@@ -116,7 +124,7 @@ def check(centre: Centre) -> None:
     assert centre.dossier.dossier_code == (codes[0] if codes else None)
     assert sum(centre.codes.values()) == len(codes)
     ended = next((i for i, fact in enumerate(facts) if fact.national_status in (3, 7, 8, 10)), len(facts))
-    assert {type(fact).__name__ for fact in facts[ended + 1 :]} <= AFTER_AN_END
+    assert {type(fact).__name__ for fact in facts[ended + 1 :]} <= FACTS_AFTER_AN_END
     assert centre.dossier.ended == (ended < len(facts))
     assert centre.public.count("IdNumberIssued") <= 1
     assert centre.public.count("ResultReturned") <= 1
@@ -128,7 +136,7 @@ def check(centre: Centre) -> None:
 
 
 def is_counted(task: Task) -> bool:
-    """Whether the board counts it: each for one dossier (`stages.queries.OPEN_TASKS`)."""
+    """Whether the stage figures count the task, one task per dossier (`stages.queries.OPEN_TASKS`)."""
     return task.role is None or task.stage not in MACHINE
 
 
@@ -144,8 +152,8 @@ STEPS = {
 }
 
 
-def push_forward(centre: Centre) -> None:
-    """Officers complete forward until nothing is left; whatever else is awaited comes in the end."""
+def complete_all(centre: Centre) -> None:
+    """Complete every task forward until none is left, and let come what is awaited besides."""
     for _ in range(60):
         if centre.dossier.state == "recorded":
             centre.open_procedure()
@@ -154,17 +162,17 @@ def push_forward(centre: Centre) -> None:
         elif centre.human_tasks:
             centre.complete(centre.human_tasks[0].stage)
         elif "number_hold" in centre.timers:
-            centre.hour_comes()
+            centre.hold_time_comes()
         elif centre.dossier.check_state == "wanted" and not centre.dossier.ended:
-            centre.checked("match")
+            centre.identity_checked("match")
         else:
             return
-    raise AssertionError(f"no end in sight: {centre.dossier.state}, {centre.open_stages}")
+    raise AssertionError(f"the dossier does not end: {centre.dossier.state}, {centre.open_stages}")
 
 
 @given(st.sampled_from(PROCEDURES), submissions, happenings)
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_happens_in_whatever_order_the_life_of_a_dossier_stays_lawful(
+def test_in_any_order_of_facts_and_commands_a_dossier_stays_lawful(
     procedure: Any, how: dict[str, Any], story: list[tuple[str, int, int | None]]
 ) -> None:
     centre = Centre(procedure, blanks=50, round_trip=True)
@@ -172,7 +180,7 @@ def test_whatever_happens_in_whatever_order_the_life_of_a_dossier_stays_lawful(
     for what, number, choice in story:
         happen(centre, what, number, choice)
         check(centre)
-    push_forward(centre)
+    complete_all(centre)
     check(centre)
     assert centre.dossier.ended, centre.dossier.state
     if not {"withdrawn", "refused", "not_accepted"} & {centre.dossier.state}:

@@ -1,4 +1,4 @@
-"""Ends: withdrawal against completion, and that nothing that has ended begins again."""
+"""Ends of a dossier: a withdrawal against a completion, and a dossier that has ended stays ended."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def not_accepted() -> Centre:
 ENDS = {"returned": returned, "withdrawn": withdrawn, "refused": refused, "not_accepted": not_accepted}
 
 
-def test_a_withdrawal_closes_every_task_and_tells_the_citizen() -> None:
+def test_a_withdrawal_closes_every_task_and_notifies_the_citizen() -> None:
     centre = received()
     assert centre.withdraw() == ["DossierWithdrawn", "NoticeWanted"]
     assert centre.statuses == [1, 2, 4, 7]
@@ -69,7 +69,7 @@ def test_a_closed_dossier_cannot_be_reopened(end: str, request_: str) -> None:
     assert centre.dossier.tasks == []
 
 
-def test_a_withdrawal_that_comes_after_the_decision_has_lost() -> None:
+def test_a_withdrawal_that_comes_after_the_decision_is_declined() -> None:
     centre = received()
     centre.forward("appraisal", "approval", "issuing")
     assert centre.withdraw() == ["RequestDeclined", "NoticeWanted"]
@@ -109,13 +109,13 @@ def test_a_same_visit_can_be_withdrawn_or_refused_before_it_is_handed_over() -> 
     assert centre.statuses == [1, 2, centre.procedure.refusal_status]
 
 
-def test_a_stored_file_decides_nothing() -> None:
+def test_a_stored_component_changes_no_decision() -> None:
     centre = received()
     stored = events.ComponentStored(office_at=centre.now, component_code="to_khai", sha256="0" * 64, size=1)
     assert centre.receive(stored) == []
 
 
-def test_every_public_fact_carries_its_rules_and_no_person() -> None:
+def test_every_public_fact_has_the_procedure_and_no_personal_data() -> None:
     for end in ENDS.values():
         centre = end()
         for event in centre.emitted:

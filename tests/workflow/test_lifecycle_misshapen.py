@@ -1,4 +1,4 @@
-"""A number that cannot be one: nobody is told that it is issued until a person has asked the registry."""
+"""A misshapen number: it is not published as issued until a specialist has asked the registry."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from tests.workflow.test_lifecycle_number import birth, held_birth
 
 
 @pytest.mark.parametrize("warning", ["length", "not-digits"])
-def test_a_misshapen_number_is_not_issued_until_a_person_has_asked_the_registry(warning: str) -> None:
+def test_a_misshapen_number_is_not_issued_until_a_specialist_has_asked_the_registry(warning: str) -> None:
     centre = held_birth()
-    assert centre.found(None, warning) == []
+    assert centre.number_found(None, warning) == []
     assert [(task.stage, task.role) for task in centre.human_tasks] == [("id_number", "specialist")]
-    assert centre.found(None, warning) == []
-    assert centre.rejected() == []
+    assert centre.number_found(None, warning) == []
+    assert centre.number_refused() == []
     assert centre.complete("id_number")[0] == "IdNumberIssued"
     assert [task.stage for task in centre.human_tasks] == ["return"]
     centre.complete("return")
     assert centre.last(events.ResultReturned).without_number is False
 
 
-def test_a_number_whose_year_or_sex_looks_odd_is_a_number() -> None:
-    assert birth().found(None, "year", "sex") == ["IdNumberIssued"]
+def test_a_number_with_an_unexpected_year_or_sex_is_issued() -> None:
+    assert birth().number_found(None, "year", "sex") == ["IdNumberIssued"]
 
 
 def test_while_a_misshapen_number_is_asked_about_the_signatory_may_return_without_it() -> None:
     centre = held_birth()
-    centre.misshapen()
-    centre.hour_comes()
+    centre.misshapen_number_found()
+    centre.hold_time_comes()
     held = next(task for task in centre.human_tasks if task.kind == "number_held")
     assert held.role == "signatory"
     centre.dossier.tasks.sort(key=lambda task: task.kind != "number_held")
@@ -40,9 +40,10 @@ def test_while_a_misshapen_number_is_asked_about_the_signatory_may_return_withou
 
 
 @pytest.mark.parametrize("withdrawn_first", [True, False])
-def test_a_misshapen_number_of_a_withdrawn_dossier_is_told_and_leaves_no_task(withdrawn_first: bool) -> None:
+def test_a_misshapen_number_of_a_withdrawn_dossier_is_published_and_leaves_no_task(withdrawn_first: bool) -> None:
     centre = birth()
-    for happens in (centre.withdraw, centre.misshapen) if withdrawn_first else (centre.misshapen, centre.withdraw):
-        happens()
+    happenings = [centre.withdraw, centre.misshapen_number_found]
+    for happening in happenings if withdrawn_first else reversed(happenings):
+        happening()
     assert centre.public.count("IdNumberIssued") == 1
     assert centre.dossier.tasks == []

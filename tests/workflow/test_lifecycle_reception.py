@@ -1,4 +1,4 @@
-"""From submission to reception: who is received at once, who waits, and what the counter may say."""
+"""From submission to reception: which dossier is received at once, which waits, and what the counter may decide."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.workflow.lifecycle_scenes import BIRTH, BUSINESS, COPIES, LAND, Centr
         ("direct", "system", None, False),
     ],
 )
-def test_only_what_an_officer_files_at_the_counter_is_received_at_once(
+def test_only_a_dossier_that_an_officer_files_at_the_counter_is_received_at_once(
     channel: str, caller: str, helper: str | None, at_once: bool
 ) -> None:
     centre = Centre(rules(BIRTH))
@@ -42,7 +42,7 @@ def test_only_what_an_officer_files_at_the_counter_is_received_at_once(
         assert (centre.dossier.dossier_code, centre.dossier.due_office_at) == (None, None)
 
 
-def test_reception_gives_code_due_date_and_the_rules_then_in_force() -> None:
+def test_reception_fixes_code_due_date_and_the_version_in_force() -> None:
     centre = Centre(rules(BIRTH))
     centre.submit(caller_role="system", channel="online")
     centre.in_force = rules(BIRTH, version=2, time={"working_days": 3})
@@ -56,14 +56,14 @@ def test_reception_gives_code_due_date_and_the_rules_then_in_force() -> None:
     assert centre.last(events.StepCompleted).procedure_version == 2
 
 
-def test_what_was_filed_before_three_and_read_after_is_received_when_it_was_filed() -> None:
+def test_a_dossier_filed_before_three_and_read_later_is_received_when_it_was_filed() -> None:
     centre = Centre(rules(BIRTH), now=at("2025-08-27T15:20"))
     centre.submit(office_at=at("2025-08-27T14:50"))
     assert centre.dossier.received_office_at == at("2025-08-27T14:50")
     assert centre.dossier.due_office_at == at("2025-08-27T17:00")
 
 
-def test_what_waited_at_reception_is_received_when_the_officer_accepts_it() -> None:
+def test_a_dossier_that_waited_at_reception_is_received_when_the_officer_accepts_it() -> None:
     centre = Centre(rules(BIRTH), now=at("2025-08-27T14:50"))
     centre.submit(caller_role="system", channel="online")
     centre.now = at("2025-08-27T15:20")
@@ -71,7 +71,7 @@ def test_what_waited_at_reception_is_received_when_the_officer_accepts_it() -> N
     assert centre.dossier.due_office_at == at("2025-08-28T17:00")
 
 
-def test_not_accepted_is_an_end_without_a_code_and_needs_a_reason() -> None:
+def test_not_accepting_ends_a_dossier_without_a_code_and_needs_a_reason() -> None:
     centre = Centre(rules(BIRTH))
     centre.submit(caller_role="system", channel="online")
     with pytest.raises(Refused, match="note-required"):
@@ -106,13 +106,13 @@ def test_a_supplement_asked_before_reception_starts_no_clock_and_gives_no_code()
     assert centre.codes == {date(2025, 8, 27): 1}
 
 
-def test_a_same_visit_is_one_task_that_signs_resolves_and_returns_at_once() -> None:
+def test_a_same_visit_procedure_has_one_task_that_signs_resolves_and_returns() -> None:
     centre = Centre(rules(COPIES))
     centre.submit(copies=3, pages=4)
     assert centre.open_stages == [("return", "counter")]
     assert centre.dossier.fee == 3 * (2 * 2_000 + 2 * 1_000)
-    said = centre.complete("return", holder="lan")
-    assert said == ["ResultSigned", "DossierResolved", "ResultReturned", "NoticeWanted"]
+    emitted = centre.complete("return", holder="lan")
+    assert emitted == ["ResultSigned", "DossierResolved", "ResultReturned", "NoticeWanted"]
     assert centre.statuses == [1, 2, 9, 10]
     assert centre.dossier.state == "returned"
     assert centre.notices == ["returned"]
@@ -135,7 +135,7 @@ def test_a_same_visit_keeps_the_result_that_was_set_before() -> None:
     assert centre.last(events.ResultSigned).signed_as == "KT."
 
 
-def test_record_only_is_recorded_and_not_received() -> None:
+def test_a_record_only_procedure_records_a_dossier_and_does_not_receive_it() -> None:
     centre = Centre(rules(BUSINESS))
     centre.submit(open_for_reception=False)
     assert centre.public == ["DossierRecorded"]
@@ -145,7 +145,7 @@ def test_record_only_is_recorded_and_not_received() -> None:
     assert centre.notices == ["recorded"]
 
 
-def test_opening_a_procedure_receives_what_was_recorded_on_that_day() -> None:
+def test_opening_a_procedure_receives_recorded_dossiers_on_that_day() -> None:
     centre = Centre(rules(BUSINESS), blanks=1)
     centre.submit(open_for_reception=False)
     centre.now = at("2025-09-03T08:00")
@@ -157,7 +157,7 @@ def test_opening_a_procedure_receives_what_was_recorded_on_that_day() -> None:
     assert centre.dossier.national_status == 10
 
 
-def test_opening_a_procedure_sends_the_self_filed_to_reception_and_tells_them() -> None:
+def test_opening_a_procedure_sends_online_submissions_to_reception_and_notifies_the_citizens() -> None:
     centre = Centre(rules(BUSINESS))
     centre.submit(open_for_reception=False, caller_role="system", channel="online")
     assert centre.open_procedure() == ["StepStarted", "NoticeWanted"]
@@ -175,7 +175,7 @@ def test_a_recorded_dossier_can_be_withdrawn_and_is_not_received_later() -> None
     assert centre.open_procedure() == []
 
 
-def test_every_kind_of_task_has_one_forward_outcome_that_needs_nothing() -> None:
+def test_every_kind_of_task_has_one_forward_outcome_that_needs_no_note() -> None:
     for kind, outcomes in OUTCOMES.items():
         forward = [outcome for outcome in outcomes if outcome.forward]
         assert len(forward) == (kind != "awaited"), kind
@@ -188,14 +188,14 @@ def test_every_kind_of_task_has_one_forward_outcome_that_needs_nothing() -> None
 
 @pytest.mark.parametrize("code", sorted(shipped()))
 @pytest.mark.parametrize("how", [{}, {"caller_role": "system", "channel": "online"}])
-def test_forward_until_nothing_is_left_returns_the_result(code: str, how: dict[str, str]) -> None:
+def test_completing_every_task_forward_returns_the_result(code: str, how: dict[str, str]) -> None:
     centre = Centre(rules(code), blanks=1, round_trip=True)
     centre.submit(**how)
     if how:
         centre.complete("reception")
-    centre.checked("match")
+    centre.identity_checked("match")
     if centre.dossier.number_key:
-        centre.found()
+        centre.number_found()
     while centre.human_tasks:
         centre.complete(centre.human_tasks[0].stage)
     assert centre.dossier.national_status == 10
@@ -207,7 +207,7 @@ def test_forward_until_nothing_is_left_returns_the_result(code: str, how: dict[s
 def test_a_required_check_and_a_mismatch_still_lead_forward() -> None:
     centre = Centre(rules(LAND), blanks=1)
     centre.submit()
-    centre.checked("mismatch")
+    centre.identity_checked("mismatch")
     while centre.human_tasks:
         centre.complete(centre.human_tasks[0].stage)
     assert centre.dossier.national_status == 10

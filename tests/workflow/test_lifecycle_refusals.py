@@ -28,7 +28,7 @@ CONFLICTS = {
     "stale-version",
     "supplement-already-asked",
 }
-"""Refusals of the present state (HTTP 409); every other one is about the command itself (422)."""
+"""Refusals because of the present state (HTTP 409). All others are about the command itself (422)."""
 COPIES_RULES = rules(COPIES)
 COMPONENTS = sorted(component.code for component in rules(LAND).components)
 
@@ -91,7 +91,7 @@ def birth_rules(*stages: str, **changed: Any) -> Procedure:
 
 
 def birth(*happenings: str, **changed: Any) -> Centre:
-    """A birth dossier to which this has happened: stages that were completed, or methods of the centre."""
+    """A birth dossier after these happenings: stages to complete, or names of methods of the centre."""
     centre = Centre(birth_rules("appraisal", "approval", "return", **changed))
     centre.submit()
     for happening in happenings:
@@ -110,7 +110,7 @@ def same_visit() -> Centre:
 
 def mismatch(**changed: Any) -> Centre:
     centre = birth(identity_check="required", **changed)
-    centre.checked("mismatch")
+    centre.identity_checked("mismatch")
     return centre
 
 
@@ -128,7 +128,7 @@ def asked_once() -> Centre:
     return centre
 
 
-HELD = ("appraisal", "approval", "hour_comes")
+HELD = ("appraisal", "approval", "hold_time_comes")
 SCENES: dict[str, Callable[[], Centre]] = {
     "reception": lambda: at_reception(land()),
     "same_visit": same_visit,
@@ -143,10 +143,10 @@ SCENES: dict[str, Callable[[], Centre]] = {
     "return": lambda: at_step("return"),
     "identity_mismatch": mismatch,
     "number_held": lambda: birth(*HELD),
-    "number_doubtful, the request is open": lambda: birth("doubted"),
-    "number_doubtful, the request was refused": lambda: birth("rejected"),
-    "number_misshapen": lambda: birth("misshapen"),
-    "number_late": lambda: birth(*HELD, "id_number", "return", "found"),
+    "number_doubtful, the request is open": lambda: birth("duplicate_suspected"),
+    "number_doubtful, the request was refused": lambda: birth("number_refused"),
+    "number_misshapen": lambda: birth("misshapen_number_found"),
+    "number_late": lambda: birth(*HELD, "id_number", "return", "number_found"),
     "awaited": birth,
 }
 

@@ -1,4 +1,4 @@
-"""The officers' steps: signing, sending back, refusing, paying, supplementing, blanks, and who may do what."""
+"""The officers' steps: signing, sending back, refusing, payments, supplements, blanks, and who may do what."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_one_open_step_at_a_time_from_appraisal_to_return() -> None:
     assert centre.notices == ["received", "ready"]
 
 
-def test_the_citizen_hears_that_it_is_ready_before_it_is_handed_over() -> None:
+def test_the_citizen_is_notified_that_the_result_is_ready_before_the_hand_over() -> None:
     centre = received(steps=steps("appraisal", "approval", "return"))
     centre.forward("appraisal", "approval")
     assert centre.dossier.state == "resolved"
@@ -41,7 +41,7 @@ def test_the_citizen_hears_that_it_is_ready_before_it_is_handed_over() -> None:
     assert centre.dossier.result["number"] == centre.dossier.dossier_code
 
 
-def test_a_task_is_due_by_its_own_target_but_never_after_the_law() -> None:
+def test_a_task_is_due_by_its_own_target_but_never_after_the_legal_due_date() -> None:
     centre = received(steps=steps("appraisal", "return"), time={"working_days": 3})
     assert centre.task("appraisal").due_office_at == at("2025-08-27T15:00"), "4 working hours, 2 hours of lunch"
     centre = received(DEATH)
@@ -50,11 +50,11 @@ def test_a_task_is_due_by_its_own_target_but_never_after_the_law() -> None:
     assert centre.task("approval").due_office_at == centre.dossier.due_office_at == at("2025-08-27T17:00")
 
 
-def test_a_step_sent_back_comes_again_and_goes_on_from_there() -> None:
+def test_after_a_step_is_sent_back_the_dossier_continues_from_there() -> None:
     centre = received()
     centre.complete("appraisal")
-    said = centre.complete("approval", "send_back", note="Sai ngày sinh", holder="chu tich")
-    assert said == ["StepReturned", "StepStarted"]
+    emitted = centre.complete("approval", "send_back", note="Sai ngày sinh", holder="chu tich")
+    assert emitted == ["StepReturned", "StepStarted"]
     assert centre.last(events.StepReturned).back_to == "appraisal"
     assert [task.stage for task in centre.human_tasks] == ["appraisal"]
     assert centre.dossier.notes == [
@@ -65,7 +65,7 @@ def test_a_step_sent_back_comes_again_and_goes_on_from_there() -> None:
     assert centre.statuses == [1, 2, 4, 9, 10]
 
 
-def test_sent_back_to_signing_the_earlier_signature_is_void() -> None:
+def test_when_a_result_is_sent_back_to_signing_the_earlier_signature_is_void() -> None:
     centre = received()
     centre.complete("appraisal")
     centre.complete("approval", holder="a")
@@ -76,7 +76,7 @@ def test_sent_back_to_signing_the_earlier_signature_is_void() -> None:
     }
 
 
-def test_there_is_no_step_before_the_first() -> None:
+def test_the_first_step_cannot_be_sent_back() -> None:
     centre = received(steps=steps("approval", "return"), identity_check="none")
     with pytest.raises(Refused, match="no-step-before"):
         centre.complete("approval", "send_back", note="x")
@@ -93,9 +93,9 @@ def test_a_refusal_after_appraisal_has_the_procedures_status_and_ends_everything
     assert centre.notices == ["received", "refused"]
 
 
-def test_nothing_is_refused_once_it_is_resolved() -> None:
+def test_a_resolved_dossier_cannot_be_refused() -> None:
     centre = received(identity_check="beside")
-    centre.checked("mismatch")
+    centre.identity_checked("mismatch")
     centre.forward("appraisal", "approval", "issuing")
     with pytest.raises(Refused, match="already-ended"):
         centre.complete("identity_check", "refuse", note="Sai người")
@@ -104,11 +104,11 @@ def test_nothing_is_refused_once_it_is_resolved() -> None:
     assert centre.statuses == [1, 2, 4, 9, 10]
 
 
-def test_one_supplement_stops_the_clock_and_the_time_starts_again() -> None:
+def test_a_supplement_is_asked_once_and_the_time_starts_again() -> None:
     centre = received()
     first_due = centre.dossier.due_office_at
-    said = centre.complete("appraisal", "ask_supplement", note="Thiếu giấy")
-    assert said == ["SupplementRequested", "ClockPaused", "NoticeWanted"]
+    emitted = centre.complete("appraisal", "ask_supplement", note="Thiếu giấy")
+    assert emitted == ["SupplementRequested", "ClockPaused", "NoticeWanted"]
     assert centre.human_tasks == []
     centre.now = at("2025-09-03T10:00")
     assert centre.supplement() == ["ClockRestarted", "NoticeWanted", "StepStarted"]
@@ -134,7 +134,7 @@ def test_a_supplement_names_only_components_of_the_procedure() -> None:
     assert centre.last(events.SupplementRequested).components == (code,)
 
 
-def test_a_supplement_nobody_asked_for_is_declined_and_the_citizen_told() -> None:
+def test_a_supplement_that_was_not_asked_for_is_declined_and_the_citizen_notified() -> None:
     centre = received()
     assert centre.supplement() == ["RequestDeclined", "NoticeWanted"]
     assert centre.last(events.RequestDeclined).reason == "not-asked"
@@ -143,11 +143,11 @@ def test_a_supplement_nobody_asked_for_is_declined_and_the_citizen_told() -> Non
 
 def test_a_payment_is_awaited_after_appraisal_and_moves_the_due_day() -> None:
     centre = received(LAND, blanks=1)
-    centre.checked("match")
+    centre.identity_checked("match")
     before = centre.dossier.due_office_at
     assert before is not None
-    said = centre.complete("appraisal")
-    assert said == ["StepCompleted", "PaymentRequired", "ClockPaused", "NoticeWanted"]
+    emitted = centre.complete("appraisal")
+    assert emitted == ["StepCompleted", "PaymentRequired", "ClockPaused", "NoticeWanted"]
     assert [(task.stage, task.role) for task in centre.human_tasks] == [("financial_obligation", "counter")]
     centre.now = at("2025-09-04T10:00")
     assert centre.complete("financial_obligation")[:2] == ["PaymentMade", "ClockResumed"]
@@ -159,9 +159,9 @@ def test_a_payment_is_awaited_after_appraisal_and_moves_the_due_day() -> None:
     assert centre.last(events.ClockResumed).due_at == centre.dossier.due_office_at
 
 
-def test_who_has_paid_does_not_pay_again_when_a_step_is_sent_back() -> None:
+def test_a_payment_is_not_asked_for_again_when_a_step_is_sent_back() -> None:
     centre = received(LAND, blanks=1)
-    centre.checked("match")
+    centre.identity_checked("match")
     centre.forward("appraisal", "financial_obligation")
     centre.complete("consultation", "send_back", note="x")
     centre.complete("appraisal")
@@ -171,15 +171,15 @@ def test_who_has_paid_does_not_pay_again_when_a_step_is_sent_back() -> None:
 
 def test_a_consultation_is_asked_and_answered() -> None:
     centre = received(LAND)
-    centre.checked("match")
+    centre.identity_checked("match")
     centre.forward("appraisal", "financial_obligation")
     assert centre.last(events.ConsultationAsked).answer_due_at == centre.task("consultation").due_office_at
     assert centre.complete("consultation")[:2] == ["ConsultationAnswered", "StepCompleted"]
 
 
-def test_issuing_waits_visibly_for_a_blank_and_uses_one_up() -> None:
+def test_issuing_shows_that_it_waits_for_a_blank_and_uses_one_up() -> None:
     centre = received(LAND)
-    centre.checked("match")
+    centre.identity_checked("match")
     centre.forward("appraisal", "financial_obligation", "consultation")
     centre.complete("approval", holder="chair")
     task = centre.task("issuing")
@@ -194,7 +194,7 @@ def test_issuing_waits_visibly_for_a_blank_and_uses_one_up() -> None:
     assert centre.blanks == 0
 
 
-def test_who_appraised_may_not_sign_where_four_eyes_are_asked_for() -> None:
+def test_with_four_eyes_the_officer_who_appraised_may_not_sign() -> None:
     centre = received(four_eyes=True)
     centre.complete("appraisal", holder="minh")
     with pytest.raises(Refused, match="four-eyes"):
@@ -204,7 +204,7 @@ def test_who_appraised_may_not_sign_where_four_eyes_are_asked_for() -> None:
     assert centre.dossier.result["signed_by"] == "hoa"
 
 
-def test_a_signature_has_a_capacity_and_a_kind_that_exist() -> None:
+def test_a_signature_has_a_known_capacity_and_a_known_kind() -> None:
     centre = received()
     centre.complete("appraisal")
     for wrong in ({"signed_as": "XX."}, {"signature": "rubber"}):
@@ -218,7 +218,7 @@ def test_a_signature_has_a_capacity_and_a_kind_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said", "code"),
+    ("outcome", "changed", "code"),
     [
         ("agree", {"version": 7}, "stale-version"),
         ("fly", {}, "unknown-outcome"),
@@ -226,16 +226,16 @@ def test_a_signature_has_a_capacity_and_a_kind_that_exist() -> None:
         ("agree", {"fields": {"number": "1"}}, "unknown-field"),
     ],
 )
-def test_a_command_that_cannot_be_done_says_why_in_both_languages(outcome: str, said: dict, code: str) -> None:  # type: ignore[type-arg] # parametrized
+def test_a_refused_command_has_a_reason_in_both_languages(outcome: str, changed: dict, code: str) -> None:  # type: ignore[type-arg] # parametrized
     centre = received()
     with pytest.raises(Refused) as refused:
-        centre.complete("appraisal", outcome, **said)
+        centre.complete("appraisal", outcome, **changed)
     assert refused.value.code == code
     assert len(refused.value.vi) > 5
     assert len(refused.value.en) > 5
 
 
-def test_a_task_that_was_taken_up_has_a_holder_and_a_new_version() -> None:
+def test_a_started_task_has_a_holder_and_a_new_version() -> None:
     centre = received()
     task = centre.task("appraisal")
     decision = lifecycle.start(centre.dossier, task, centre.context(), version=1, holder="minh")
@@ -249,21 +249,21 @@ def test_a_task_that_was_taken_up_has_a_holder_and_a_new_version() -> None:
     centre.complete("appraisal")
 
 
-def test_every_outcome_of_every_kind_of_task_has_its_rule() -> None:
+def test_every_outcome_of_every_kind_of_task_has_a_rule() -> None:
     wanted = {(kind, outcome.code) for kind, outcomes in lifecycle.OUTCOMES.items() for outcome in outcomes}
     assert lifecycle.COMPLETIONS.keys() == wanted
 
 
-def test_nobody_completes_what_a_machine_is_awaited_for() -> None:
+def test_an_officer_cannot_complete_a_task_that_waits_for_a_machine() -> None:
     centre = received(BIRTH)
     awaited = centre.dossier.find_open_task("id_number", machine=True)
     assert awaited is not None
-    found = lifecycle.Completion(outcome="found", version=1, holder="minh")
+    completion = lifecycle.Completion(outcome="found", version=1, holder="minh")
     with pytest.raises(Refused, match="machine-task"):
-        lifecycle.complete(centre.dossier, centre.rules, awaited, centre.context(), found)
+        lifecycle.complete(centre.dossier, centre.rules, awaited, centre.context(), completion)
 
 
-def test_a_closed_task_says_when_it_was_entered_taken_up_and_left() -> None:
+def test_a_closed_task_has_the_times_when_it_was_entered_started_and_left() -> None:
     centre = received()
     task = centre.task("appraisal")
     centre.now = at("2025-08-27T09:10")
@@ -279,7 +279,7 @@ def test_a_closed_task_says_when_it_was_entered_taken_up_and_left() -> None:
     assert closed.outcome == "agree"
 
 
-def test_the_result_may_be_set_while_it_is_being_made_and_not_after() -> None:
+def test_the_result_may_be_set_before_the_return_and_not_after_it() -> None:
     centre = Centre(rules(LINKED_DEATH))
     centre.submit(caller_role="system", channel="online")
     with pytest.raises(Refused, match="not-received"):

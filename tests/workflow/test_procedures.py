@@ -1,4 +1,4 @@
-"""The procedures that come with hoso are whole, distinct and usable as they stand."""
+"""The procedures that come with hoso are complete, distinct and usable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def changed(**new: Any) -> dict[str, Any]:
     return {**shipped()["1.001193"].model_dump(mode="json"), **new}
 
 
-def test_a_commune_has_its_procedures() -> None:
+def test_the_procedures_that_a_commune_needs_are_shipped() -> None:
     assert len(PROCEDURES) >= 20
     assert {"1.001193", "1.000656", "1.000894", "2.000815", "2.000884", "1.001776", "1.001612"} <= set(shipped())
 
@@ -56,29 +56,29 @@ def test_a_procedure_survives_json(procedure: Procedure) -> None:
 
 
 @each
-def test_every_figure_says_where_it_comes_from(procedure: Procedure) -> None:
+def test_time_limit_and_fee_have_a_source(procedure: Procedure) -> None:
     assert procedure.time.source
     assert procedure.fee.source
 
 
 @each
-def test_the_schema_leaves_no_open_door(procedure: Procedure) -> None:
-    places: list[Any] = [procedure.subject_schema]
-    while places:
-        place = places.pop()
-        match place.get("type"):
+def test_the_schema_bounds_every_value_of_the_subject(procedure: Procedure) -> None:
+    schemas: list[Any] = [procedure.subject_schema]
+    while schemas:
+        schema = schemas.pop()
+        match schema.get("type"):
             case "object":
-                assert place["additionalProperties"] is False
-                assert set(place["required"]) <= set(place["properties"])
-                places += place["properties"].values()
+                assert schema["additionalProperties"] is False
+                assert set(schema["required"]) <= set(schema["properties"])
+                schemas += schema["properties"].values()
             case "array":
-                assert place["maxItems"] <= 50
-                places.append(place["items"])
+                assert schema["maxItems"] <= 50
+                schemas.append(schema["items"])
             case "string":
-                assert "maxLength" in place or "enum" in place or place["format"] == "date"
+                assert "maxLength" in schema or "enum" in schema or schema["format"] == "date"
             case "number" | "integer":
-                assert "minimum" in place
-                assert "maximum" in place
+                assert "minimum" in schema
+                assert "maximum" in schema
             case kind:
                 assert kind == "boolean"
 
@@ -91,7 +91,7 @@ def test_the_example_has_only_known_components_of_allowed_kinds(procedure: Proce
 
 
 @each
-def test_example_persons_are_plainly_synthetic(procedure: Procedure) -> None:
+def test_example_persons_are_synthetic(procedure: Procedure) -> None:
     """No province has the prefix 000, so no living person has such a number."""
     text = json.dumps(procedure.example, ensure_ascii=False)
     assert procedure.example["receiving_agency"] == "H44.XXX"
@@ -101,7 +101,7 @@ def test_example_persons_are_plainly_synthetic(procedure: Procedure) -> None:
 
 
 @each
-def test_the_example_is_good_from_the_first_week_of_the_demo(procedure: Procedure) -> None:
+def test_the_example_is_valid_from_the_first_week_of_the_demo(procedure: Procedure) -> None:
     births = [procedure.example["applicant"]["birth_date"]]
     people = [part for part in procedure.example["subject"].values() if isinstance(part, dict)]
     births += [person["birth_date"] for person in people if "birth_date" in person]
@@ -110,7 +110,7 @@ def test_the_example_is_good_from_the_first_week_of_the_demo(procedure: Procedur
 
 
 @each
-def test_internal_steps_never_extend_the_legal_time(procedure: Procedure) -> None:
+def test_the_steps_never_take_longer_than_the_legal_time(procedure: Procedure) -> None:
     hours_a_day = 7.5
     total = sum(step.working_hours for step in procedure.steps)
     assert total <= hours_a_day * max(procedure.time.working_days, 1)
@@ -122,7 +122,7 @@ def test_a_procedure_of_several_steps_is_signed_and_issued(procedure: Procedure)
         assert {"approval", "issuing"} <= {step.stage for step in procedure.steps}
 
 
-def test_the_kinds_of_procedure_the_article_tells_of_are_there() -> None:
+def test_the_shipped_procedures_include_every_kind_that_the_demo_shows() -> None:
     by_code = shipped()
     assert by_code["1.001193"].id_number
     assert by_code["1.001193"].identity_check == "beside"
@@ -140,7 +140,7 @@ def test_the_kinds_of_procedure_the_article_tells_of_are_there() -> None:
     ("copies", "pages", "amount"),
     [(1, 1, 2_000), (1, 2, 4_000), (1, 3, 5_000), (5, 3, 25_000), (1, 300, 200_000), (None, None, 2_000)],
 )
-def test_certified_copies_cost_what_the_circular_says(copies: int | None, pages: int | None, amount: int) -> None:
+def test_certified_copies_have_the_fee_of_the_circular(copies: int | None, pages: int | None, amount: int) -> None:
     assert shipped()["2.000815"].fee.amount(copies, pages) == amount
 
 
@@ -171,7 +171,7 @@ def schema_with(**keywords: Any) -> dict[str, Any]:
         (changed(steps=changed()["steps"][:2] + changed()["steps"][3:], blank="paper"), "issuing"),
     ],
 )
-def test_a_procedure_that_cannot_work_is_refused(wrong: dict[str, Any], words: str) -> None:
+def test_an_invalid_procedure_is_refused(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Procedure.model_validate(wrong)
 

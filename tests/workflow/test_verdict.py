@@ -32,7 +32,7 @@ FIELDS = {
 
 
 def stage(name: str, score: float = 0.0, **changed: Any) -> StageFigures:
-    """Figures of a stage whose oldest has waited for `score` times its target."""
+    """Figures of a stage whose oldest dossier has waited for `score` times its target."""
     figures = StageFigures(
         stage=name,
         arrived=0,
@@ -51,33 +51,33 @@ def stage(name: str, score: float = 0.0, **changed: Any) -> StageFigures:
 
 
 def stages(*changed: StageFigures) -> list[StageFigures]:
-    """All stages, normal but for those."""
+    """All stages, normal except those that are given."""
     other = {row.stage: row for row in changed}
     return [other.get(name, stage(name)) for name in STAGES]
 
 
 def test_when_nothing_is_late_there_is_no_bottleneck() -> None:
-    said = verdict(stages(stage("approval", 1.0), stage("id_number", 0.99)), speed=1)
-    assert said["bottleneck"] is None
-    assert said["sentence"] == {"vi": "Mọi khâu bình thường.", "en": "All stages are normal."}
-    assert [row["stage"] for row in said["stages"]] == list(STAGES)
-    assert all(row.keys() == FIELDS for row in said["stages"])
+    result = verdict(stages(stage("approval", 1.0), stage("id_number", 0.99)), speed=1)
+    assert result["bottleneck"] is None
+    assert result["sentence"] == {"vi": "Mọi khâu bình thường.", "en": "All stages are normal."}
+    assert [row["stage"] for row in result["stages"]] == list(STAGES)
+    assert all(row.keys() == FIELDS for row in result["stages"])
 
 
 def test_the_highest_score_over_one_is_the_bottleneck_not_the_longest_queue() -> None:
     crowd = stage("approval", 1.5, waiting=400, arrived=300, left=10)
-    said = verdict(stages(crowd, stage("id_number", 3.0, waiting=2)), speed=1)
-    assert said["bottleneck"]["stage"] == "id_number"
-    assert said["bottleneck"]["why"] == "registry"
+    result = verdict(stages(crowd, stage("id_number", 3.0, waiting=2)), speed=1)
+    assert result["bottleneck"]["stage"] == "id_number"
+    assert result["bottleneck"]["why"] == "registry"
 
 
 def test_the_sentence_says_how_many_how_long_since_when_and_how_the_others_are() -> None:
     number = stage("id_number", waiting=6, oldest_seconds=183_600, oldest_since=TUESDAY)
-    said = verdict(stages(number), speed=1)["sentence"]
-    assert said["vi"] == (
+    result = verdict(stages(number), speed=1)["sentence"]
+    assert result["vi"] == (
         "Cấp số định danh: 6 hồ sơ, lâu nhất 2 ngày 3 giờ, từ 09:12 thứ Ba; các khâu khác bình thường."
     )
-    assert said["en"] == (
+    assert result["en"] == (
         "Identification number: 6 dossiers, the oldest for 2 days 3 h, since 09:12 on Tuesday;"
         " the other stages are normal."
     )
@@ -96,7 +96,7 @@ def test_the_sentence_says_how_many_how_long_since_when_and_how_the_others_are()
         ("relay", 180, 1, "3 phút"),
     ],
 )
-def test_ages_are_told_in_the_centres_own_time(name: str, seconds: float, speed: float, words: str) -> None:
+def test_ages_are_written_in_the_units_of_the_centre(name: str, seconds: float, speed: float, words: str) -> None:
     late = stage(name, waiting=1, oldest_seconds=seconds, oldest_since=TUESDAY, target_seconds=1.0)
     assert f"lâu nhất {words}, từ" in verdict(stages(late), speed=speed)["sentence"]["vi"]
 
@@ -111,11 +111,11 @@ def test_ages_are_told_in_the_centres_own_time(name: str, seconds: float, speed:
         (3, 2, 9, "draining"),
     ],
 )
-def test_the_trend_is_said_and_decides_nothing(waiting: int, arrived: int, left: int, trend: str) -> None:
+def test_the_trend_is_reported_and_decides_nothing(waiting: int, arrived: int, left: int, trend: str) -> None:
     late = stage("appraisal", 2.0, waiting=waiting, arrived=arrived, left=left)
-    said = verdict(stages(late), speed=1)
-    assert said["bottleneck"]["stage"] == "appraisal"
-    assert said["bottleneck"]["trend"] == trend
+    result = verdict(stages(late), speed=1)
+    assert result["bottleneck"]["stage"] == "appraisal"
+    assert result["bottleneck"]["trend"] == trend
 
 
 def test_a_draining_queue_says_when_it_will_be_empty() -> None:
@@ -126,7 +126,7 @@ def test_a_draining_queue_says_when_it_will_be_empty() -> None:
     assert verdict(stages(replace(late, left=10)), speed=1)["bottleneck"]["drain_seconds"] is None
 
 
-def test_the_reason_names_who_is_awaited_or_what_is_missing() -> None:
+def test_the_reason_names_the_awaited_party_or_the_missing_stock() -> None:
     for name, why in (("notify", "channel"), ("relay", "broker"), ("approval", "signing"), ("appraisal", "officer")):
         assert verdict(stages(stage(name, 2.0)), speed=1)["bottleneck"]["why"] == why
     short = stage("issuing", 2.0, short_of="blanks:land_certificate")
@@ -134,13 +134,13 @@ def test_the_reason_names_who_is_awaited_or_what_is_missing() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(STAGES), st.floats(0, 50), max_size=11), st.sampled_from([1.0, 600.0]))
-def test_two_who_look_at_the_same_figures_name_the_same_stage(scores: dict[str, float], speed: float) -> None:
-    said = verdict(stages(*(stage(name, score) for name, score in scores.items())), speed=speed)
+def test_the_stage_with_the_highest_score_over_one_is_named(scores: dict[str, float], speed: float) -> None:
+    result = verdict(stages(*(stage(name, score) for name, score in scores.items())), speed=speed)
     over = {name: score for name, score in scores.items() if stage(name, score).score > 1}
     if not over:
-        assert said["bottleneck"] is None
+        assert result["bottleneck"] is None
         return
-    named = said["bottleneck"]["stage"]
+    named = result["bottleneck"]["stage"]
     assert stage(named, scores[named]).score == max(stage(name, score).score for name, score in over.items())
-    assert said["bottleneck"]["since"] == TUESDAY
-    assert (named in MACHINE) == (said["bottleneck"]["why"] in ("registry", "broker", "channel"))
+    assert result["bottleneck"]["since"] == TUESDAY
+    assert (named in MACHINE) == (result["bottleneck"]["why"] in ("registry", "broker", "channel"))

@@ -1,1 +1,1 @@
-"""The law's time: the working calendar, public holidays and due dates. Pure."""
+"""Legal time: the working calendar, public holidays and due dates. Pure."""

@@ -1,7 +1,7 @@
-"""Which days the centre works and during which hours, and how much working time lies between two moments.
+"""The days and hours at which the centre works, and the working time between two times.
 
-Public holidays come from `holidays`; the centre's own rules (`CalendarRules`) correct them, because swaps are
-announced late and storms close an office. Every moment must carry its time zone; days are days in Vietnam.
+Public holidays come from `holidays`. The centre's own rules (`CalendarRules`) correct them, because swaps are announced
+late and storms close an office. Every time must have a time zone; days are days in Vietnam.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shared.clock import VIETNAM
 from shared.refusals import broken_rule
 
 MICRO = 1_000_000
-REMEMBERED = 1_000
+MAX_REMEMBERED = 1_000
 DAY_NAMES = (
     ("thứ Hai", "Monday"),
     ("thứ Ba", "Tuesday"),
@@ -49,7 +49,7 @@ class Rules(BaseModel):
 
 
 class Span(Rules):
-    """One stretch of opening hours."""
+    """One continuous span of opening hours."""
 
     opens: OfficeTime
     closes: OfficeTime
@@ -62,7 +62,7 @@ class Span(Rules):
 
 
 class DayOverride(Rules):
-    """One day that differs from the library, with the document that decided it."""
+    """One day that differs from the public holidays, with the document that decided it."""
 
     date: date
     kind: Literal["off", "worked"]
@@ -70,12 +70,12 @@ class DayOverride(Rules):
 
 
 class CalendarRules(Rules):
-    """What `GET` and `PUT /v1/calendar` carry."""
+    """The document of `GET` and `PUT /v1/calendar`."""
 
     office_hours: tuple[Span, ...] = Field(min_length=1, max_length=6)
-    """Monday to Friday, and every weekend day worked by a swap."""
+    """Hours from Monday to Friday, and on every weekend day that is worked by a swap."""
     saturday_hours: tuple[Span, ...] = Field(default=(), max_length=6)
-    """Saturday service: its hours count as working time, but Saturday is no working day of the law's clock."""
+    """Hours of Saturday service. They are working time, but Saturday is not a working day of the legal clock."""
     overrides: tuple[DayOverride, ...] = Field(default=(), max_length=2000)
 
     @model_validator(mode="after")
@@ -92,7 +92,7 @@ class CalendarRules(Rules):
         if any(not FIRST_YEAR <= day.year <= LAST_YEAR for day in days):
             raise broken_rule(
                 f"Ngày được sửa phải từ năm {FIRST_YEAR} đến {LAST_YEAR}.",
-                f"An overridden day must lie between {FIRST_YEAR} and {LAST_YEAR}.",
+                f"An overridden day must be between {FIRST_YEAR} and {LAST_YEAR}.",
             )
         return self
 
@@ -105,7 +105,7 @@ class CalendarRules(Rules):
 
 @dataclass(frozen=True, slots=True)
 class DayStatus:
-    """Whether a day is a working day of the law's clock, and why (Vietnamese, English)."""
+    """Whether a day is a working day of the legal clock, and why (Vietnamese, English)."""
 
     working: bool
     vi: str
@@ -117,13 +117,13 @@ class _Year:
     first: int
     """Ordinal of 1 January."""
     before: tuple[int, ...]
-    """Working microseconds from 1 January to the start of each day, and to the end of the last."""
+    """Working microseconds from 1 January to the start of each day, and to the end of the last day."""
     spans: tuple[tuple[tuple[int, int], ...], ...]
     """Opening hours of each day, in microseconds since midnight."""
 
 
 class WorkingCalendar:
-    """Immutable. Computes a year when it is first asked for."""
+    """The calendar by one set of rules, which never changes. Computes a year when it is first asked for."""
 
     __slots__ = ("_days_after", "_overrides", "_starts", "_sums", "_years", "rules")
 
@@ -132,17 +132,17 @@ class WorkingCalendar:
         self._overrides = {override.date: override for override in self.rules.overrides}
         self._years: dict[int, _Year] = {}
         self._starts: dict[int, int] = {2025: 0}
-        # Dossiers of one batch ask for the same sums.
+        # The dossiers of one batch need the same results.
         self._days_after: dict[tuple[date, int], date] = {}
         self._sums: dict[tuple[datetime, float], datetime] = {}
 
     @property
     def closes(self) -> time:
-        """When a working day ends; a due day is over then."""
+        """The hour at which a working day, and so a due day, ends."""
         return self.rules.office_hours[-1].closes
 
     def status(self, day: date) -> DayStatus:
-        """Raises ValueError outside 2000 to 2099."""
+        """Whether `day` is a working day, and why. Raises ValueError outside 2000 to 2099."""
         override = self._overrides.get(day)
         holidays = holiday_year(day.year)
         if override is not None:
@@ -156,7 +156,7 @@ class WorkingCalendar:
         return DayStatus(day.weekday() < 5, *DAY_NAMES[day.weekday()])
 
     def is_working_day(self, day: date) -> bool:
-        """A working day of the law's clock. Raises ValueError outside 2000 to 2099."""
+        """Whether `day` is a working day of the legal clock. Raises ValueError outside 2000 to 2099."""
         return self._is_working(day, holiday_year(day.year))
 
     def _is_working(self, day: date, holidays: HolidayYear) -> bool:
@@ -176,40 +176,40 @@ class WorkingCalendar:
 
     def working_day_after(self, day: date, count: int) -> date:
         """The `count`-th working day after `day`; the day itself when `count` is 0."""
-        found = self._days_after.get((day, count))
-        if found is None:
-            found = day
+        result = self._days_after.get((day, count))
+        if result is None:
+            result = day
             for _ in range(count):
-                found = self.next_working_day(found)
-            if len(self._days_after) >= REMEMBERED:
+                result = self.next_working_day(result)
+            if len(self._days_after) >= MAX_REMEMBERED:
                 self._days_after.clear()
-            self._days_after[day, count] = found
-        return found
+            self._days_after[day, count] = result
+        return result
 
     def end_of(self, day: date) -> datetime:
         """The end of office hours of that day."""
         return datetime.combine(day, self.closes, VIETNAM)
 
     def working_seconds(self, start: datetime, end: datetime) -> float:
-        """Office seconds between two moments; negative when `end` is first. Raises ValueError without a zone."""
+        """Working seconds from `start` to `end`; negative if `end` is earlier. Raises ValueError for a naive time."""
         return (self._position(end) - self._position(start)) / MICRO
 
     def position(self, moment: datetime) -> float:
-        """Office seconds since the start of 2025: subtract two to get what lies between, for many rows at once."""
+        """Working seconds since the start of 2025. The difference of two positions is the working time between them."""
         return self._position(moment) / MICRO
 
     def add_working_seconds(self, start: datetime, seconds: float) -> datetime:
-        """The first moment by which so many office seconds have passed since `start`; `start` itself for 0.
+        """The first time at which `seconds` working seconds have passed since `start`; `start` itself for 0.
 
-        Raises ValueError when `seconds` is negative, or when the moment lies after 2099.
+        Raises ValueError when `seconds` is negative, or when the result is after 2099.
         """
-        found = self._sums.get((start, seconds))
-        if found is None:
-            found = self._add(start, seconds)
-            if len(self._sums) >= REMEMBERED:
+        result = self._sums.get((start, seconds))
+        if result is None:
+            result = self._add(start, seconds)
+            if len(self._sums) >= MAX_REMEMBERED:
                 self._sums.clear()
-            self._sums[start, seconds] = found
-        return found
+            self._sums[start, seconds] = result
+        return result
 
     def _add(self, start: datetime, seconds: float) -> datetime:
         if seconds < 0:
@@ -258,10 +258,10 @@ class WorkingCalendar:
     def _year(self, number: int) -> _Year:
         year = self._years.get(number)
         if year is None:
-            year = self._years[number] = self._work_out(number)
+            year = self._years[number] = self._compute_year(number)
         return year
 
-    def _work_out(self, number: int) -> _Year:
+    def _compute_year(self, number: int) -> _Year:
         holidays = holiday_year(number)
         weekday, saturday = _micros(self.rules.office_hours), _micros(self.rules.saturday_hours)
         first = date(number, 1, 1)
@@ -281,7 +281,7 @@ class WorkingCalendar:
 
 def _in_vietnam(moment: datetime) -> datetime:
     if moment.tzinfo is None:
-        raise ValueError("a moment must carry its time zone")
+        raise ValueError("a time must have a time zone")
     return moment if moment.tzinfo is VIETNAM else moment.astimezone(VIETNAM)
 
 

@@ -1,4 +1,4 @@
-"""The law's clock, first part: when a dossier is due, and which days were counted to get there.
+"""The legal clock: when a dossier is due, and which days count.
 
 Day of receipt is day 0; only working days count (Civil Code 2015 arts 147 and 148). What is received after 15:00 counts
 as received the next working day where the procedure says so (Civil Status Law art. 5(3); decree 23/2015 art. 7).
@@ -29,7 +29,7 @@ class Limit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CountedDay:
-    """One calendar day between receipt and due date. `number`: 0 is receipt, none is not counted."""
+    """One calendar day between receipt and due date. `number`: 0 is the day of receipt, None is not counted."""
 
     date: date
     number: int | None
@@ -39,16 +39,16 @@ class CountedDay:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How a due date came about."""
+    """How a due date is computed: `counts_from` is day 0, `days` every calendar day from receipt to the due date."""
 
-    received_at: datetime
+    received_office_at: datetime
     counts_from: date
-    due_at: datetime
+    due_office_at: datetime
     days: tuple[CountedDay, ...]
 
 
 def due(calendar: WorkingCalendar, received_at: datetime, limit: Limit) -> datetime:
-    """When a dossier received at this moment is due, in Vietnam's time.
+    """When a dossier received at `received_at` is due, in Vietnam's time.
 
     Raises ValueError when `received_at` has no zone, or a day lies outside 2000 to 2099.
     """
@@ -57,7 +57,7 @@ def due(calendar: WorkingCalendar, received_at: datetime, limit: Limit) -> datet
 
 
 def explain(calendar: WorkingCalendar, received_at: datetime, limit: Limit) -> Explanation:
-    """The due moment with every calendar day since receipt: counted or not, and why. Raises as `due`."""
+    """The due time and every calendar day since receipt: counted or not, and why. Raises as `due` does."""
     day_zero, shifted = _day_zero(calendar, received_at, limit)
     due_at = due(calendar, received_at, limit)
     received = received_at.astimezone(VIETNAM)
@@ -65,9 +65,9 @@ def explain(calendar: WorkingCalendar, received_at: datetime, limit: Limit) -> E
 
 
 def _day_zero(calendar: WorkingCalendar, received_at: datetime, limit: Limit) -> tuple[date, bool]:
-    """The day that counts as the day of receipt, and whether the hour moved it there."""
+    """The day that counts as the day of receipt, and whether the hour of receipt has moved it."""
     if received_at.tzinfo is None:
-        raise ValueError("the moment of receipt must carry its time zone")
+        raise ValueError("the time of receipt must have a time zone")
     local = received_at.astimezone(VIETNAM)
     day = local.date()
     if not calendar.is_working_day(day):

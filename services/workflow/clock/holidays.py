@@ -1,7 +1,7 @@
 """The public holidays of Vietnam, year by year, before any correction by the centre.
 
 The years 2024 to 2030 are a table (`holidays.json`), so that a service need not load the `holidays` library; other
-years come from the library. `python -m services.workflow.clock.holidays` prints the table again, and a test compares it
+years come from the library. `python -m services.workflow.clock.holidays` prints the table, and a test compares it
 with the library.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 TABLE_YEARS = range(2024, 2031)
 FIRST_YEAR, LAST_YEAR = 2000, 2099
-"""The lunar tables behind Tết and the Hùng Kings day are trusted between these years."""
+"""Between these years the lunar tables for Tết and the Hùng Kings day are reliable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class HolidayYear:
 
 
 def from_library(years: Iterable[int]) -> dict[int, HolidayYear]:
-    """What the `holidays` library knows of these years. Loads the library."""
+    """The public holidays of these years by the `holidays` library, which is loaded for it."""
     from holidays.countries.vietnam import Vietnam
 
     wanted = sorted(set(years))
@@ -48,7 +48,7 @@ def from_library(years: Iterable[int]) -> dict[int, HolidayYear]:
 
 
 def _iso_dates(english: str) -> str:
-    """The library's English writes 05/04/2024 for 4 May, which readers here take for 5 April."""
+    """Write dates as 2024-05-04. The library writes 05/04/2024 for 4 May, which is 5 April to Vietnamese readers."""
     return re.sub(r"([0-9]{2})/([0-9]{2})/([0-9]{4})", r"\3-\1-\2", english)
 
 
@@ -78,7 +78,7 @@ def _table() -> dict[int, HolidayYear]:
 
 
 def table_text() -> str:
-    """The text of `holidays.json` as the installed library would have it."""
+    """The text of `holidays.json` by the installed library."""
     years = from_library(TABLE_YEARS).values()
     off = {day.isoformat(): list(names) for year in years for day, names in year.off.items()}
     worked = sorted(day.isoformat() for year in years for day in year.worked)

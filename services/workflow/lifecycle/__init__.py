@@ -1,12 +1,12 @@
-"""The life of a dossier: every rule that decides about one. Pure.
+"""The lifecycle of a dossier: every rule that decides about a dossier. Pure.
 
-| what comes | who decides |
+| what happens | what decides |
 |---|---|
 | a fact of intake (submitted, supplement, withdrawal) | `reception` |
 | a fact of idlookup (number, identity check) | `registry` |
 | an officer starts or completes a task | `start`; `complete`, by the table `COMPLETIONS` |
 | an officer sets the result | `signing.set_result` |
-| the hour until which the return was held | `registry.on_hold_over` |
+| the end of the time for which a missing number holds the return | `registry.on_hold_over` |
 | a procedure is opened for reception | `reception.on_opened` |
 
 | legal rule | source | where |
@@ -20,9 +20,9 @@
 | capacities and kinds of signature | | `signing` |
 | what a province may set (times, fees, four eyes) | | `procedures` |
 
-A decision changes the `Dossier` it is given and returns what follows (`Decision`); the caller stores both in one
-transaction or neither. The rules read no clock, no database and no random number: a `DecisionContext` brings all of
-that.
+A decision changes the given `Dossier` and returns what follows from it (`Decision`). The caller stores both in one
+transaction, or neither. The rules read no clock, no database and no random number: a `DecisionContext` has all of
+these.
 """
 
 from __future__ import annotations
@@ -126,39 +126,39 @@ def submitted(
     *,
     open_for_reception: bool,
 ) -> Decision:
-    """The first decision about a dossier that `begin` has made."""
+    """The first decision about a dossier, after `begin`."""
     builder = DecisionBuilder(dossier, procedure, context)
     reception.on_submitted(builder, fact, open_for_reception=open_for_reception)
     return builder.decision
 
 
 def decide(dossier: Dossier, procedure: Procedure, fact: Fact, context: DecisionContext) -> Decision:
-    """Decide about a known dossier by a fact of intake or idlookup. Raises KeyError for any other fact."""
+    """Decide what follows from a fact of intake or idlookup. Raises KeyError for any other fact."""
     builder = DecisionBuilder(dossier, procedure, context)
     FACTS[type(fact)](builder, fact)
     return builder.decision
 
 
 def opened(dossier: Dossier, procedure: Procedure, context: DecisionContext) -> Decision:
-    """The procedure was opened: receive a dossier that was only recorded."""
+    """Decide about a recorded dossier after its procedure was opened."""
     builder = DecisionBuilder(dossier, procedure, context)
     reception.on_opened(builder)
     return builder.decision
 
 
 def hold_over(dossier: Dossier, procedure: Procedure, context: DecisionContext) -> Decision:
-    """The hour has come until which a missing number holds the return."""
+    """Decide at the end of the time for which a missing number holds the return."""
     builder = DecisionBuilder(dossier, procedure, context)
     registry.on_hold_over(builder)
     return builder.decision
 
 
 def start(dossier: Dossier, task: Task, context: DecisionContext, *, version: int, holder: str) -> Decision:
-    """An officer takes a task up: it has a holder from now on. Raises Refused; then nothing has changed."""
+    """Start a task: from now on `holder` works on it. Raises Refused; then nothing has changed."""
     _check_task(task, version)
     if task.state == "started" and task.holder != holder:
         raise Refused(
-            "held-by-another", "Việc này đã có người nhận.", "Somebody else has taken this up.", conflict=True
+            "held-by-another", "Việc này đã có người nhận.", "Somebody else has started this task.", conflict=True
         )
     task.state, task.holder = "started", holder
     task.started_at, task.started_office_at = context.wall, context.office
@@ -169,9 +169,9 @@ def start(dossier: Dossier, task: Task, context: DecisionContext, *, version: in
 def complete(
     dossier: Dossier, procedure: Procedure, task: Task, context: DecisionContext, completion: Completion
 ) -> Decision:
-    """An officer ends a task with one of its outcomes. Raises Refused; then nothing has changed.
+    """Complete a task with one of its outcomes. Raises Refused; then nothing has changed.
 
-    Every rule in `COMPLETIONS` raises before its first change; what it uses up (a blank) it takes last.
+    Every rule in `COMPLETIONS` raises before its first change. It takes what it uses up (a blank) last.
     """
     _check_task(task, completion.version)
     _check_outcome(task, completion)
@@ -184,7 +184,7 @@ def complete(
 
 def _check_task(task: Task, version: int) -> None:
     if task.role is None:
-        raise Refused("machine-task", "Khâu này do hệ thống chờ, không xử lý tay.", "A machine is awaited here.")
+        raise Refused("machine-task", "Khâu này do hệ thống chờ, không xử lý tay.", "This task waits for a machine.")
     if task.version != version:
         raise stale_version()
 
@@ -203,5 +203,8 @@ def _check_outcome(task: Task, completion: Completion) -> None:
 
 def stale_version() -> Refused:
     return Refused(
-        "stale-version", "Việc này vừa có người cập nhật.", "Somebody was faster: the version is stale.", conflict=True
+        "stale-version",
+        "Việc này vừa có người cập nhật.",
+        "Somebody else has just updated this task: the version is stale.",
+        conflict=True,
     )

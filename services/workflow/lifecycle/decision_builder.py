@@ -40,21 +40,21 @@ OTHER_NOTICES = {
     "supplement_received": "StepStarted",
     "ready_without_number": "DossierResolved",
 }
-"""Kind of notice with a text of its own, where the text of the fact would mislead -> the fact that causes it."""
+"""Kind of notice with its own text, where the text for the fact would mislead -> the fact that causes the notice."""
 
 NUMBER_TASKS = ("awaited", "number_doubtful", "number_misshapen")
 """Kinds of tasks that stay open when the result is returned without the number."""
 
 
 class DecisionBuilder:
-    """Builds one decision. It changes `dossier` in place and collects in `decision` what follows."""
+    """Builds one decision: changes `dossier` in place and collects in `decision` what follows."""
 
     def __init__(self, dossier: Dossier, procedure: Procedure, context: DecisionContext) -> None:
         self.dossier, self.procedure, self.context = dossier, procedure, context
         self.decision = Decision()
 
     def emit(self, kind: type[LifecycleFact], *, status: int | None = None, **fields: Any) -> None:
-        """Publish a fact of the lifecycle. `status`: the new national status, if the fact changes it."""
+        """Add a fact of the lifecycle to the decision. `status`: the new national status, if the fact changes it."""
         dossier = self.dossier
         if status is not None:
             dossier.national_status = status
@@ -70,8 +70,8 @@ class DecisionBuilder:
         self.decision.events.append(EmittedEvent(dossier.lifecycle_sequence, self.context.new_id(), fact))
 
     def notify(self, cause: type[LifecycleFact], kind: str | None = None) -> None:
-        """Ask for a notice about a fact: code and status, nothing else. `kind`: one of OTHER_NOTICES."""
-        assert kind is None or OTHER_NOTICES[kind] == cause.__name__, "a kind of notice without a text"
+        """Ask for a notice about the fact `cause`: code and status, nothing else. `kind`: one of OTHER_NOTICES."""
+        assert kind is None or OTHER_NOTICES[kind] == cause.__name__, "this kind of notice has no text"
         dossier = self.dossier
         dossier.notice_sequence += 1
         fact = NoticeWanted(
@@ -93,7 +93,7 @@ class DecisionBuilder:
         return key
 
     def request_check(self) -> None:
-        """Ask the registry whether the applicant is who they say. It runs beside the officers' steps."""
+        """Ask the registry to check the applicant's identity. The check runs beside the officers' steps."""
         dossier = self.dossier
         dossier.check_key = self._request(
             IdCheckWanted(
@@ -104,9 +104,9 @@ class DecisionBuilder:
         self.open_task("identity_check", "awaited", None)
 
     def request_number(self) -> None:
-        """Ask the registry for a number, with a new key. Never while an older request may still be answered.
+        """Ask the registry for a number, with a new key. Never call it while an older request may still be answered.
 
-        After the end of the dossier the request is no public fact; the number itself still is.
+        After the end of the dossier the request is not published, but a number that is issued still is.
         """
         dossier = self.dossier
         dossier.number_key = self._request(
@@ -121,7 +121,7 @@ class DecisionBuilder:
             self.emit(IdNumberRequested)
 
     def drop_number_request(self) -> None:
-        """Withdraw the request for a number. A number that was issued already is still published."""
+        """Withdraw the request for a number. A misshapen number was issued already, so it is published."""
         dossier = self.dossier
         if dossier.number_key is not None and dossier.number_state in ("wanted", "delayed", "duplicate"):
             self._request(IdNumberNoLongerWanted(office_at=self.context.office, request_key=dossier.number_key))
@@ -160,7 +160,7 @@ class DecisionBuilder:
         self.decision.tasks[task.task_id] = task
 
     def add_note(self, task: Task, completion: Completion) -> None:
-        """Keep the officer's note, for the next officer and for the letter to the citizen."""
+        """Keep the officer's note for the next officer and for the letter to the citizen."""
         if completion.note and completion.note.strip():
             self.dossier.notes.append(
                 {
@@ -173,7 +173,7 @@ class DecisionBuilder:
             )
 
     def close_all_tasks(self, outcome: str, *, but_number: bool = False) -> None:
-        """End all tasks. `but_number`: the ones that wait for a number stay open."""
+        """Close all tasks. `but_number`: except those that wait for a number."""
         for task in list(self.dossier.tasks):
             if not (but_number and task.kind in NUMBER_TASKS and task.stage == "id_number"):
                 self.close_task(task, outcome)
@@ -185,7 +185,7 @@ class DecisionBuilder:
         return due(self.context.calendar, start, self.procedure.time)
 
     def hold_time(self, day: datetime) -> datetime:
-        """The procedure's hour on that day, until which a missing number holds the return."""
+        """The time on that day until which a missing number holds the return."""
         hour = self.procedure.number_hold_until
         return day.replace(hour=hour.hour, minute=hour.minute, second=0, microsecond=0)
 

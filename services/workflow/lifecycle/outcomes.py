@@ -1,4 +1,4 @@
-"""How each kind of task can end: code, label, what must come with it, and which outcome leads forward."""
+"""The outcomes of each kind of task: code, label, required note, fields, and which outcome leads forward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Outcome:
     forward: bool = False
     note_required: bool = False
     fields: tuple[str, ...] = ()
-    """The fields that may come with it; each has a default."""
+    """The fields that may come with the outcome; each has a default."""
 
     def shown(self) -> dict[str, Any]:
         return {

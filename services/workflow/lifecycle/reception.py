@@ -31,7 +31,7 @@ RECEPTION_HOURS = 8.0
 
 
 def begin(fact: DossierSubmitted, dossier_id: Any, trace_id: Any, group: str) -> Dossier:
-    """The dossier as submitted, before the first decision."""
+    """A new dossier as submitted, before the first decision."""
     counter = fact.caller_role == "counter"
     at_counter = fact.channel == "direct" or (fact.channel == "online" and fact.assisted_by_kind == "officer")
     return Dossier(
@@ -68,21 +68,21 @@ def on_submitted(builder: DecisionBuilder, fact: DossierSubmitted, *, open_for_r
         waiting_for=waiting_for,
     )
     if open_for_reception:
-        _let_in(builder, fact.office_at)
+        _receive_or_wait(builder, fact.office_at)
     else:
         builder.dossier.state = state.RECORDED
         builder.notify(DossierRecorded)
 
 
 def on_opened(builder: DecisionBuilder) -> None:
-    """The procedure receives again: a dossier that was only recorded goes on as a new submission would."""
+    """Continue with a recorded dossier as with a new submission, because its procedure was opened."""
     if builder.dossier.state == state.RECORDED:
-        _let_in(builder, builder.context.office)
+        _receive_or_wait(builder, builder.context.office)
         if not builder.dossier.at_once:
-            _tell_waiting(builder, "opened")
+            _publish_return_to_reception(builder, "opened")
 
 
-def _let_in(builder: DecisionBuilder, at: datetime) -> None:
+def _receive_or_wait(builder: DecisionBuilder, at: datetime) -> None:
     if builder.dossier.at_once:
         receive(builder, at)
     else:
@@ -94,8 +94,8 @@ def _await_reception(builder: DecisionBuilder) -> None:
     builder.open_task("reception", "reception", "counter", hours=RECEPTION_HOURS)
 
 
-def _tell_waiting(builder: DecisionBuilder, kind: str) -> None:
-    """Publish StepStarted when a dossier returns to reception. After a submission DossierRecorded says it already."""
+def _publish_return_to_reception(builder: DecisionBuilder, kind: str) -> None:
+    """Publish StepStarted when a dossier returns to reception. After a submission DossierRecorded already says so."""
     task = builder.dossier.find_open_task("reception")
     assert task is not None
     builder.emit(StepStarted, status=1, stage="reception", task_id=task.task_id)
@@ -103,12 +103,12 @@ def _tell_waiting(builder: DecisionBuilder, kind: str) -> None:
 
 
 def accept(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
-    """Receive what was filed online or by post. Raises Refused `procedure-record-only`."""
+    """Receive a dossier that waited at reception. Raises Refused `procedure-record-only`."""
     if not completion.open_for_reception:
         raise Refused(
             "procedure-record-only",
             "Thủ tục đang chỉ ghi nhận, chưa tiếp nhận hồ sơ.",
-            "The procedure records submissions and receives none now.",
+            "The procedure only records submissions now and receives none.",
             conflict=True,
         )
     builder.close_task(task, completion.outcome)
@@ -118,8 +118,8 @@ def accept(builder: DecisionBuilder, task: Task, completion: Completion) -> None
 def receive(builder: DecisionBuilder, at: datetime) -> None:
     """Receive a dossier: fix its code and the version of the procedure in force that day, and set its due date.
 
-    `at` is the office time of the reception. A dossier filed at the counter was received when it was filed, even if
-    this service reads the submission later.
+    `at` is the office time of the reception. A dossier filed at the counter is received at the time of filing,
+    even if this service reads the submission later.
     """
     dossier, context = builder.dossier, builder.context
     in_force = context.in_force(dossier.procedure_code, at.astimezone(VIETNAM).date())
@@ -179,9 +179,9 @@ def ask_supplement(builder: DecisionBuilder, task: Task, completion: Completion)
     builder.notify(SupplementRequested)
 
 
-def _known_components(builder: DecisionBuilder, said: Any) -> tuple[str, ...]:
-    """The components that are asked for. Only codes of the procedure: the public fact may hold no free text."""
-    codes = [] if said is None else said
+def _known_components(builder: DecisionBuilder, components: Any) -> tuple[str, ...]:
+    """The codes of the requested components. Raises Refused for any other text: the public fact has no free text."""
+    codes = [] if components is None else components
     known = {component.code for component in builder.procedure.components}
     if not isinstance(codes, list) or not all(isinstance(code, str) and code in known for code in codes):
         raise Refused(
@@ -193,10 +193,10 @@ def _known_components(builder: DecisionBuilder, said: Any) -> tuple[str, ...]:
 
 
 def on_supplement(builder: DecisionBuilder, fact: SupplementSubmitted) -> None:
-    """Go back to the step that asked. A clock that ran starts again from zero (decree 61/2018 art. 19(4)).
+    """Go back to the step that asked. A clock that had started begins again from zero (decree 61/2018 art. 19(4)).
 
-    It counts from when the supplement was handed in, not from when this service reads it, and never from before it was
-    asked for.
+    The clock counts from the time when the supplement was submitted, not when this service reads it, and never from a
+    time before the supplement was asked for.
     """
     dossier = builder.dossier
     if dossier.state != state.SUPPLEMENT_REQUESTED:
@@ -204,7 +204,7 @@ def on_supplement(builder: DecisionBuilder, fact: SupplementSubmitted) -> None:
         return
     if dossier.received_office_at is None:
         _await_reception(builder)
-        _tell_waiting(builder, "supplement_received")
+        _publish_return_to_reception(builder, "supplement_received")
         return
     dossier.due_office_at = builder.due_from(max(fact.office_at, dossier.paused_office_at or fact.office_at))
     dossier.paused_office_at = None
@@ -217,7 +217,7 @@ def on_supplement(builder: DecisionBuilder, fact: SupplementSubmitted) -> None:
 
 
 def on_withdrawal(builder: DecisionBuilder, _: WithdrawalRequested) -> None:
-    """Withdraw, which the applicant may until the dossier is decided. The transaction that commits first wins."""
+    """Withdraw the dossier if it is not decided yet. Of a withdrawal and a completion, the first to commit wins."""
     dossier = builder.dossier
     if dossier.ended or dossier.state == state.RESOLVED:
         _decline(builder, "withdrawal", "already-ended" if dossier.ended else "already-resolved")

@@ -1,4 +1,4 @@
-"""Answers of the population registry: identification numbers and identity checks, early, late or never."""
+"""Answers of the population registry: identification numbers and identity checks, early or late."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from shared.refusals import Refused
 
 REGISTRY_TASK_HOURS = 4.0
 MISSHAPEN = frozenset({"length", "not-digits"})
-"""Warnings that make a number unusable until somebody has asked the registry. Others (year, sex) block nothing."""
+"""Warnings with which a number is unusable until somebody has asked the registry. Others (year, sex) block nothing."""
 
 
 def on_number_found(builder: DecisionBuilder, fact: IdNumberFound) -> None:
-    """Before the return the number frees it. After the return it opens a task for the records clerk and a notice.
+    """Publish the number. Before the return, end its hold. After it, open a task for the records clerk and notify.
 
-    A misshapen number frees nothing until somebody has asked the registry. No new number is requested, because the
-    registry has issued this one. After an end without a result (refused, withdrawn) it is only published.
+    A misshapen number ends no hold until somebody has asked the registry. No new number is requested, because the
+    registry has issued this one. After an end without a result (refused, withdrawn) a number is only published.
     """
     dossier = builder.dossier
     if fact.request_key != dossier.number_key or dossier.number_state in ("found", "misshapen"):
@@ -62,14 +62,14 @@ def on_still_pending(builder: DecisionBuilder, fact: IdNumberStillPending) -> No
 
 
 def on_duplicate_suspected(builder: DecisionBuilder, fact: IdNumberDuplicateSuspected) -> None:
-    """The registry thinks that this person has a number: open a task for a specialist.
+    """The registry suspects that this person already has a number: open a task for a specialist.
 
-    The same request may still succeed, and a new suspicion after the task was closed opens another task.
+    The same request may still succeed. A new suspicion after the task was closed opens another task.
     """
     dossier = builder.dossier
-    still_cared_for = not dossier.ended or dossier.state == state.RETURNED
+    is_relevant = not dossier.ended or dossier.state == state.RETURNED
     awaited = dossier.number_state in ("wanted", "delayed", "duplicate")
-    if fact.request_key != dossier.number_key or not awaited or not still_cared_for:
+    if fact.request_key != dossier.number_key or not awaited or not is_relevant:
         return
     dossier.number_state = "duplicate"
     if not any(task.kind == "number_doubtful" for task in dossier.tasks):
@@ -77,7 +77,7 @@ def on_duplicate_suspected(builder: DecisionBuilder, fact: IdNumberDuplicateSusp
 
 
 def on_number_refused(builder: DecisionBuilder, fact: IdNumberRefused) -> None:
-    """The registry has rejected this request: only now may a specialist make another one."""
+    """Record that the registry has rejected the request. Only now may a specialist make another one."""
     dossier = builder.dossier
     if fact.request_key != dossier.number_key or dossier.number_state not in state.AWAITED - {"misshapen"}:
         return
@@ -89,7 +89,7 @@ def on_number_refused(builder: DecisionBuilder, fact: IdNumberRefused) -> None:
 
 
 def on_check_answered(builder: DecisionBuilder, fact: IdCheckAnswered) -> None:
-    """Note a match; any other answer opens a task for a specialist. Approval waits only where the procedure says so."""
+    """Record the answer; any but a match opens a task for a specialist. Approval waits if the procedure says so."""
     dossier = builder.dossier
     if fact.request_key != dossier.check_key or dossier.check_state != "wanted":
         return
@@ -109,21 +109,21 @@ def confirm_identity(builder: DecisionBuilder, task: Task, completion: Completio
 
 
 def return_without_number(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
-    """The signatory's decision at the set hour: return the result now, the number comes later."""
+    """The signatory decides: return the result now; the number comes later."""
     builder.close_task(task, completion.outcome)
     builder.dossier.number_waived = True
     steps.open_step(builder)
 
 
 def wait_for_number(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
-    """The signatory's decision at the set hour: hold the return until the same hour of the next working day."""
+    """The signatory decides: hold the return until the same hour of the next working day."""
     builder.close_task(task, completion.outcome)
     builder.dossier.hold_until = builder.next_hold_time()
     builder.set_timer("number_hold", builder.dossier.hold_until)
 
 
 def on_hold_over(builder: DecisionBuilder) -> None:
-    """The hour has come: if the return waits for the number, ask the signatory."""
+    """At the end of the hold: if the return still waits for the number, ask the signatory."""
     if not builder.dossier.ended and _is_held(builder):
         steps.open_step(builder)
 
@@ -141,13 +141,13 @@ def ask_again(builder: DecisionBuilder, task: Task, completion: Completion) -> N
 
 
 def accept_misshapen(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
-    """A specialist has asked the registry for the right number: treat it as any number that was found."""
+    """A specialist has asked the registry: treat the number as any other number that was found."""
     builder.close_task(task, completion.outcome)
     _is_issued(builder)
 
 
 def note(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
-    """End a task that asks a person to look; nothing else follows."""
+    """Close a task that only asks a person to look; nothing else follows."""
     builder.close_task(task, completion.outcome)
 
 
@@ -171,7 +171,7 @@ def _free_approval(builder: DecisionBuilder) -> None:
 
 
 def _close(builder: DecisionBuilder, kind: str, outcome: str, *, stage: str = "id_number") -> bool:
-    found = [task for task in builder.dossier.tasks if task.kind == kind and task.stage == stage]
-    for task in found:
+    tasks = [task for task in builder.dossier.tasks if task.kind == kind and task.stage == stage]
+    for task in tasks:
         builder.close_task(task, outcome)
-    return bool(found)
+    return bool(tasks)

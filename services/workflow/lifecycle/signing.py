@@ -1,8 +1,8 @@
 """Signing: who may sign in which capacity, which kinds of signature there are, and what may change after signing.
 
-`Dossier.result` is an object: `number`, `book`, `blank`, `signed_by`, `signed_as`, `signature`, `sha256`. It comes with
-outcomes (`sign`, `issue`, `hand_over`) or through `set_result`. The functions that read fields change nothing, so that
-a rule can ask them before its first change.
+`Dossier.result` is an object: `number`, `book`, `blank`, `signed_by`, `signed_as`, `signature`, `sha256`. It is set by
+outcomes (`sign`, `issue`, `hand_over`) or by `set_result`. The functions that read fields change nothing, so that a
+rule can call them before its first change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class RegisterEntry(NamedTuple):
 
 
 def read_signature(dossier: Dossier, procedure: Procedure, fields: Mapping[str, Any], holder: str) -> Signature:
-    """The signature by an outcome's fields, else by the result so far, else by default. Raises Refused `bad-field`.
+    """The signature from the fields of an outcome, else from the result so far, else by default.
+
+    Raises Refused `bad-field`.
 
     By default the holder of the task signs, in the procedure's capacity, digitally.
     """
@@ -54,7 +56,7 @@ def read_signature(dossier: Dossier, procedure: Procedure, fields: Mapping[str, 
 
 
 def read_entry(dossier: Dossier, fields: Mapping[str, Any]) -> RegisterEntry:
-    """Number and book by an outcome's fields, else by the result so far. Raises Refused `bad-field`."""
+    """Number and book from the fields of an outcome, else from the result so far. Raises Refused `bad-field`."""
     result = dossier.result or {}
     return RegisterEntry(
         _text(fields, "number") or result.get("number"),
@@ -72,7 +74,7 @@ def enter(dossier: Dossier, entry: RegisterEntry) -> None:
 
 
 def void_signature(dossier: Dossier) -> None:
-    """The result goes back to the signatory, who has to sign it again."""
+    """Remove the signature, because the result goes back to the signatory, who must sign it again."""
     result = dossier.result or {}
     dossier.result = {name: value for name, value in result.items() if name not in SIGNATURE_FIELDS}
 
@@ -85,11 +87,10 @@ def is_signed(dossier: Dossier, procedure: Procedure) -> bool:
 
 
 def set_result(dossier: Dossier, procedure: Procedure, result: dict[str, Any]) -> None:
-    """Merge `result` into the dossier's. Raises Refused `not-received`, `already-ended`, `already-signed`.
+    """Merge `result` into the dossier's result. Raises Refused `not-received`, `already-ended`, `already-signed`.
 
-    What is signed stays as it was signed: a field that has a value keeps it, except the book. The one replacement that
-    is allowed is the scan of a wet signature (`wet` becomes `wet_scanned`, with its `sha256`); it may come even after
-    the hand-over.
+    After signing, a field that has a value keeps it, except the book. Only the scan of a wet signature may be added
+    (`wet` becomes `wet_scanned`, with its `sha256`), even after the hand-over.
     """
     if dossier.received_office_at is None:
         raise Refused("not-received", "Hồ sơ chưa được tiếp nhận.", "The dossier has not been received.", conflict=True)
@@ -99,7 +100,7 @@ def set_result(dossier: Dossier, procedure: Procedure, result: dict[str, Any]) -
     kinds = (before.get("signature"), after.get("signature"))
     is_scan = kinds == ("wet", "wet_scanned") and different == {"signature", "sha256"}
     if dossier.ended and different and not (is_scan and dossier.state == RETURNED):
-        raise Refused("already-ended", "Hồ sơ đã kết thúc.", "The dossier has come to its end.", conflict=True)
+        raise Refused("already-ended", "Hồ sơ đã kết thúc.", "The dossier has ended.", conflict=True)
     replaced = {name for name in different if before.get(name) is not None and name != "book"}
     if replaced and not is_scan and is_signed(dossier, procedure):
         raise Refused(
@@ -112,9 +113,9 @@ def set_result(dossier: Dossier, procedure: Procedure, result: dict[str, Any]) -
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str | None:
-    """A field's text without the blanks around it; None if there is none. Raises Refused if it is no text or too long.
+    """The text of a field without surrounding spaces; None if it is empty. Raises Refused if it is too long or no text.
 
-    It is never cut: nobody signs under half a name.
+    It is never cut, because a signature needs the whole name.
     """
     value = fields.get(name)
     if value is None:

@@ -1,4 +1,4 @@
-"""What the rules know of one dossier: its state, its open tasks, and its requests to others."""
+"""The state of one dossier as the rules use it: its open tasks and its requests to other services included."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ STATES = {
 ENDED = frozenset({RETURNED, NOT_ACCEPTED, REFUSED, WITHDRAWN, STOPPED})
 
 AWAITED = frozenset({"wanted", "delayed", "duplicate", "refused", "misshapen"})
-"""Number states without a number that may be entered in the register."""
+"""States of the number in which there is no number to enter in the register."""
 
 
 @dataclass(slots=True)
 class Task:
-    """One stay of a dossier in a stage. `role` is None where a machine is awaited; then no officer can complete it.
+    """One stay of a dossier in a stage. `role` is None if it waits for a machine; then no officer can complete it.
 
     `kind` names its outcomes (`outcomes.OUTCOMES`). `version` changes only when outcomes, holder or state change.
     """
@@ -79,7 +79,7 @@ class Task:
 
 @dataclass(slots=True)
 class Dossier:
-    """The whole state, as stored. Times end in `_office_at`: office time; `hold_until` is office time as well."""
+    """The whole state of a dossier, as stored. All its times are office time, `hold_until` too."""
 
     dossier_id: UUID
     procedure_code: str
@@ -88,7 +88,7 @@ class Dossier:
     agency: str
     channel: str
     at_once: bool
-    """Whether it is received without waiting at reception: an officer filed it at the counter."""
+    """Whether the dossier does not wait at reception, because an officer filed it at the counter."""
     recorded_office_at: datetime
     trace_id: UUID
     sealed_contact: str
@@ -104,12 +104,12 @@ class Dossier:
     due_office_at: datetime | None = None
     paused_office_at: datetime | None = None
     paid: bool = False
-    """Whether the financial obligation is met. It is not asked for again when a step is sent back."""
+    """Whether the financial obligation is paid. It is not asked for again when a step is sent back."""
     fee: int | None = None
     step: int = -1
     """Index of the current step of the procedure; -1 before the first."""
     tasks: list[Task] = field(default_factory=list)
-    """Open ones."""
+    """The open tasks."""
     appraised_by: str | None = None
     result: dict[str, Any] | None = None
     blank: int | None = None
@@ -143,9 +143,9 @@ class Dossier:
         return None
 
     def to_json(self) -> bytes:
-        """The stored form. It has no field that has its default: most have, and a short row costs PostgreSQL less.
+        """The stored form. Fields with their default are left out, because a short row costs PostgreSQL less.
 
-        So the defaults belong to the stored form: a release that changes one must rewrite the rows.
+        So the defaults are part of the stored form: a release that changes one must rewrite the rows.
         """
         row = _stored_dossier(self)
         row["tasks"] = [_stored_task(task) for task in self.tasks]
@@ -177,16 +177,16 @@ DOSSIER_TIMES = {
     "number_asked_at": "number_asked_office_at",
     "hold_until": "hold_until",
 }
-"""Stored name -> field. The stored names stay, because rows have them."""
+"""Stored name -> field. The stored names never change, because stored rows have them."""
 
 
 class _Stored:
-    """stored name -> value, without defaults. Reads all fields at once, because every dossier of a batch is stored."""
+    """Turns a dossier or a task into stored name -> value, without defaults. Reads all fields at once, for speed."""
 
     def __init__(self, kind: type[Dossier] | type[Task], times: Mapping[str, str]) -> None:
         stored_names = {name: stored for stored, name in times.items()}
         self._names = tuple(stored_names.get(each.name, each.name) for each in fields(kind))
-        # A default, or a mark that no value equals.
+        # The default of each field; MISSING, which equals no value, for a field without one.
         self._defaults = tuple(
             each.default_factory() if each.default_factory is not MISSING else each.default for each in fields(kind)
         )
@@ -213,7 +213,7 @@ def _typed(row: dict[str, Any], ids: tuple[str, ...], times: Mapping[str, str]) 
 
 @dataclass(frozen=True, slots=True)
 class DecisionContext:
-    """When a decision is made, and the resources it may use. `wall` and `office` are the two times of now."""
+    """The present time of a decision and the resources that it may use. `wall` and `office`: now in both times."""
 
     wall: datetime
     office: datetime
@@ -237,7 +237,7 @@ class Completion:
     holder: str
     note: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """What comes with the outcome (`Outcome.fields`), as sent."""
+    """The fields that come with the outcome (`Outcome.fields`), as sent."""
     open_for_reception: bool = True
     """Whether the procedure's intake mode allows reception now."""
 
@@ -252,7 +252,7 @@ class EmittedEvent(NamedTuple):
 
 @dataclass(slots=True)
 class Decision:
-    """What follows: events in order; new, changed and closed tasks; timers (office time, None: cancelled)."""
+    """What follows: events in order; new, changed and closed tasks; timers (office time; None cancels a timer)."""
 
     events: list[EmittedEvent] = field(default_factory=list)
     tasks: dict[UUID, Task] = field(default_factory=dict)

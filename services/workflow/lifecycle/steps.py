@@ -1,4 +1,5 @@
-"""The officers' steps in the procedure's order. A missing number may hold the return, a check the approval.
+"""The officers' steps in the order of the procedure. A missing number may hold the return, an identity check the
+approval.
 
 Every rule here raises Refused before its first change.
 """
@@ -60,18 +61,18 @@ def open_step(builder: DecisionBuilder) -> None:
     if step.stage == "consultation":
         builder.emit(ConsultationAsked, answer_due_at=task.due_office_at)
     if step.stage == "return" and builder.dossier.state == state.RESOLVED:
-        # Not before: nobody should come for a result that is held for the number.
+        # Not earlier: nobody should come for a result whose return is held.
         without = builder.dossier.number_state in AWAITED
         builder.notify(DossierResolved, "ready_without_number" if without else None)
 
 
 def check_holds(builder: DecisionBuilder) -> bool:
-    """Approval waits for the identity check only where the procedure says so."""
+    """Whether approval waits for the identity check, which it does only if the procedure says so."""
     return builder.procedure.identity_check == "required" and builder.dossier.check_state in ("wanted", "mismatch")
 
 
 def number_holds(builder: DecisionBuilder) -> bool:
-    """Whether the return waits for the number. At the procedure's hour the signatory decides, never the clock alone.
+    """Whether the return waits for the number. At the end of the hold the signatory decides; no timer returns a result.
 
     Waiting for another agency does not stop the legal clock (decree 61/2018 art. 19(5)).
     """
@@ -122,7 +123,12 @@ def take_opinion(builder: DecisionBuilder, task: Task, completion: Completion) -
 
 def sign(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
     if builder.procedure.four_eyes and completion.holder == builder.dossier.appraised_by:
-        raise Refused("four-eyes", "Người thẩm định không được ký.", "Who appraised it may not sign it.", conflict=True)
+        raise Refused(
+            "four-eyes",
+            "Người thẩm định không được ký.",
+            "The officer who appraised it may not sign it.",
+            conflict=True,
+        )
     signature = signing.read_signature(builder.dossier, builder.procedure, completion.fields, completion.holder)
     signing.sign(builder, signature)
     _finish(builder, task, completion.outcome)
@@ -132,7 +138,7 @@ def sign(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
 def issue(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
     dossier = builder.dossier
     entry = signing.read_entry(dossier, completion.fields)
-    # The last thing that can refuse: nobody else may have the blank that was taken.
+    # Taken after everything else that can refuse: a blank that was taken cannot be given to another dossier.
     blank = _take_blank(builder)
     signing.enter(dossier, entry)
     dossier.blank = blank
@@ -142,7 +148,7 @@ def issue(builder: DecisionBuilder, task: Task, completion: Completion) -> None:
 
 
 def _take_blank(builder: DecisionBuilder) -> int | None:
-    """The dossier's blank: the one it has, else the next from the stock; None where the procedure uses none."""
+    """The blank that the dossier has, else the next from the stock; None if the procedure uses none."""
     if builder.procedure.blank is None or builder.dossier.blank is not None:
         return builder.dossier.blank
     serial = builder.context.take_blank(builder.procedure.blank)
@@ -186,7 +192,7 @@ def refuse(builder: DecisionBuilder, task: Task, _: Completion) -> None:
 
 
 def send_back(builder: DecisionBuilder, task: Task, _: Completion) -> None:
-    """Go back a step. Back at the approval, the signature is void."""
+    """Go back one step. If that is the approval, the signature becomes void."""
     if builder.dossier.step < 1:
         raise Refused(
             "no-step-before", "Không có bước trước để trả lại.", "There is no step before this one.", conflict=True

@@ -1,13 +1,13 @@
-"""Administrative procedures as data: what a citizen brings, who does what, how long it may take.
+"""Administrative procedures as data: what a citizen submits, who does what, how long it may take.
 
-Each `<code>.toml` beside this file is one procedure as first published; `PUT /v1/procedures/{code}` makes later
-versions. A dossier keeps the version in force when it was received. Figures the law leaves to the province are fields
-here, never constants in code. Each names its certainty: A read in the law, B in secondary material, C plausible,
+Each `<code>.toml` in this folder is one procedure as first published; `PUT /v1/procedures/{code}` makes later versions.
+A dossier keeps the version that was in force when it was received. Figures that the law leaves to the province are
+fields here, never constants in code. Each has its certainty: A read in the law, B in secondary material, C plausible,
 D unknown.
 
-Two words in `subject_schema` are ours (JSON Schema lets validators ignore them): `"x-date": "birth"` or `"past"` on a
-property of `format: date` refuses a day in the future (and, for `birth`, more than 130 years ago); on an object
-`"x-order": [[earlier, later], …]` names dates of which the first may not lie after the second.
+Two keywords in `subject_schema` are hoso's own (JSON Schema lets validators ignore them). `"x-date": "birth"` or
+`"past"` on a property of `format: date` refuses a day in the future (and, for `birth`, more than 130 years ago).
+`"x-order": [[earlier, later], …]` on an object names pairs of dates; the first must not be after the second.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from shared.refusals import broken_rule
 
 Stage = Literal["appraisal", "consultation", "approval", "issuing", "return"]
-"""What an officer does after reception; the other stages come by themselves."""
+"""The stages that are steps of officers after reception."""
 Certainty = Literal["A", "B", "C", "D"]
 GROUPS = ("birth", "certification", "civil_status", "construction", "extract", "household_business", "land", "linked",
           "social")  # fmt: skip
 """The procedure groups. They are a metrics label, so the list is fixed and has at most 15."""
 MAX_MONEY = 1_000_000_000
-"""Đồng of one item of a fee."""
+"""The upper limit of one item of a fee, in đồng."""
 Role = Literal["counter", "specialist", "signatory", "records_clerk", "centre_director"]
 Capacity = Literal["TM.", "KT.", "TL.", "TUQ."]
 """How a signatory signs: on behalf of the authority (TM.), for its head (KT.), by order (TL.), by delegation (TUQ.)."""
@@ -48,19 +48,20 @@ class Names(Part):
 
 
 class TimeLimit(Part):
-    """The statutory time. `working_days` 0 means the same day."""
+    """The statutory time limit. `working_days` 0 means the same day."""
 
     working_days: int = Field(ge=0, le=365)
     late_cutoff: time_of_day | None = time_of_day(15, 0)
-    """Received after this hour counts as received the next working day (Civil Status Law art. 5(3)); or none."""
+    """A dossier received after this hour counts as received the next working day (Civil Status Law art. 5(3)).
+    None: there is no such hour."""
     late_cutoff_shifts_count: bool = True
-    """Whether the cut-off also moves the count of several days (unsettled: mark D). It always moves a same-day one."""
+    """Whether the hour also moves a limit of several days (unsettled: mark D). It always moves a same-day limit."""
     source: str = ""
     certainty: Certainty = "C"
 
 
 class Fee(Part):
-    """Đồng taken at the counter. A fee is not a stage; a financial obligation (tax, land payment) is."""
+    """The fee paid at the counter, in đồng. A fee is not a stage; a financial obligation (tax, land payment) is one."""
 
     per_case: int = Field(default=0, ge=0, le=MAX_MONEY)
     per_copy: int = Field(default=0, ge=0, le=MAX_MONEY)
@@ -71,7 +72,7 @@ class Fee(Part):
     certainty: Certainty = "C"
 
     def amount(self, copies: int | None, pages: int | None) -> int:
-        """Đồng for `copies` copies of `pages` pages each."""
+        """The fee in đồng for `copies` copies of `pages` pages each; None counts as one."""
         copies, pages = copies or 1, pages or 1
         if self.per_page_from_third is None:
             by_page = self.per_page * pages
@@ -91,7 +92,7 @@ class ComponentRule(Part):
 
 
 class Step(Part):
-    """One officer's step after reception, in order. `working_hours` is the step's own target, never the legal one."""
+    """One step of an officer after reception. `working_hours` is the step's own target, never the legal limit."""
 
     stage: Stage
     role: Role
@@ -99,12 +100,12 @@ class Step(Part):
 
 
 class Procedure(Part):
-    """The whole rule set of one version of one procedure."""
+    """All rules of one version of one procedure."""
 
     code: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.\-]{2,40}$")
     version: int = Field(default=1, ge=1)
     code_certainty: Certainty = "B"
-    """How sure it is that this is the national code: domain facts and public code lists (B), or a local code (D)."""
+    """How certain it is that this is the national code: B from public code lists, D a local code."""
     names: Names
     group: str = Field(pattern=r"^[a-z_]{3,30}$")
     """One of `GROUPS`. Checked when a procedure is put, not when it is loaded: rows of older releases must load."""
@@ -113,24 +114,24 @@ class Procedure(Part):
     time: TimeLimit
     fee: Fee = Fee()
     same_visit: bool = False
-    """Received, signed and returned on one screen: one task `return`, role `counter`."""
+    """Received, signed and returned in one visit: one task of the stage `return`, with the role `counter`."""
     identity_check: Literal["none", "beside", "required"] = "none"
-    """`beside`: asked of the registry in parallel, blocks nothing; `required`: approval waits for its answer."""
+    """`beside`: the registry is asked in parallel and no step waits; `required`: approval waits for the answer."""
     id_number: bool = False
-    """A personal identification number is asked for at reception, beside the other steps (births)."""
+    """Whether a personal identification number is requested at reception, beside the other steps (births)."""
     number_hold_until: time_of_day = time_of_day(16, 30)
     """Office hour of the due day until which a missing number holds the return; then the signatory decides."""
     blank: str | None = None
-    """The kind of numbered blank (phôi) that `issuing` uses up; none: no stock needed."""
+    """The kind of numbered blank (phôi) of which `issuing` uses up one. None: no blank is needed."""
     financial_obligation: bool = False
-    """A tax or land payment (national status 6) is awaited after appraisal."""
+    """Whether a tax or land payment (national status 6) is awaited after appraisal."""
     supplement_allowed: int = Field(default=1, ge=0, le=10)
     refusal_status: Literal[3, 8, 9] = 8
     """National status of a refusal after appraisal (unsettled: mark D)."""
     four_eyes: bool = False
-    """Who appraised may not sign."""
+    """Whether the officer who appraised the dossier may not sign the result."""
     competent_agency: Names | None = None
-    """Who decides, where that is not the receiving agency."""
+    """The deciding agency, if it is not the receiving one."""
     signed_as: Capacity = "TM."
     """Default capacity of the signature on the result."""
     components: tuple[ComponentRule, ...] = ()
@@ -139,7 +140,7 @@ class Procedure(Part):
     steps: tuple[Step, ...] = ()
     """Empty when `same_visit`; else ends with the stage `return`."""
     intake_mode: Literal["open", "record_only"] = "open"
-    """Outside the version: `record_only` records submissions and receives none until the procedure is opened."""
+    """Not part of the version. `record_only`: submissions are recorded, and received once the procedure is opened."""
     record_only_reason: str | None = None
     example: dict[str, Any]
     """A body that `POST /v1/dossiers` accepts as it is."""
@@ -154,13 +155,13 @@ class Procedure(Part):
                 f"subject_schema không phải JSON Schema 2020-12: {wrong.message[:200]}",
                 f"subject_schema is no JSON Schema 2020-12: {wrong.message[:200]}",
             ) from wrong
-        for place in _places(value):
-            if not str(place.get("$ref", "#")).startswith("#") or "$dynamicRef" in place:
+        for schema in _objects_in(value):
+            if not str(schema.get("$ref", "#")).startswith("#") or "$dynamicRef" in schema:
                 raise broken_rule(
                     "subject_schema chỉ được tham chiếu trong chính nó (#/$defs/…).",
                     "subject_schema may refer only to itself (#/$defs/…).",
                 )
-            if "$ref" in place and not _leads_somewhere(value, str(place["$ref"])):
+            if "$ref" in schema and not _has_target(value, str(schema["$ref"])):
                 raise broken_rule(
                     "subject_schema tham chiếu đến chỗ không có trong nó.",
                     "subject_schema refers to a place that is not in it.",
@@ -177,7 +178,7 @@ class Procedure(Part):
         elif not self.steps or self.steps[-1].stage != "return":
             raise broken_rule("Bước cuối phải là `return`.", "The last step must be `return`.")
         if len({step.stage for step in self.steps}) != len(self.steps):
-            raise broken_rule("Mỗi khâu chỉ được có một lần.", "A stage may stand only once among the steps.")
+            raise broken_rule("Mỗi khâu chỉ được có một lần.", "A stage may be listed only once among the steps.")
         if self.same_visit and self.id_number:
             raise broken_rule("Thủ tục trả ngay không chờ số được.", "A same-visit procedure cannot wait for a number.")
         if self.financial_obligation and "appraisal" not in {step.stage for step in self.steps}:
@@ -191,9 +192,9 @@ class Procedure(Part):
             )
         codes = [component.code for component in self.components]
         if len(set(codes)) != len(codes):
-            raise broken_rule("Mỗi thành phần chỉ được nêu một lần.", "A component may stand only once.")
+            raise broken_rule("Mỗi thành phần chỉ được nêu một lần.", "A component may be listed only once.")
         if self.valid_to is not None and self.valid_to < self.valid_from:
-            raise broken_rule("valid_to trước valid_from.", "valid_to lies before valid_from.")
+            raise broken_rule("valid_to trước valid_from.", "valid_to is before valid_from.")
         if self.intake_mode == "record_only" and not self.record_only_reason:
             raise broken_rule(
                 "record_only cần lý do để người dân và tỉnh biết.",
@@ -229,39 +230,39 @@ class Procedure(Part):
         return self.model_dump(exclude=outside) == other.model_dump(exclude=outside)
 
 
-def _leads_somewhere(schema: dict[str, Any], reference: str) -> bool:
-    place: Any = schema
+def _has_target(schema: dict[str, Any], reference: str) -> bool:
+    target: Any = schema
     for part in reference.removeprefix("#").split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, list) and name.isdecimal() and int(name) < len(place):
-            place = place[int(name)]
-        elif isinstance(place, dict) and name in place:
-            place = place[name]
+        if isinstance(target, list) and name.isdecimal() and int(name) < len(target):
+            target = target[int(name)]
+        elif isinstance(target, dict) and name in target:
+            target = target[name]
         else:
             return False
     return reference == "#" or reference.startswith("#/")
 
 
-def _places(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every object inside a schema, itself included."""
+def _objects_in(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every object inside a schema, and the schema itself."""
     waiting = [schema]
     while waiting:
-        place = waiting.pop()
-        if isinstance(place, dict):
-            yield place
-            waiting.extend(place.values())
-        elif isinstance(place, list):
-            waiting.extend(place)
+        part = waiting.pop()
+        if isinstance(part, dict):
+            yield part
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
 
 
 @cache
 def shipped() -> dict[str, Procedure]:
-    """The procedures that come with hoso, by code. Raises ValueError when a file is wrong."""
-    found = {}
+    """The procedures that come with hoso, by code. Raises ValueError when a file is invalid."""
+    procedures = {}
     for file in sorted(resources.files(__name__).iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".toml"):
             procedure = Procedure.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
             if file.name != f"{procedure.code}.toml":
                 raise ValueError(f"{file.name} holds the procedure {procedure.code}")
-            found[procedure.code] = procedure
-    return found
+            procedures[procedure.code] = procedure
+    return procedures

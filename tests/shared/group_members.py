@@ -1,4 +1,4 @@
-"""A subscription that runs in the background, and the records it consumes."""
+"""A member of a consumer group that runs in a test, and the records that it consumes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from shared.postgres.pool import Pool
 
 
-class Listener:
-    """A subscription that runs in the background, like that of one process."""
+class GroupMember:
+    """A subscription that runs in the background, as in one process."""
 
     def __init__(self, pool: Pool, kafka: KafkaSettings, apply: Any = None) -> None:
         self.subscription = Subscription(
@@ -53,10 +53,11 @@ async def send(producer: AIOKafkaProducer, records: Sequence[Record]) -> None:
         await producer.send_and_wait(one.topic, one.value, one.key, partition=one.partition, headers=list(one.headers))
 
 
-async def all_heard(pool: Pool, expected: Sequence[tuple[UUID, int]], bound_s: float = 20) -> None:
+async def wait_until_applied(pool: Pool, expected: Sequence[tuple[UUID, int]], bound_s: float = 20) -> None:
+    """Wait until exactly these events (dossier, sequence) have taken effect, each once."""
     wanted = sorted(expected)
 
-    async def heard() -> bool:
+    async def are_applied() -> bool:
         return sorted(await effects(pool)) == wanted
 
-    await wait_until(heard, bound_s, what="every event took effect")
+    await wait_until(are_applied, bound_s, what="every event took effect")

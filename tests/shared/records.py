@@ -1,4 +1,4 @@
-"""Records for the tests of delivery, good and bad, as they are in the broker's log."""
+"""Records for the tests of delivery, valid and invalid, as a consumer reads them from the broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOON = datetime(2026, 2, 13, 12, 0, tzinfo=UTC)
 _offsets = itertools.count()
 
 
-def told(note: str = "") -> WithdrawalRequested:
+def withdrawal(note: str = "") -> WithdrawalRequested:
     """A fact whose only content is `note`."""
     return WithdrawalRequested(office_at=NOON, sealed_reason=note)
 
@@ -34,7 +34,7 @@ def record(
     headers: Mapping[str, bytes | None] | None = None,
 ) -> Record:
     """A record with an event of a dossier. `headers` replaces single headers; None removes one."""
-    content = fact or told(note)
+    content = fact or withdrawal(note)
     envelope = dict(
         headers_of(
             topic=topic,
@@ -63,10 +63,10 @@ def record(
 
 
 def received(dossier_id: UUID, sequence: int, note: str = "", *, ce_id: UUID | None = None) -> Received:
-    """The same, parsed."""
+    """The same record, parsed."""
     return parse(record(dossier_id, sequence, note, ce_id=ce_id))
 
 
-def stranger(note: str = "hello", **headers: bytes) -> Record:
+def foreign_record(note: str = "hello", **headers: bytes) -> Record:
     """A record that no service of hoso has written."""
     return Record(SUBMISSIONS, 0, next(_offsets), str(uuid4()).encode(), tuple(headers.items()), note.encode(), NOON)

@@ -103,10 +103,19 @@ class Record(NamedTuple):
         return sha.digest()
 
 
+class StreamKey(NamedTuple):
+    """One stream of events with sequences of its own: those of one dossier on one topic."""
+
+    topic: str
+    dossier_id: UUID
+
+
 class Received(NamedTuple):
     """A record with a valid envelope. `defect` says why its content cannot be used; `fact` is None then."""
 
     record: Record
+    stream: StreamKey | None
+    """None for compacted topics and heartbeats: they are outside the order of a dossier."""
     dossier_id: UUID | None
     sequence: int
     ce_id: UUID
@@ -120,11 +129,6 @@ class Received(NamedTuple):
     @property
     def topic(self) -> str:
         return self.record.topic
-
-    @property
-    def sequenced(self) -> bool:
-        """False for compacted topics and heartbeats: they are outside the order of a dossier."""
-        return self.dossier_id is not None
 
 
 class Malformed(ValueError):
@@ -219,9 +223,10 @@ def parse(record: Record) -> Received:
         raise Malformed("key-mismatch", "the record's key is not its subject")
     kind = EVENT_TYPES.get(ce_type)
     unsequenced = record.topic in COMPACTED or kind in HEARTBEATS
-    dossier_id = None
+    stream = dossier_id = None
     if not unsequenced:
         dossier_id = _dossier_id(subject)
+        stream = StreamKey(record.topic, dossier_id)
         if not 1 <= sequence < 2**31:
             raise Malformed("no-envelope", "a sequence begins at 1")
     fact, defect, detail = _content(record, kind, ce_type)
@@ -229,7 +234,7 @@ def parse(record: Record) -> Received:
         raise Malformed(defect, detail)
     trace_id = trace_of((headers.get("traceparent") or b"").decode("ascii", "replace"))
     name = kind.__name__ if kind else ce_type[:100]
-    return Received(record, dossier_id, sequence, ce_id, trace_id, recorded_at, name, fact, defect, detail)
+    return Received(record, stream, dossier_id, sequence, ce_id, trace_id, recorded_at, name, fact, defect, detail)
 
 
 def _dossier_id(subject: str) -> UUID:

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from shared.contract.envelope import Malformed, Outgoing, Received, Record
+from shared.contract.envelope import Malformed, Outgoing, Received, Record, StreamKey
 from shared.contract.events import Fact
 from shared.fault_points import fault_point
 from shared.inbox import store
 from shared.inbox.parking_breaker import ParkingBreaker, list_new
-from shared.inbox.sequence import Cause, Plan, Position, StreamKey, stream_of
+from shared.inbox.sequence import Cause, Plan, Position
 from shared.kafka.prefetch import Batch
 from shared.outbox.publish import Outbox, PublishingTransaction
 from shared.postgres.transient import is_transient
@@ -213,7 +213,7 @@ class Consumer:
     ) -> Plan:
         """Steps 1 to 4 for `events` and what is held in `stream`, in one transaction. `singly`: apply one at most."""
         started = time.perf_counter()
-        streams = {stream_of(event) for event in events if event.dossier_id is not None}
+        streams = {event.stream for event in events if event.stream is not None}
         streams |= {stream} if stream else set()
         plan = Plan()
         try:
@@ -277,7 +277,7 @@ class Consumer:
 
         Raises Unappliable when the event still cannot be applied; then the transaction must not be committed.
         """
-        streams = {stream_of(event)} if event.dossier_id is not None else set()
+        streams = {event.stream} if event.stream is not None else set()
         plan, begun = await store.plan_batch(transaction.tx, [event], streams, {}, singly=True)
         if refused := next((row for row in plan.park if row.event is event), None):
             raise Unappliable(refused.reason, refused.detail)

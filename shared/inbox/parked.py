@@ -10,7 +10,7 @@ import structlog
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import ConfigDict, Field
 
-from shared.contract.envelope import Malformed, parse
+from shared.contract.envelope import Malformed, StreamKey, parse
 from shared.http.access import Caller, allow
 from shared.http.body import read_model
 from shared.http.cursor import Count, Cursor, page
@@ -20,7 +20,6 @@ from shared.http.problems import Problem, not_found
 from shared.http.times import OfficeTime
 from shared.inbox import positions, store
 from shared.inbox.consumer import Consumer, Unappliable
-from shared.inbox.sequence import StreamKey
 from shared.outbox.publish import Outbox
 
 if TYPE_CHECKING:
@@ -144,8 +143,8 @@ def router(pool: Callable[[], Pool], outbox: Outbox, consumer: Consumer) -> APIR
                 reason=still.reason,
                 reason_detail=still.detail,
             ) from still
-        if event.dossier_id is not None:
-            await consumer.drain(StreamKey(event.topic, event.dossier_id))
+        if event.stream is not None:
+            await consumer.drain(event.stream)
         return {"id": id, "state": "replayed"}
 
     @routes.post(

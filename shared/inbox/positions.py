@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shared.inbox.sequence import NO_ADVANCE, Advance, LastProcessed, StreamKey
+from shared.contract.envelope import StreamKey
+from shared.inbox.sequence import NO_ADVANCE, Advance, LastProcessed
 from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:

@@ -11,20 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-from shared.contract.envelope import Received, fingerprint
-
-
-class StreamKey(NamedTuple):
-    """One stream of events with sequences of its own: those of one dossier on one topic."""
-
-    topic: str
-    dossier_id: UUID
-
-
-def stream_of(event: Received) -> StreamKey:
-    """The stream of an event that has a dossier."""
-    # Called for each event of each batch; `StreamKey(…)` is slower.
-    return tuple.__new__(StreamKey, (event.record.topic, event.dossier_id))
+from shared.contract.envelope import Received, StreamKey, fingerprint
 
 
 class Position(NamedTuple):
@@ -105,7 +92,7 @@ class Plan:
     def list_aside(self) -> set[StreamKey]:
         """The streams of the events that are held or parked."""
         aside = [event for event, _ in self.hold] + [row.event for row in self.park]
-        return {stream_of(event) for event in aside if event.dossier_id is not None}
+        return {event.stream for event in aside if event.stream is not None}
 
 
 def plan(
@@ -125,10 +112,10 @@ def plan(
     result = Plan()
     waiting: dict[StreamKey, dict[int, Received]] = {}
     for event in incoming:
-        if event.dossier_id is None:
+        stream = event.stream
+        if stream is None:
             result.ready.append(event)
             continue
-        stream = stream_of(event)
         if stream not in waiting:
             waiting[stream] = dict(held.get(stream, {}))
         _admit(event, last_processed[stream], waiting[stream], blocked.get(stream, {}), result)

@@ -7,9 +7,9 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from shared.contract.envelope import Malformed, Received, Record, fingerprint, parse
+from shared.contract.envelope import Malformed, Received, Record, StreamKey, fingerprint, parse
 from shared.inbox import positions, sequence
-from shared.inbox.sequence import NO_ADVANCE, NOTHING, Cause, Hold, LastProcessed, Plan, Position, StreamKey, stream_of
+from shared.inbox.sequence import NO_ADVANCE, NOTHING, Cause, Hold, LastProcessed, Plan, Position
 from shared.postgres.writes import Writes
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ async def plan_batch(
     if singly:
         known = await positions.lock(tx, streams)
         return await _plan(tx, events, known, known, poison, singly=True), ()
-    firsts = {stream_of(event) for event in events if event.dossier_id is not None and event.sequence == 1} & streams
+    firsts = {event.stream for event in events if event.stream is not None and event.sequence == 1} & streams
     # A stream without a position has nothing held and nothing parked.
     assumed = sequence.plan(
-        [event for event in events if event.dossier_id is None or stream_of(event) in firsts],
+        [event for event in events if event.stream is None or event.stream in firsts],
         dict.fromkeys(firsts, NOTHING),
         {},
         {},
@@ -107,6 +107,7 @@ def _parse_again(row: Any) -> Received:
         ce_id = UUID(headers["ce_id"].decode())
         return Received(
             record,
+            StreamKey(row["topic"], row["dossier_id"]),
             row["dossier_id"],
             row["sequence"],
             ce_id,

@@ -139,7 +139,7 @@ def test_our_own_parser_reads_our_record(name: str) -> None:
     event = parse(Record(kind.topic, lane_of(subject), 0, subject.encode(), headers, value, NOW))
     assert (event.type, event.defect) == (name, "")
     assert event.fact == kind.model_validate(sample(name))
-    assert event.sequenced == (kind.topic not in COMPACTED and not issubclass(kind, Heartbeat))
+    assert (event.stream is not None) == (kind.topic not in COMPACTED and not issubclass(kind, Heartbeat))
 
 
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})?")

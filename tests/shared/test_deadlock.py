@@ -11,12 +11,11 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from shared.contract.envelope import Received, Record, parse
+from shared.contract.envelope import Received, Record, StreamKey, parse
 from shared.contract.events import LIFECYCLE, SUBMISSIONS, DossierWithdrawn, Fact, WithdrawalRequested
 from shared.http.problems import Problem
 from shared.inbox import parked, positions, store
 from shared.inbox.consumer import Consumer, Handler, Unappliable
-from shared.inbox.sequence import StreamKey
 from shared.outbox.publish import Outbox
 from tests.fixtures.publishing import publish
 from tests.fixtures.waiting import wait_until
@@ -113,7 +112,7 @@ async def replay(pool: Pool, consumer: Consumer, number: int) -> None:
     """Replay a parked record as `POST /v1/parked/{id}/replay` does."""
     try:
         async with Outbox(lambda: pool).transaction() as transaction:
-            row = await parked._settle(transaction.tx, number, "replayed", "ops")
+            row = await parked._close(transaction.tx, number, "replayed", "ops")
             await consumer.resume(transaction, parse(store.record_from(row)))
     except (Problem, Unappliable):
         return

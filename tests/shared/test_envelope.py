@@ -59,7 +59,7 @@ def test_an_event_is_read_as_it_was_written() -> None:
     event = parse(record(dossier_id, 7, "xin chào", ce_id=ce_id))
     assert (event.dossier_id, event.sequence, event.ce_id, event.recorded_at) == (dossier_id, 7, ce_id, NOON)
     assert event.fact == withdrawal("xin chào")
-    assert event.sequenced
+    assert event.stream
 
 
 def test_the_cloudevents_sdk_reads_our_binary_mode_and_finds_the_same_event() -> None:
@@ -177,7 +177,7 @@ def test_a_compacted_topic_has_no_sequence() -> None:
     fact = ProcedurePublished(code="1.000001", version=2, procedure={})
     dossier = uuid4()
     published = record(dossier, 2, fact=fact, topic=PROCEDURES, key=b"1.000001", headers={"ce_subject": b"1.000001"})
-    assert not parse(published).sequenced
+    assert parse(published).stream is None
     assert PROCEDURES in COMPACTED
 
 

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.contract.envelope import Received, fingerprint
+from shared.contract.envelope import Received, StreamKey, fingerprint
 from shared.contract.events import SUBMISSIONS
-from shared.inbox.sequence import NOTHING, Cause, LastProcessed, Position, StreamKey, plan
+from shared.inbox.sequence import NOTHING, Cause, LastProcessed, Position, plan
 from tests.shared.records import received
 
 DOSSIERS = [UUID(int=number) for number in range(1, 4)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -173,8 +174,14 @@ async def _prepare(service: Service, parts: Sequence[Part], tasks: list[asyncio.
     log.info("ready", port=settings.port)
 
 
+def _name_of(task: Task) -> str:
+    """The function's name, never its arguments: a log line must not show what they hold."""
+    function: Any = task.func if isinstance(task, functools.partial) else task
+    return str(getattr(function, "__qualname__", type(function).__name__))
+
+
 async def _run_for_ever(task: Task) -> None:
-    name = getattr(task, "__qualname__", str(task))
+    name = _name_of(task)
     while True:
         try:
             await task()
@@ -197,8 +204,9 @@ async def _until_done(step: Task) -> None:
         except Exception as error:
             if not is_transient(error):
                 raise
-            name = getattr(step, "__qualname__", str(step))
-            log.warning("a step of the start failed and is tried again", step=name, error=type(error).__name__)
+            log.warning(
+                "a step of the start failed and is tried again", step=_name_of(step), error=type(error).__name__
+            )
         await asyncio.sleep(0.5)
 
 

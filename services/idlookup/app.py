@@ -27,7 +27,7 @@ FINISH_S = 3.0
 """How long answers are still stored after the workers have stopped, in wall seconds."""
 
 
-@dataclass
+@dataclass(repr=False)  # it holds keys, which no message may show
 class IdlookupApp:
     """`workers` by kind (`issue`, `verify`); empty unless `call_registry` runs."""
 

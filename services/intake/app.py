@@ -24,7 +24,7 @@ ABANDONED_AFTER_S = 86_400.0
 """An upload that is not finished so many wall seconds after its start is deleted."""
 
 
-@dataclass
+@dataclass(repr=False)  # it holds keys, which no message may show
 class IntakeApp:
     """`catalogue` is intake's own copy of the procedures; `acceptance` stores submissions."""
 

@@ -16,7 +16,7 @@ from shared.privacy.sealed import Sealer
 from shared.service import Service
 
 
-@dataclass
+@dataclass(repr=False)  # it holds keys, which no message may show
 class NotifyApp:
     """`channels` by name; one that is `Absent` is not configured."""
 

@@ -15,7 +15,7 @@ from shared.outbox.publish import Outbox
 from shared.service import Service
 
 
-@dataclass
+@dataclass(repr=False)  # it holds keys, which no message may show
 class WorkflowApp:
     """Made once from the settings. Everything else is derived from them."""
 

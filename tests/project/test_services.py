@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import re
 from typing import Any
@@ -48,7 +50,9 @@ def test_there_is_no_dictionary_of_parts_and_every_app_is_a_dataclass() -> None:
     text = {name_of(file): file.read_text("utf-8") for file in modules("services", "shared")}
     assert [name for name, code in text.items() if "extras" in code] == []
     for service in SERVICES:
-        assert f"@dataclass\nclass {service.capitalize()}App:" in text[f"services/{service}/app.py"]
+        app = getattr(importlib.import_module(f"services.{service}.app"), f"{service.capitalize()}App")
+        assert dataclasses.is_dataclass(app)
+        assert app.__repr__ is object.__repr__, "a message that shows the app would show its keys"
 
 
 async def _apply(_: Any) -> None: ...

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from functools import partial
 
 import httpx2
 import pytest
@@ -44,6 +45,38 @@ async def test_it_is_not_ready_before_what_it_prepares_is_done(make_pool: MakePo
             return (await client.get("/readyz")).status_code == 200
 
         await wait_until(is_ready)
+
+
+async def test_a_task_that_fails_is_logged_by_its_name_without_its_arguments(
+    make_pool: MakePool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dsn, _ = await make_pool.with_dsn("shared", "services.intake")
+    tried: list[str] = []
+
+    async def prepare(key: str) -> None:
+        tried.append(key)
+        if len(tried) == 1:
+            raise TimeoutError
+
+    async def send_letters(key: str) -> None:
+        raise ValueError
+
+    part = Part(
+        on_ready=[partial(prepare, "a key nobody may see")],
+        background=[partial(send_letters, "a key nobody may see")],
+        migrations=["shared"],
+    )
+    app = create_app(service_on(dsn), part)
+    logs = ""
+
+    def have_both_failed() -> bool:
+        nonlocal logs
+        logs += capsys.readouterr().out
+        return "prepare" in logs and "send_letters" in logs
+
+    async with app.router.lifespan_context(app):
+        await wait_until(have_both_failed)
+    assert "nobody may see" not in logs
 
 
 async def test_a_nul_in_an_address_is_refused_by_every_route_of_every_service(make_pool: MakePool) -> None:

@@ -69,10 +69,10 @@ def _number_found(sealer: Sealer, request: Any, number: str) -> IdNumberFound:
         subject = sealer.open(request["dossier_id"], "subject", request["sealed"])
         warnings = numbers.warnings(number, numbers.person_in(subject))
     except Tampered:
-        warnings = ("not-compared",)
+        warnings = (numbers.NOT_COMPARED,)
     sealed_number = sealer.seal(request["dossier_id"], "number", number)
     return IdNumberFound(
-        request_key=request["request_key"], sealed_number=sealed_number, warnings=("same-person", *warnings)
+        request_key=request["request_key"], sealed_number=sealed_number, warnings=(numbers.SAME_PERSON, *warnings)
     )
 
 

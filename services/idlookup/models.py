@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 
 from shared.http.models import HttpModel
-from shared.http.times import OfficeTime
+from shared.http.times import VietnamTime
 
 RequestState = Literal[
     "waiting", "calling", "pending", "found", "matched", "mismatched", "duplicate", "refused", "stopped"
@@ -28,11 +28,11 @@ class RequestRow(HttpModel):
     """`waiting`: not sent yet. `calling`: a worker has it. `pending`: the registry has it, or may have it. `duplicate`:
     the registry suspects that this person has a number, and a specialist decides. The others are final: `found` (a
     number), `matched` and `mismatched` (checks), `refused` by the registry, `stopped` (no longer wanted)."""
-    wanted_at: OfficeTime
+    wanted_at: VietnamTime
     """When workflow recorded the request; wall time."""
-    asked_at: OfficeTime | None
+    asked_at: VietnamTime | None
     """When a worker first took it; wall time. Null again after `new_person`, until the next call."""
-    settled_at: OfficeTime | None
+    settled_at: VietnamTime | None
     """When it reached its present final state or `duplicate`; wall time."""
     attempts: int
     """How often a worker has taken it up."""

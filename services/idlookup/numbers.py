@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 FIRST_CENTURY = 19
+NOT_COMPARED = "not-compared"
+"""The warning of a number whose dossier could not be read."""
+SAME_PERSON = "same-person"
+"""The warning of a number that a person took from a suspected duplicate."""
 SEXES = {"male": 0, "nam": 0, "female": 1, "nữ": 1}
 
 

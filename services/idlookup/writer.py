@@ -81,7 +81,7 @@ class Writer:
             return numbers.warnings(number, numbers.person_in(subject))
         except Exception as error:  # noqa: BLE001 - an issued number is published, whatever its subject looks like
             log.warning("a number was not compared", request_key=str(request.request_key), error=type(error).__name__)
-            return ("not-compared",)
+            return (numbers.NOT_COMPARED,)
 
     async def _commit(self, rows: Sequence[SettledRequest]) -> Sequence[None]:
         async with self._outbox.transaction() as transaction:

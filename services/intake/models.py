@@ -6,7 +6,7 @@ from typing import Literal
 from uuid import UUID
 
 from shared.http.models import HttpModel
-from shared.http.times import OfficeTime
+from shared.http.times import VietnamTime
 
 
 class Accepted(HttpModel):
@@ -20,7 +20,7 @@ class Accepted(HttpModel):
     procedure_code: str
     procedure_version: int
     """The version by which the submission was checked."""
-    submitted_at: OfficeTime
+    submitted_at: VietnamTime
     """Office time."""
 
 
@@ -46,7 +46,7 @@ class SubmissionView(HttpModel):
     receiving_agency: str
     """The code of the agency that receives the dossier."""
     channel: Literal["direct", "online", "post"]
-    submitted_at: OfficeTime
+    submitted_at: VietnamTime
     """Office time."""
     status: Literal["submitted"]
     """Always `submitted`: workflow decides and shows a dossier's status."""

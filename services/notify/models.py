@@ -6,7 +6,7 @@ from typing import Literal
 from uuid import UUID
 
 from shared.http.models import HttpModel
-from shared.http.times import OfficeTime
+from shared.http.times import VietnamTime
 
 NoticeState = Literal["due", "sending", "sent", "failed", "listed"]
 
@@ -35,11 +35,11 @@ class NoticeRow(HttpModel):
     """Why the last try did not succeed: a stable code."""
     tries: int
     """How often a sender has taken it on this channel."""
-    wanted_at: OfficeTime
+    wanted_at: VietnamTime
     """When workflow recorded that it is wanted; wall time."""
-    settled_at: OfficeTime | None
+    settled_at: VietnamTime | None
     """When it was sent, failed or listed; wall time."""
-    done_at: OfficeTime | None
+    done_at: VietnamTime | None
     """Call list: when the call was reported as made; wall time."""
     done_by: str | None
     """Call list: the officer who reported it."""
@@ -70,7 +70,7 @@ class Call(HttpModel):
     """What to say, in Vietnamese."""
     en: str
     """What to say, in English."""
-    wanted_at: OfficeTime
+    wanted_at: VietnamTime
     """When workflow recorded that the notice is wanted; wall time."""
 
 
@@ -88,7 +88,7 @@ class CallDone(HttpModel):
     notice_id: UUID
     state: Literal["listed"]
     """It stays on record as listed."""
-    done_at: OfficeTime
+    done_at: VietnamTime
     """When the call was first reported; wall time."""
     done_by: str
     """The officer who reported it first."""

@@ -1,4 +1,4 @@
-"""Workflow's wiring: its routes, its background tasks, what it publishes and what it consumes."""
+"""Workflow's HTTP application: its routes and background tasks, and the delivery attached to it."""
 
 from __future__ import annotations
 

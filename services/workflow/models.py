@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from services.workflow.lifecycle import signing
 from services.workflow.procedures import Procedure
 from shared.http.models import HttpModel
-from shared.http.times import OfficeTime
+from shared.http.times import VietnamTime
 from shared.refusals import broken_rule
 
 MAX_ITEMS = 500
@@ -24,7 +24,7 @@ NationalStatus = Annotated[int, Field(ge=1, le=10)]
 DossierCode = Annotated[str | None, Field(description="Null before reception.")]
 DossierState = Annotated[str, Field(description="The dossier's state, an open string (docs/events.md lists them).")]
 DossierDue = Annotated[
-    OfficeTime | None, Field(description="When the result is due, in office time; null before reception.")
+    VietnamTime | None, Field(description="When the result is due, in office time; null before reception.")
 ]
 Next = Annotated[str | None, Field(description="The cursor for `after`; null on the last page.")]
 
@@ -74,7 +74,7 @@ class TaskRow(HttpModel):
     """The agency that received the dossier."""
     version: int
     """Goes up when the task's outcomes, holder or state change. A command must give it."""
-    due_at: OfficeTime | None
+    due_at: VietnamTime | None
     """When the task is to be done, in office time. Never later than the dossier's own due time."""
     waiting_for: str | None
     """What is missing before it can be completed, e.g. `blanks:land_certificate`; null when nothing is."""
@@ -83,7 +83,7 @@ class TaskRow(HttpModel):
     """`started` when somebody has taken it up."""
     holder: str | None
     """Who has taken it up: the name in `X-Officer`, or the role."""
-    entered_office_at: OfficeTime
+    entered_office_at: VietnamTime
     """When the dossier came to the stage, in office time."""
 
 
@@ -181,9 +181,9 @@ class ClockView(HttpModel):
 
     kind: Literal["statutory"]
     """The processing time that the procedure's rules allow."""
-    started_at: OfficeTime
-    due_at: OfficeTime | None
-    paused_since: OfficeTime | None
+    started_at: VietnamTime
+    due_at: VietnamTime | None
+    paused_since: VietnamTime | None
     """Null while the clock is not paused."""
     running: bool
     """False while paused, and after the end."""
@@ -195,7 +195,7 @@ class DossierTask(HttpModel):
     stage: str
     role: str | None
     """The role that has to act; null while the registry's answer is awaited."""
-    since: OfficeTime
+    since: VietnamTime
 
 
 class TimelineEntry(HttpModel):
@@ -205,9 +205,9 @@ class TimelineEntry(HttpModel):
     """1 for the dossier's first event, without gaps."""
     type: str
     """The event's short name, e.g. `DossierReceived` (docs/events.md)."""
-    at: OfficeTime
+    at: VietnamTime
     """When the event was stored, in wall time."""
-    office_at: OfficeTime
+    office_at: VietnamTime
     """When it happened, in office time: the clock that the law and the calendar go by."""
 
 
@@ -267,8 +267,8 @@ class DueView(HttpModel):
     """How a due time comes about. Its times are office time."""
 
     procedure_code: str
-    received_at: OfficeTime
-    due_at: OfficeTime
+    received_at: VietnamTime
+    due_at: VietnamTime
     days: list[DayView]
 
 
@@ -303,7 +303,7 @@ class BoxRow(HttpModel):
     """How many of its blanks cannot be used."""
     left: int
     """How many of its blanks can still be used."""
-    received_at: OfficeTime
+    received_at: VietnamTime
     """When the box was entered, in wall time."""
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def builder(office: OfficeClock) -> StateOf:
-    """The function that the relay calls with the dossiers whose lifecycle events it has just sent."""
+    """The function that the relay calls with the dossiers whose lifecycle events it is about to send."""
 
     async def records(pool: Pool, dossier_ids: Sequence[UUID]) -> list[StateRecord]:
         rows = await pool.fetch(

@@ -3,7 +3,8 @@
 One class is one fact. Its docstring says what the fact means and when it is published; `meanings.toml` beside this file
 says the same in Vietnamese and describes every field. The envelope (id, sequence, time, trace) is
 `shared.contract.envelope`. A new fact costs six edits: its class here, its meaning in `meanings.toml`, `on_<fact>` in
-the handlers of each consumer, the rule that publishes it, its golden sample in `tests/contracts/samples/`, `make docs`.
+the handlers of each consumer, the rule that publishes it, its golden sample in `tests/contracts/samples/`, and, after
+`make docs`, a copy of its schema in `tests/contracts/schemas_v1/`.
 
 Fields of type `OfficeTime` are office time (see `shared.clock`), always written with the offset +07:00. Fields called
 `sealed_*` hold personal data encrypted by `shared.privacy.sealed`; facts on public topics have none of them. Reasons,
@@ -256,7 +257,7 @@ class DossierStopped(LifecycleFact):
 
 
 class DossierResolved(LifecycleFact):
-    """The dossier is decided and the result is ready: the end time for the legal deadline (index 766)."""
+    """The dossier is decided and the result is ready: the end time for the legal deadline (Decision 766/QĐ-TTg)."""
 
 
 class ResultReturned(LifecycleFact):
@@ -369,7 +370,8 @@ class IdCheckWanted(Fact):
 
 
 class IdNumberNoLongerWanted(Fact):
-    """The dossier ended without its number. idlookup makes no new call; a number already issued is still reported."""
+    """The dossier ended without its number. idlookup sends no further request. It still asks what became of this one,
+    and publishes a number issued already."""
 
     topic: ClassVar[str] = IDNUMBER_REQUESTS
     office_at: OfficeTime

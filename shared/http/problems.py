@@ -205,7 +205,7 @@ def read_strictly(
 
 
 def install(app: FastAPI) -> None:
-    """HttpModel every error of a route as a problem, without a stack trace or a value of the request."""
+    """Answer every error of a route with a problem, without a stack trace or a value of the request."""
 
     async def problem(_: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)

@@ -3,7 +3,7 @@
 1. lock the stream positions of the dossiers concerned, and plan: what to apply, hold, park, or ignore as a repeat;
 2. load and lock the service's own state (`open_unit`), and let its handlers decide;
 3. save what changed, append the events that follow, record how far each stream was processed;
-4. commit; then acknowledge: `batch_reader` commits the offsets when `apply` has returned.
+4. commit; then `apply` returns and `batch_reader` notes the offsets, which it commits to Kafka twice a second.
 
 When the process dies before the commit, nothing is stored and the batch is delivered again. When it dies after the
 commit, the batch is delivered again as well, and its events are recognised as repeats.

@@ -17,7 +17,7 @@ from shared.http.cursor import Count, Cursor, page
 from shared.http.models import HttpModel
 from shared.http.openapi import describe
 from shared.http.problems import Problem, not_found
-from shared.http.times import OfficeTime
+from shared.http.times import VietnamTime
 from shared.inbox import positions, store
 from shared.inbox.consumer import Consumer, Unappliable
 from shared.outbox.publish import Outbox
@@ -54,7 +54,7 @@ class ParkedRecord(HttpModel):
     reason: str
     """A stable code, e.g. `no-envelope`, `rule`, `data`."""
     detail: str
-    parked_at: OfficeTime
+    parked_at: VietnamTime
     """Wall time."""
     state: Literal["parked", "replayed", "discarded"]
 
@@ -62,7 +62,7 @@ class ParkedRecord(HttpModel):
 class ParkedRecordDetail(ParkedRecord):
     """A parked record with what is known about it."""
 
-    settled_at: OfficeTime | None
+    settled_at: VietnamTime | None
     """When it was replayed or discarded, wall time."""
     settled_why: str | None
     """Who replayed it; who discarded it and for what reason."""

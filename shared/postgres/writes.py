@@ -38,7 +38,7 @@ class Writes:
         self._bulks: list[Bulk] = []
 
     def add(self, statement: str, *values: Any) -> None:
-        """Add an insert, update or delete that has no `with`."""
+        """Add an insert, update or delete."""
         self._parts.append((statement, len(values)))
         self._values += values
 

@@ -65,7 +65,9 @@ class DeliveryMetrics:
         )
         self.published = Counter("outbox_published_total", "Events acknowledged by the broker", registry=registry)
         self.refills = Counter(
-            "outbox_refills_total", "Times a lane was sent again because the broker had lost it", registry=registry
+            "outbox_refills_total",
+            "Times all events were sent again because the broker had lost some",
+            registry=registry,
         )
         self.lag = Gauge(
             "kafka_consumer_lag_records",

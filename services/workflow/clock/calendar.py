@@ -41,7 +41,7 @@ def _plain(value: time) -> time:
     return value
 
 
-OfficeTime = Annotated[time, AfterValidator(_plain)]
+ClockTime = Annotated[time, AfterValidator(_plain)]
 
 
 class Rules(BaseModel):
@@ -51,8 +51,8 @@ class Rules(BaseModel):
 class Span(Rules):
     """One continuous span of opening hours."""
 
-    opens: OfficeTime
-    closes: OfficeTime
+    opens: ClockTime
+    closes: ClockTime
 
     @model_validator(mode="after")
     def _opens_first(self) -> Self:

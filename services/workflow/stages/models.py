@@ -6,7 +6,7 @@ from typing import Literal
 
 from services.workflow.models import Sentence
 from shared.http.models import HttpModel
-from shared.http.times import OfficeTime
+from shared.http.times import VietnamTime
 
 Trend = Literal["growing", "stuck", "draining"]
 
@@ -50,7 +50,7 @@ class Bottleneck(HttpModel):
     why: str
     """Who is awaited (`registry`, `broker`, `channel`, `citizen`, `other_agency`, `signing`, `officer`), or what is
     missing, e.g. `blanks:land_certificate`."""
-    since: OfficeTime | None
+    since: VietnamTime | None
     """When its oldest dossier came, in office time."""
     trend: Trend
     drain_seconds: float | None
@@ -64,7 +64,7 @@ class RecordedOnlyRow(HttpModel):
     procedure_group: str
     waiting: int
     """How many dossiers."""
-    oldest_since: OfficeTime
+    oldest_since: VietnamTime
     """When the oldest was recorded, in office time."""
     reason: str | None
     """Why the procedure receives none."""

@@ -70,7 +70,7 @@ class StageFigures:
 
 
 def verdict(stages: Sequence[StageFigures], *, speed: float) -> dict[str, Any]:
-    """The body of `GET /v1/stages` (contract, section 6)."""
+    """The body of `GET /v1/stages`."""
     rows = [{**_shown(stage), "score": round(stage.score, 3), "trend": stage.trend} for stage in stages]
     over = sorted((stage for stage in stages if stage.score > 1), key=lambda stage: stage.score, reverse=True)
     if not over:

@@ -19,6 +19,7 @@ import pytest
 
 from deploy.local import ports
 from deploy.local.call import call
+from deploy.local.commands.up import Stopped, until_stopped
 from deploy.local.office_clock import postpone, read_time, set_clock
 from deploy.local.postgres import Postgres
 from deploy.local.stack import Stack
@@ -262,3 +263,29 @@ def test_up_leaves_no_process_behind_however_it_ends(tmp_path: Path, how: signal
         assert "Đã dừng" in output.decode()
         assert not (tmp_path / "endpoints.json").exists()
         assert not (tmp_path / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_stop_signal_that_arrives_inside_a_finalizer_is_not_lost() -> None:
+    """Python drops what a signal handler raises inside `__del__`."""
+
+    class Dropped:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(0)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def run_until_stopped() -> None:
+        deadline = time.monotonic() + 10
+        with until_stopped():
+            Dropped()
+            while time.monotonic() < deadline:
+                time.sleep(0.01)
+
+    try:
+        with pytest.raises(Stopped):
+            run_until_stopped()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL

@@ -9,20 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
+from typing import Any
 
 import typer
 
 from deploy.local.commands import options
 from deploy.local.stack import EMBEDDED, OUTSIDE, Stack
 
+AGAIN_AFTER_S = 0.05
 
-class Stopped(BaseException):
-    """The user stops the command: Ctrl-C, SIGTERM, or the terminal closes."""
+
+class Stopped(KeyboardInterrupt):
+    """The user stops the command: Ctrl-C, SIGTERM, or the terminal closes. asyncio passes on a KeyboardInterrupt."""
 
 
 @contextmanager
 def until_stopped() -> Iterator[None]:
-    """The first stop signal in the block raises Stopped. Later ones are ignored, so that the clean stop completes."""
+    """The first stop signal in the block raises Stopped. Later ones are ignored, so that the clean stop completes.
+
+    Python drops an exception that a signal handler raises inside `__del__` or another callback of the interpreter, and
+    calls `sys.unraisablehook` instead. The hook here raises Stopped again a moment later: otherwise the command would
+    run on and ignore every further signal.
+    """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -30,10 +38,19 @@ def until_stopped() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         raise Stopped
 
-    before = {number: signal.signal(number, stop) for number in signals}
+    def on_unraisable(dropped: Any) -> None:
+        if issubclass(dropped.exc_type, Stopped):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_AFTER_S)
+        else:
+            hook_before(dropped)
+
+    before = {number: signal.signal(number, stop) for number in (*signals, signal.SIGALRM)}
+    hook_before, sys.unraisablehook = sys.unraisablehook, on_unraisable
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook_before
         for number, handler in before.items():
             if signal.getsignal(number) is stop:
                 signal.signal(number, handler)
